@@ -1,0 +1,88 @@
+"""The one tree of errors.
+
+An error says what is wrong, in which file, with which values, and what to do. Its arguments stay in ``args``, because
+errors travel between processes by pickle and are rebuilt as ``type(*args)``; the sentence is the class's ``template``,
+filled in when somebody reads it. The families below decide the exit code (``cli/exits.py`` holds that map); a module that
+refuses something derives a class of its own from the family, next to the code that raises it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SegcalError(Exception):
+    """Base of everything that segcal raises on purpose. ``template`` is a format string over the positional arguments."""
+
+    template: ClassVar[str] = "{0}"
+
+    def __str__(self) -> str:
+        return self.template.format(*self.args)
+
+
+class UsageError(SegcalError):
+    """The command line does not make sense; nothing was read (exit 2)."""
+
+
+class NoCaseError(SegcalError):
+    """There is not one case to work on (exit 3)."""
+
+
+class InputError(SegcalError):
+    """An input cannot be used, or an output cannot be written (exit 4)."""
+
+
+class FormatError(InputError):
+    """A file is broken, or not in a form that segcal reads."""
+
+
+class GeometryError(InputError):
+    """Two grids do not fit, or a grid is not usable."""
+
+
+class VoxelError(InputError):
+    """The numbers in a volume cannot be what they are said to be."""
+
+
+class LabelError(InputError):
+    """A label volume and the class table do not fit."""
+
+
+class PairingError(InputError):
+    """Files cannot be paired into cases."""
+
+
+class ProofError(InputError):
+    """What was read does not reproduce the segmentation beside it."""
+
+
+class FitError(InputError):
+    """The cases are readable, but nothing sound can be fitted on them."""
+
+
+class OverlapError(InputError):
+    """A case was used to fit the artifact that is now measured, or built upon."""
+
+
+class WriteError(InputError):
+    """An output place cannot be used."""
+
+    template = "cannot write {0}: {1}"
+
+
+class ArtifactError(SegcalError):
+    """An artifact is missing, damaged, of another kind, or does not fit the predictions (exit 5)."""
+
+
+class CaseErrors(InputError):
+    """Several inputs are unusable: one error per problem, in ``args``, each printed on a line of its own."""
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.args)
+
+
+def first_line(error: BaseException) -> str:
+    """The error's message on one line, for tables and records."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+

@@ -1,1 +1,3 @@
-"""What every package shares: errors, class tables, grids, volumes, cases, artifacts, the estimator shape, one rank rule."""
+"""What every package shares: errors, class tables, grids, volumes, cases, artifacts, the estimator shape, one rank
+rule.
+"""

@@ -35,7 +35,8 @@ class Case:
     def counted(self, *, padding: bool) -> np.ndarray | None:
         """bool "z y x": voxels inside the ROI and not ignored; None means all of them.
 
-        padding: whether voxels that the model never predicted count too (overlap, volumes, coverage) or not (calibration).
+        padding: whether voxels that the model never predicted count too (overlap, volumes, coverage) or not
+        (calibration).
         """
         keep = self.roi
         if self.labels is not None and self.labels.ignored is not None:

@@ -1,9 +1,9 @@
 """The conformal rank: one rule, used by every method that prints a guarantee.
 
-With n exchangeable units and a new one, the k-th smallest of the n scores is exceeded by the new score with probability at
-most alpha, for k = ceil((n + 1)(1 - alpha)). Where k > n no finite threshold can promise that, so it is +inf, never a
-clipped or interpolated value. Lei, G'Sell, Rinaldo, Tibshirani, Wasserman 2018, "Distribution-Free Predictive Inference for
-Regression", Algorithm 2.
+With n exchangeable units and a new one, the k-th smallest of the n scores is exceeded by the new score with
+probability at most alpha, for k = ceil((n + 1)(1 - alpha)). Where k > n no finite threshold can promise that, so it
+is +inf, never a clipped or interpolated value. Lei, G'Sell, Rinaldo, Tibshirani, Wasserman 2018, "Distribution-Free
+Predictive Inference for Regression", Algorithm 2.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 An error says what is wrong, in which file, with which values, and what to do. Its arguments stay in ``args``, because
 errors travel between processes by pickle and are rebuilt as ``type(*args)``; the sentence is the class's ``template``,
-filled in when somebody reads it. The families below decide the exit code (``cli/exits.py`` holds that map); a module that
-refuses something derives a class of its own from the family, next to the code that raises it.
+filled in when somebody reads it. The families below decide the exit code (``cli/exits.py`` holds that map); a module
+that refuses something derives a class of its own from the family, next to the code that raises it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import ClassVar
 
 
 class SegcalError(Exception):
-    """Base of everything that segcal raises on purpose. ``template`` is a format string over the positional arguments."""
+    """Base of everything that segcal raises on purpose. ``template`` is a format string over the positional
+    arguments.
+    """
 
     template: ClassVar[str] = "{0}"
 
@@ -84,5 +86,3 @@ class CaseErrors(InputError):
 def first_line(error: BaseException) -> str:
     """The error's message on one line, for tables and records."""
     return " ".join(str(error).split()) or type(error).__name__
-
-

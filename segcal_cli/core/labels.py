@@ -1,9 +1,9 @@
 """Classes: what the channels of a prediction mean, and where a label volume says that they are.
 
-A class table (``LabelSpace``) is an ordered list of channels, each a name and the set of label values that it stands for.
-Under softmax the channels exclude each other, and every voxel belongs to exactly one. Under sigmoid each channel is a
-region of its own; regions may overlap or nest. A label volume is kept as small codes plus a table of which channel holds
-which code (``LabelMap``), so that "is this voxel in channel c" is one look-up for both kinds.
+A class table (``LabelSpace``) is an ordered list of channels, each a name and the set of label values that it stands
+for. Under softmax the channels exclude each other, and every voxel belongs to exactly one. Under sigmoid each channel
+is a region of its own; regions may overlap or nest. A label volume is kept as small codes plus a table of which
+channel holds which code (``LabelMap``), so that "is this voxel in channel c" is one look-up for both kinds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Probabilities with logarithms that can be trusted.
 
-NLL needs log p and log(1 - p). From logits both are exact. From stored probabilities a p of exactly 0 stands for anything
-below the smallest positive number of the stored type, so that number, and no fixed epsilon, is the floor. 1 - p of a
-softmax channel is the float64 sum of the other channels, never 1 minus a float32.
+NLL needs log p and log(1 - p). From logits both are exact. From stored probabilities a p of exactly 0 stands for
+anything below the smallest positive number of the stored type, so that number, and no fixed epsilon, is the floor. 1
+- p of a softmax channel is the float64 sum of the other channels, never 1 minus a float32.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from segcal_cli.core.volume import Stored, Values
 class Scores:
     """Probabilities of a run of voxels.
 
-    p: float32 or float64 "class voxel". exclusive: channels sum to 1 (softmax). log_p, log_q: float64 "class voxel", exact
-    log p and log(1 - p) where logits are known, else None; log_q is None for exclusive channels, where log(1 - p) is the
-    log of the sum of the others. floor, complement_floor: what p and 1 - p are raised to before a logarithm.
+    p: float32 or float64 "class voxel". exclusive: channels sum to 1 (softmax). log_p, log_q: float64 "class voxel",
+    exact log p and log(1 - p) where logits are known, else None; log_q is None for exclusive channels, where log(1 -
+    p) is the log of the sum of the others. floor, complement_floor: what p and 1 - p are raised to before a
+    logarithm.
     """
 
     p: np.ndarray
@@ -46,7 +47,9 @@ def scores_of_log_softmax(log_p: np.ndarray) -> Scores:
 
 
 def scores_of_log_odds(z: np.ndarray) -> Scores:
-    """Scores of independent channels from float64 log-odds "class voxel": log p = -softplus(-z), log(1-p) = -softplus(z)."""
+    """Scores of independent channels from float64 log-odds "class voxel": log p = -softplus(-z), log(1-p) =
+    -softplus(z).
+    """
     tail = np.log1p(np.exp(-np.abs(z)))
     log_p, log_q = np.minimum(z, 0.0) - tail, -np.maximum(z, 0.0) - tail
     return Scores(np.exp(log_p), False, TINY, TINY, log_p, log_q)

@@ -87,9 +87,9 @@ class Box:
 class Volume:
     """One prediction. array: float32 "class z y x".
 
-    predicted: the box of real predictions, or None if that is the whole grid. What lies outside is padding, which nnU-Net
-    writes around its crop box; it reads as certain background. Calibrator fits and calibration metrics leave it out;
-    overlap, volumes, conformal scores and coverage keep it.
+    predicted: the box of real predictions, or None if that is the whole grid. What lies outside is padding, which
+    nnU-Net writes around its crop box; it reads as certain background. Calibrator fits and calibration metrics leave
+    it out; overlap, volumes, conformal scores and coverage keep it.
     """
 
     array: np.ndarray

@@ -1,0 +1,232 @@
+"""The engine: runs work over cases, and estimators over passes.
+
+Serial runs decode the next case in a thread while this one is computed. With more jobs, cases go to spawned
+processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Estimator states merge
+exactly and in any order, so neither way, nor the order in which cases finish, can be seen in what comes out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
+from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, WorkerDied, attempt, attempt_both
+
+OnFailure = Literal["stop", "continue"]
+
+AHEAD = 1
+"""Cases submitted beyond those being worked on: enough that no worker waits, little enough to bound memory."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""One BLAS thread per worker: more would oversubscribe the cores, and change last digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run. jobs: worker processes; 1 = in this process. on_failure: see ``run_estimator``."""
+
+    jobs: int = 1
+    on_failure: OnFailure = "stop"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use (CPU affinity), at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def results(work: Work, items: Sequence[Item], jobs: int = 1) -> Generator[Result, None, None]:
+    """Do the work on every item; yields as cases finish, in no promised order. Raises UnforeseenError for a bug.
+
+    Closing the iterator early cancels what has not started.
+    """
+    source = _serial(work, items) if jobs == 1 or len(items) == 1 else _parallel(work, items, jobs)
+    with contextlib.closing(source):
+        for result in source:
+            if isinstance(result.error, UnforeseenError):
+                raise result.error
+            yield result
+
+
+def run_estimator(
+    estimator: Estimator, load: Any, items: Sequence[Item], plan: Plan, observer: Observer, what: str
+) -> tuple[Any, list[Result]]:
+    """Run every pass of an estimator. Returns what it came to, and the failed cases (``continue`` only).
+
+    on_failure ``stop``: the first failure cancels what has not started, and CaseErrors lists all failures seen.
+    ``continue``: failed cases are left out of this and all later passes; if none is left, CaseErrors too. Each pass
+    reads the cases again.
+    """
+    failures: list[Result] = []
+    current: Any = estimator
+    number = 0
+    while isinstance(current, Estimator):
+        number += 1
+        failed = {failure.id for failure in failures}
+        remaining = [item for item in items if item.id not in failed]
+        label = what if number == 1 else f"{what}, pass {number}"
+        state, new_failures = _one_pass(current, load, remaining, plan, observer, label)
+        failures += new_failures
+        current = current.finish(state)
+    return current, sorted(failures, key=lambda failure: failure.id.encode())
+
+
+def _one_pass(
+    estimator: Estimator, load: Any, items: Sequence[Item], plan: Plan, observer: Observer, label: str
+) -> tuple[Any, list[Result]]:
+    state = estimator.empty()
+    failures: list[Result] = []
+    done = 0
+    observer.progress(0, len(items), label)
+    stream = results(Work(load, _Update(estimator)), items, plan.jobs)
+    with contextlib.closing(stream):
+        for result in stream:
+            done += 1
+            observer.progress(done, len(items), label)
+            if result.error is None:
+                state = estimator.merge(state, result.value)
+                continue
+            failures.append(result)
+            if plan.on_failure == "stop":
+                break
+    if failures and (plan.on_failure == "stop" or len(failures) == len(items)):
+        raise CaseErrors(*(failure.error for failure in failures))
+    return state, failures
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """One case's own state: merging these equals updating one state case after case."""
+
+    estimator: Estimator
+
+    def __call__(self, case: Any) -> Any:
+        return self.estimator.update(self.estimator.empty(), case)
+
+
+def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
+        pending: list[Future[Result]] = []
+        try:
+            for index, item in enumerate(items):
+                loaded = (pending.pop(0) if pending else decoder.submit(attempt, item.id, work.load, item)).result()
+                if index + 1 < len(items):
+                    following = items[index + 1]
+                    pending.append(decoder.submit(attempt, following.id, work.load, following))
+                if loaded.error is None:
+                    yield attempt(item.id, work.compute, loaded.value)
+                else:
+                    yield loaded
+                del loaded
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _parallel(work: Work, items: Sequence[Item], jobs: int) -> Generator[Result, None, None]:
+    """Cases in spawned processes. If a worker dies, the cases in flight run once more, each alone."""
+    with _one_thread_each():
+        yield from _in_processes(work, list(items), jobs)
+
+
+def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Result, None, None]:
+    while waiting:
+        in_flight: dict[Future[Result], Item] = {}
+        broken = False
+        pool = _pool(min(jobs, len(waiting)))
+        try:
+            while (waiting or in_flight) and not broken:
+                while waiting and len(in_flight) < jobs + AHEAD:
+                    item = waiting.pop(0)
+                    in_flight[pool.submit(attempt_both, work, item)] = item
+                finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        broken = True
+                        continue
+                    item = in_flight.pop(future)
+                    yield _result_of(future, item)
+        except BrokenProcessPool:
+            # submit itself refuses once the pool has broken; the case it was to take has not started.
+            waiting.insert(0, item)
+            broken = True
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        for suspect in in_flight.values() if broken else ():
+            yield _alone(work, suspect)
+
+
+def _alone(work: Work, item: Item) -> Result:
+    with _pool(1) as pool:
+        future = pool.submit(attempt_both, work, item)
+        try:
+            return _result_of(future, item)
+        except BrokenProcessPool:
+            return Result(item.id, error=WorkerDied(item.id))
+
+
+def _result_of(future: Future[Result], item: Item) -> Result:
+    """A result, or the reason why it could not travel between processes."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    return Result(item.id, error=UnforeseenError(item.id, type(error).__name__, str(error), ""))
+
+
+def _pool(workers: int) -> Executor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_quiet_interrupts)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _quiet_interrupts() -> None:
+    """Workers leave Ctrl-C to the parent, which shuts them down; otherwise each prints a traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def failure_records(failures: Sequence[Result]) -> list[dict[str, str]]:
+    """Failures as the machine-readable records of ``--json``: case, file, error, message."""
+    return [
+        {
+            "case": failure.id,
+            "file": file_of(failure.error),
+            "error": type(failure.error).__name__,
+            "message": " ".join(str(failure.error).split()),
+        }
+        for failure in failures
+    ]
+
+
+def file_of(error: Exception | None) -> str:
+    """The file name that an error starts with, without its folder; empty where it names none."""
+    if isinstance(error, SegcalError) and isinstance(error, InputError) and error.args:
+        first = error.args[0]
+        return os.path.basename(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""  # noqa: PTH119
+    return ""

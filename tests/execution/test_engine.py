@@ -1,0 +1,156 @@
+"""The engine: same state however cases are spread, failures as records, dead workers survived, bugs not swallowed."""
+
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from segcal_cli.core.errors import CaseErrors, FormatError
+from segcal_cli.core.observer import Silent
+from segcal_cli.execution.engine import Plan, failure_records, results, run_estimator
+from segcal_cli.execution.work import Result, SystemRefused, UnforeseenError, Work, WorkerDied
+
+
+@dataclass(frozen=True)
+class Number:
+    id: str
+    value: int
+    folder: str = ""
+
+
+class Broken(FormatError):
+    template = "{0}: broken"
+
+
+def load(item):
+    if item.value < 0:
+        raise Broken(f"/somewhere/{item.id}.nii.gz")
+    return item
+
+
+def square(item):
+    return item.value**2
+
+
+def type_error(item):
+    return item.value + "x"
+
+
+def missing_file(item):
+    return Path("/no/such/file").read_bytes()
+
+
+def die_once(item):
+    """The first visit to the case kills the worker; the second finds the mark that the first left."""
+    mark = Path(item.folder) / item.id
+    if item.value == 3 and not mark.exists():
+        mark.touch()
+        os._exit(1)
+    return item.value
+
+
+def die_always(item):
+    if item.value == 3:
+        os._exit(1)
+    return item.value
+
+
+@dataclass(frozen=True)
+class SumThenCentre:
+    """Two passes: the sum, then the sum of squared distances to it. Integers, so exact."""
+
+    centre: int | None = None
+
+    def empty(self):
+        return (0, 0)
+
+    def update(self, state, case):
+        term = case.value if self.centre is None else (case.value - self.centre) ** 2
+        return state[0] + term, state[1] + 1
+
+    def merge(self, a, b):
+        return a[0] + b[0], a[1] + b[1]
+
+    def finish(self, state):
+        return SumThenCentre(state[0]) if self.centre is None else {"centre": self.centre, "spread": state[0]}
+
+
+NUMBERS = [Number(f"case_{value}", value) for value in range(6)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("items", [NUMBERS, NUMBERS[::-1]], ids=["sorted", "reversed"])
+def test_an_estimator_of_two_passes_comes_to_the_same_result_in_any_order_and_any_process(jobs, items):
+    result, failures = run_estimator(SumThenCentre(), load, items, Plan(jobs), Silent(), "sum")
+    assert result == {"centre": 15, "spread": sum((v - 15) ** 2 for v in range(6))}
+    assert failures == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_stop_lists_the_failure_and_returns_nothing(jobs):
+    with pytest.raises(CaseErrors) as caught:
+        run_estimator(SumThenCentre(), load, [*NUMBERS, Number("bad", -1)], Plan(jobs), Silent(), "sum")
+    assert "bad.nii.gz: broken" in str(caught.value)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_continue_leaves_the_failed_case_out_of_every_pass(jobs):
+    items = [Number("bad", -1), *NUMBERS]
+    result, failures = run_estimator(SumThenCentre(), load, items, Plan(jobs, "continue"), Silent(), "sum")
+    assert result["centre"] == 15
+    assert failure_records(failures) == [
+        {"case": "bad", "file": "bad.nii.gz", "error": "Broken", "message": "/somewhere/bad.nii.gz: broken"}
+    ]
+
+
+def test_continue_with_no_good_case_raises():
+    with pytest.raises(CaseErrors):
+        run_estimator(SumThenCentre(), load, [Number("bad", -1)], Plan(1, "continue"), Silent(), "sum")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bug_is_not_a_failed_case(jobs):
+    with pytest.raises(UnforeseenError) as caught:
+        list(results(Work(load, type_error), NUMBERS, jobs))
+    assert str(caught.value).startswith("TypeError in case_")
+
+
+def test_an_operating_system_error_names_the_file_and_the_reason():
+    (result,) = results(Work(load, missing_file), NUMBERS[:1])
+    assert isinstance(result.error, SystemRefused)
+    assert str(result.error) == "/no/such/file: no such file or directory"
+
+
+def test_a_worker_that_dies_once_costs_nothing(tmp_path):
+    items = [Number(n.id, n.value, str(tmp_path)) for n in NUMBERS]
+    done = {result.id: result.value for result in results(Work(load, die_once), items, 2)}
+    assert done == {n.id: n.value for n in NUMBERS}
+
+
+def test_a_case_that_kills_its_worker_twice_fails_alone():
+    outcome = {result.id: result for result in results(Work(load, die_always), NUMBERS, 2)}
+    assert isinstance(outcome["case_3"].error, WorkerDied)
+    assert str(outcome["case_3"].error) == "case_3: worker died twice (out of memory?)"
+    good = {result.id: result.value for result in outcome.values() if result.error is None}
+    assert good == {n.id: n.value for n in NUMBERS if n.value != 3}
+
+
+def test_results_stops_reading_when_closed():
+    seen = []
+
+    def counting(item):
+        seen.append(item.id)
+        return item
+
+    stream = results(Work(counting, square), NUMBERS)
+    next(stream)
+    stream.close()
+    assert len(seen) <= 3
+
+
+def test_errors_survive_the_way_between_processes():
+    error = pickle.loads(pickle.dumps(Broken("a.nii.gz")))
+    assert (type(error), str(error)) == (Broken, "a.nii.gz: broken")
+    assert pickle.loads(pickle.dumps(Result("a", error=error))).id == "a"

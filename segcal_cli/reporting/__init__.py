@@ -1,0 +1,1 @@
+"""Makes documents of results: CSV, strict JSON, tables for people."""

@@ -1,0 +1,52 @@
+"""The command line: one sub-command per module, gathered here."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from segcal_cli import __version__
+from segcal_cli.cli import calibrate, convert, evaluate, inspect, pairs
+
+app = typer.Typer(
+    name="segcal",
+    help="Makes the confidence of a segmentation model trustworthy after training. Reads prediction folders (NIfTI, "
+    "nnU-Net .npz, PNG), fits calibration artifacts on labelled cases, and applies them to new scans.",
+    no_args_is_help=True,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.add_typer(calibrate.app, name="calibrate")
+app.command("evaluate")(evaluate.evaluate)
+app.command("pairs")(pairs.pairs)
+app.command("convert")(convert.convert)
+app.command("inspect")(inspect.inspect)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segcal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """The options of ``segcal`` itself."""
+
+
+def main() -> None:
+    """Entry point. One BLAS thread: more would change last digits with the number of cores."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    app()
+
+
+if __name__ == "__main__":
+    main()

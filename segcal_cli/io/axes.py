@@ -45,6 +45,12 @@ class Orientation:
         z, y, x = (self.axes.index(axis) for axis in range(3))
         return Orientation((z, y, x), (self.flips[z], self.flips[y], self.flips[x]))
 
+    def then(self, other: Orientation) -> Orientation:
+        """The turn that does this one first and the other on its result."""
+        (z, y, x), (z_flip, y_flip, x_flip) = other.axes, other.flips
+        flips = (self.flips[z] != z_flip, self.flips[y] != y_flip, self.flips[x] != x_flip)
+        return Orientation((self.axes[z], self.axes[y], self.axes[x]), flips)
+
     def shape(self, source: tuple[int, ...]) -> tuple[int, int, int]:
         """Shape (z, y, x) of what a source of this shape (z, y, x) becomes."""
         z, y, x = self.axes

@@ -53,9 +53,7 @@ class NotProbabilities(VoxelError):
 class BadChannelSum(VoxelError):
     """The channels of exclusive classes do not sum to 1. They are never renormalised."""
 
-    template = (
-        "{0}: channels sum to {1} ({2} to {3}) along axis {4}: sigmoid? wrong --channel-axis? cubic resampling?"
-    )
+    template = "{0}: channels sum to {1} ({2} to {3}) along axis {4}: sigmoid? wrong --channel-axis? cubic resampling?"
 
 
 class NotLogits(VoxelError):
@@ -104,8 +102,8 @@ class OnlyConstants(FitError):
 class Tally:
     """What is counted over the voxels of disjoint slabs. ``+`` merges, exactly, in any order.
 
-    lo, hi: float32 "class", extremes; NaN if there is one. sum_lo, sum_hi: extremes of the sum over channels, but for
-    voxels of exclusive classes whose channels are all exactly 0, which are counted in ``empty``.
+    lo, hi: float32 "class", extremes; NaN if there is one. sum_lo, sum_hi: extremes of the sum over channels, infinite where
+    a value is no probability; voxels of exclusive classes whose channels are all exactly 0 are counted in ``empty`` instead.
     zeros, ones, near_zero, near_one: int64 "class", values p = 0, p = 1, p < 1e-6, p > 1 - 1e-6.
     faint, weak, strong: int64 "class", values in (0, 0.1), [0.1, 0.5), (0.5, 1), of channels that are not exclusive;
     where a slab holds faint ones the other two are left at 0, since a map with faint values is not cut off.
@@ -201,14 +199,14 @@ class ValueChecker:
     def tally(self, slab: np.ndarray) -> Tally:
         """Count over a slab, float32 "class voxel". Probabilities that miss [0, 1] by rounding are clipped in place."""
         lo, hi = slab.min(axis=1), slab.max(axis=1)
-        finite = bool(np.isfinite(lo).all() and np.isfinite(hi).all())
-        sum_lo, sum_hi, empty = math.inf, -math.inf, 0
-        if finite and len(slab) > 1:
-            sum_lo, sum_hi, empty = self._sums(slab)
         counts = np.zeros((7, len(slab)), dtype=np.int64)
-        if finite and self.values == "probabilities":
+        # False for NaN too. Values outside [0, 1] decide on their own what the volume is; nothing else is asked then.
+        if not (lo.min() >= -PROBABILITY_SLACK and hi.max() <= 1 + PROBABILITY_SLACK):
+            return Tally(slab.shape[1], lo, hi, -math.inf, math.inf, 0, *counts)
+        sum_lo, sum_hi, empty = self._sums(slab) if len(slab) > 1 else (math.inf, -math.inf, 0)
+        if self.values == "probabilities":
             for channel, row in enumerate(slab):
-                if -PROBABILITY_SLACK <= lo[channel] < 0 or 1 < hi[channel] <= 1 + PROBABILITY_SLACK:
+                if lo[channel] < 0 or hi[channel] > 1:
                     np.clip(row, 0, 1, out=row)
                     lo[channel], hi[channel] = row.min(), row.max()
                 counts[:, channel] = self._counts(row, float(lo[channel]), float(hi[channel]))
@@ -220,7 +218,7 @@ class ValueChecker:
         lo, hi = float(sums.min()), float(sums.max())
         if lo != 0 or not self.exclusive or self.values == "logits":
             return lo, hi, 0
-        # No channel is negative here beyond rounding, or the volume is refused anyway: a sum of 0 means all zeros.
+        # No channel is negative beyond rounding, so a sum of 0 means all zeros.
         filled = sums[sums != 0]
         if not filled.size:
             return math.inf, -math.inf, sums.size
@@ -237,7 +235,7 @@ class ValueChecker:
         ones = int(np.count_nonzero(row == 1)) if near_one and hi >= 1 else 0
         if self.exclusive:
             return zeros, ones, near_zero, near_one, 0, 0, 0
-        faint = int(np.count_nonzero(row < np.float32(TRUNCATION_LOW))) - zeros
+        faint = int(np.count_nonzero(row < np.float32(TRUNCATION_LOW))) - zeros if lo < TRUNCATION_LOW else 0
         if faint:
             return zeros, ones, near_zero, near_one, faint, 0, 0
         weak = int(np.count_nonzero(row < np.float32(0.5))) - zeros
@@ -263,7 +261,7 @@ class ValueChecker:
             return ValueReport(self.path, lo, hi, False, constant, None, tuple(warnings))
         if lo < -PROBABILITY_SLACK or hi > 1 + PROBABILITY_SLACK:
             raise NotProbabilities(self.path, f"{lo:.4g}", f"{hi:.4g}")
-        if self.exclusive and (tally.empty > padding or (tally.empty < tally.voxels and not sums_to_one)):
+        if self.exclusive and (tally.empty > padding or not sums_to_one):
             raise self._bad_sum(array)
         if self._within_twice(lo, hi):
             error = TwiceActivated(self.path, f"{lo:.4g}", f"{hi:.4g}")
@@ -296,7 +294,11 @@ class ValueChecker:
     def _bad_sum(self, array: np.ndarray) -> BadChannelSum:
         sums = array.sum(axis=0)
         return BadChannelSum(
-            self.path, f"{float(np.median(sums)):.4g}", f"{float(sums.min()):.4g}", f"{float(sums.max()):.4g}", self.axis
+            self.path,
+            f"{float(np.median(sums)):.4g}",
+            f"{float(sums.min()):.4g}",
+            f"{float(sums.max()):.4g}",
+            self.axis,
         )
 
     def _refuse_hard_mask(self, array: np.ndarray, lo: float, hi: float) -> None:
@@ -310,7 +312,9 @@ class ValueChecker:
     def _within_twice(self, lo: float, hi: float) -> bool:
         """Whether no value leaves what the activation of numbers in [0, 1] gives, up to the rounding of the stored type."""
         n = len(self.names)
-        lowest, highest = (1 / (math.e + n - 1), math.e / (math.e + n - 1)) if self.exclusive else (0.5, math.e / (math.e + 1))
+        lowest, highest = (
+            (1 / (math.e + n - 1), math.e / (math.e + n - 1)) if self.exclusive else (0.5, math.e / (math.e + 1))
+        )
         rounding = self.stored.complement_floor + SUM_SLACK
         return lowest - rounding <= lo and hi <= highest + rounding
 

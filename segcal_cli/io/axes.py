@@ -1,8 +1,8 @@
 """Signed permutations of the axes of a volume: the 48 ways in which one box of voxels can be turned into another.
 
-An affine tells which anatomical direction each array axis runs in, up to obliqueness. Programs that "reorient" turn a volume
-to right-anterior-superior (RAS+) order, whose array axes x, y, z run to the right, to the front and upwards. Such turns
-only permute and flip axes; no voxel is interpolated, so they can be undone bit for bit.
+An affine tells which anatomical direction each array axis runs in, up to obliqueness. Programs that "reorient" turn a
+volume to right-anterior-superior (RAS+) order, whose array axes x, y, z run to the right, to the front and upwards.
+Such turns only permute and flip axes; no voxel is interpolated, so they can be undone bit for bit.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Orientation:
 
 
 def from_ras(affine: np.ndarray) -> Orientation:
-    """The turn from RAS+ order to the order of a volume with this affine (float 4 x 4, index (x, y, z, 1) -> mm in RAS+).
+    """The turn from RAS+ order to the order of a volume with this affine.
 
-    Each array axis goes to the anatomical axis that it is closest to, after shear is taken off by a polar decomposition;
-    the axes that are most clearly aligned choose first. This is the rule of nibabel's ``io_orientation``, which both
-    reorienting readers of nnU-Net agree with. The affine must be invertible.
+    affine: float 4 x 4, index (x, y, z, 1) -> mm in RAS+, invertible. Each array axis goes to the anatomical axis that it is closest to, after shear is taken off by a polar
+    decomposition; the axes that are most clearly aligned choose first. This is the rule of nibabel's
+    ``io_orientation``, which both reorienting readers of nnU-Net agree with.
     """
     matrix = np.asarray(affine, dtype=np.float64)[:3, :3]
     left, _, right = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=0))
@@ -88,5 +88,11 @@ def fitting(source: tuple[int, ...], result: tuple[int, ...]) -> Iterator[Orient
     for z, y, x in itertools.permutations(range(3)):
         candidate = Orientation((z, y, x))
         if candidate.shape(source) == tuple(result):
-            for flips in itertools.product(*((False, True) if length > 1 else (False,) for length in result)):
+            along_z, along_y, along_x = ((False, True) if length > 1 else (False,) for length in result)
+            for flips in itertools.product(along_z, along_y, along_x):
                 yield Orientation((z, y, x), flips)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape (z, y, x) in the order x, y, z, as messages have it."""
+    return " x ".join(str(n) for n in reversed(shape))

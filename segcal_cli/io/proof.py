@@ -1,16 +1,18 @@
 """The self-proving read: what was read must reproduce the segmentation that the same model wrote beside it.
 
-An array that was flipped, transposed, shifted or whose channels were mixed up looks like any other, and gives numbers like
-any other. But the program that saved the probabilities also saved the segmentation made from them. If the most probable
-class (or the painted regions) gives that segmentation in every voxel, then axes, orientation, place and order of channels
-are right. It cannot see what leaves the order of the numbers alone, such as a softmax applied twice.
+An array that was flipped, transposed, shifted or whose channels were mixed up looks like any other, and gives numbers
+like any other. But the program that saved the probabilities also saved the segmentation made from them. If the most
+probable class (or the painted regions) gives that segmentation in every voxel, then axes, orientation, place and
+order of channels are right. It cannot see what leaves the order of the numbers alone, such as a softmax applied
+twice.
 
-For exclusive classes a voxel agrees if the class that the segmentation names has a value at least as large as every other.
-This holds exactly under any monotone rounding: in float16 classes tie, and which of them the writer chose does not matter.
-Regions are painted in channel order where they exceed a half, later ones over earlier ones; a voxel with a value of exactly
-a half may have been rounded from either side, so it counts as agreeing.
+For exclusive classes a voxel agrees if the class that the segmentation names has a value at least as large as every
+other. This holds exactly under any monotone rounding: in float16 classes tie, and which of them the writer chose does
+not matter. Regions are painted in channel order where they exceed a half, later ones over earlier ones; a voxel with
+a value of exactly a half may have been rounded from either side, so it counts as agreeing.
 
-Counting is done slab by slab, in any order and thread. Why a proof failed is looked for only when it did (``reasons.py``).
+Counting is done slab by slab, in any order and thread. Why a proof failed is looked for only when it did
+(``reasons.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 from segcal_cli.core.errors import ProofError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
-from segcal_cli.io.checks import slabs
+from segcal_cli.io.tallies import slabs
 
 Status = Literal["proved", "background"]
 
@@ -69,8 +71,8 @@ class Agreement:
 class Painting:
     """How a segmentation follows from the channels of its model.
 
-    exclusive: the largest channel wins; else regions are painted. values: the label value that each region paints (empty if
-    exclusive). threshold: above it a region is painted, 0.5 for probabilities and 0 for logits.
+    exclusive: the largest channel wins; else regions are painted. values: the label value that each region paints
+    (empty if exclusive). threshold: above it a region is painted, 0.5 for probabilities and 0 for logits.
     """
 
     space: LabelSpace
@@ -80,7 +82,8 @@ class Painting:
 
     @classmethod
     def of(cls, space: LabelSpace, values: Values) -> Painting | None:
-        """None where the class table does not say what the segmentation holds: several regions without a paint order."""
+        """None where the class table does not say what the segmentation holds: several regions without a paint
+        order."""
         if space.exclusive:
             return cls(space, True, (), 0.0)
         paint = space.paint
@@ -91,9 +94,9 @@ class Painting:
     def encode(self, segmentation: np.ndarray) -> np.ndarray:
         """uint8 or uint16, same shape: what ``agreement`` compares with. segmentation: whole numbers, label values.
 
-        Exclusive: the channel, or the number of channels for a value that no channel has. Regions: 0 for background, i + 1
-        for what the (first) region i with this value paints, and one more than all for other values. The segmentations that
-        nnU-Net writes are in this form already and are not copied.
+        Exclusive: the channel, or the number of channels for a value that no channel has. Regions: 0 for background,
+        i + 1 for what the (first) region i with this value paints, and one more than all for other values. The
+        segmentations that nnU-Net writes are in this form already and are not copied.
         """
         if self.exclusive:
             owners = [(channel.values, i) for i, channel in enumerate(self.space.channels)]
@@ -160,7 +163,8 @@ class Painting:
         return Agreement(codes.size, int(np.count_nonzero(self.disagreement(slab, codes))), int(foreground))
 
     def compare(self, array: np.ndarray, codes: np.ndarray, order: np.ndarray | None = None) -> Agreement:
-        """``agreement`` over a volume, "class z y x" and "z y x", one slab after the other. order: channels to take, in turn."""
+        """``agreement`` over a volume, "class z y x" and "z y x", one slab after the other. order: channels to take,
+        in turn."""
         flat, flat_codes = array.reshape(len(array), -1), codes.reshape(-1)
         parts = (
             self.agreement(flat[:, part] if order is None else flat[order, part], flat_codes[part])

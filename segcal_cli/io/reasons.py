@@ -1,8 +1,8 @@
 """Why an array does not reproduce the segmentation beside it.
 
-There are a handful of usual reasons, and each can be tested: undo it, and the agreement becomes 1. They are tried in a fixed
-order, from those that make every number wrong to those where the array is right and the segmentation is not. This runs only
-after a proof has failed, so it may take many passes over the array.
+There are a handful of usual reasons, and each can be tested: undo it, and the agreement becomes 1. They are tried in
+a fixed order, from those that make every number wrong to those where the array is right and the segmentation is not.
+This runs only after a proof has failed, so it may take many passes over the array.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from segcal_cli.core.volume import Values
 from segcal_cli.io.axes import Orientation, fitting
-from segcal_cli.io.checks import slabs
 from segcal_cli.io.proof import Agreement, NotReproduced, Painting
+from segcal_cli.io.tallies import slabs
 
 REMAINING_SHARE = 0.1
-"""A reason counts if undoing it leaves at most this share of the disagreeing voxels: two things can be wrong at once, a turn
-and a removed component, say, and the larger one should still be named."""
+"""A reason counts if undoing it leaves at most this share of the disagreeing voxels: two things can be wrong at once,
+a turn and a removed component, say, and the larger one should still be named."""
 SIGMOID_NEAR_HALF = 1e-6
 """For a smaller p > 0, sigmoid(p) may round to exactly a half, so whether it was painted is not known."""
 
@@ -28,9 +28,9 @@ SIGMOID_NEAR_HALF = 1e-6
 class FailedProof:
     """What is known when a proof has failed.
 
-    array: float32 "class z y x", C-contiguous, as it was read. segmentation: encoded, "z y x", of its own shape, which may
-    differ. agreement: what was found; all voxels disagree if the shapes differ. other: how the other reader would turn the
-    array as read, if there is another.
+    array: float32 "class z y x", C-contiguous, as it was read. segmentation: encoded, "z y x", of its own shape,
+    which may differ. agreement: what was found; all voxels disagree if the shapes differ. other: how the other reader
+    would turn the array as read, if there is another.
     """
 
     array: np.ndarray
@@ -133,8 +133,8 @@ def _painted_twice(failed: FailedProof) -> str | None:
         if ((twice.paint(slab) != codes[part]) & ~open_to_rounding).any():
             return None
     return (
-        "As painted from sigmoid(p) it is 1: nnUNetv2_ensemble before 2.7.0; the .npz is right, the segmentation is not: "
-        "--no-prove"
+        "As painted from sigmoid(p) it is 1: nnUNetv2_ensemble before 2.7.0; the .npz is right, "
+        "the segmentation is not: --no-prove"
     )
 
 

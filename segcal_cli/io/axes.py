@@ -65,7 +65,9 @@ class Orientation:
 def from_ras(affine: np.ndarray) -> Orientation:
     """The turn from RAS+ order to the order of a volume with this affine.
 
-    affine: float 4 x 4, index (x, y, z, 1) -> mm in RAS+, invertible. Each array axis goes to the anatomical axis that it is closest to, after shear is taken off by a polar
+    affine: float 4 x 4, index (x, y, z, 1) -> mm in RAS+, invertible.
+
+    Each array axis goes to the anatomical axis that it is closest to, after shear is taken off by a polar
     decomposition; the axes that are most clearly aligned choose first. This is the rule of nibabel's
     ``io_orientation``, which both reorienting readers of nnU-Net agree with.
     """

@@ -51,7 +51,7 @@ def painted(field: np.ndarray, order: tuple[int, ...], threshold: float = 0.5) -
 
 
 def affine(codes: str, degrees: float = 0, spacing: tuple[float, float, float] = (0.8, 1.1, 2.5)) -> np.ndarray:
-    """Index (x, y, z, 1) -> mm for array axes that run in these directions, turned by so many degrees about two axes."""
+    """Index (x, y, z, 1) -> mm for array axes that run in these directions, turned about two axes."""
     matrix = np.zeros((3, 3))
     for axis, (code, length) in enumerate(zip(codes, spacing, strict=True)):
         direction, sign = AXIS_DIRECTIONS[code]

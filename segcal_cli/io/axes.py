@@ -36,6 +36,18 @@ class Orientation:
         turned = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
         return turned[(..., *(slice(None, None, -1 if flip else None) for flip in self.flips))]
 
+    def turn(self, array: np.ndarray) -> np.ndarray:
+        """The array "class z y x", C-contiguous, turned within its own memory, which no longer holds what was there.
+
+        A channel takes the same bytes before and after, so one channel is copied at a time, and never the whole volume.
+        """
+        if self.identity:
+            return array
+        turned = array.reshape(len(array), *self.shape(array.shape[1:]))
+        for source, target in zip(array, turned, strict=True):
+            target[...] = self.apply(source).copy()
+        return turned
+
     def undo(self, array: np.ndarray) -> np.ndarray:
         """The view that ``apply`` would turn into this array "... z y x"."""
         return self.inverse.apply(array)

@@ -23,7 +23,8 @@ from segcal_cli.io.reasons import FailedProof, explain
 
 PLAIN_READERS = frozenset({"SimpleITKIO", "NibabelIO", "NaturalImage2DIO", "Tiff3DIO"})
 REORIENTING_READERS = frozenset({"NibabelIOWithReorient", "SimpleITKIOWithReorient"})
-V1_KEY, V2_KEY = "softmax", "probabilities"
+V1_KEY = "softmax"
+"""The name of the array in a file of nnU-Net v1; v2 calls it ``probabilities``."""
 V1_READER = "SimpleITKIO"
 """nnU-Net v1 reads by SimpleITK, never reorients, and has no ``plans.json``."""
 FOLDERS_UP = 2
@@ -104,6 +105,11 @@ def find_model_files(predictions: Path) -> ModelFiles:
     return ModelFiles(nearest("dataset.json"), nearest("plans.json"))
 
 
+def reader_of(key: str, files: ModelFiles) -> str | None:
+    """The reader class behind an array of this name, None if nothing tells. Raises BadModelFile."""
+    return V1_READER if key == V1_KEY else files.reader()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a model's file, in the order of its keys. Raises BadModelFile."""
     try:
@@ -125,8 +131,8 @@ def orientation(reader: str, affine: np.ndarray | None) -> Orientation:
 
 
 def orient(array: np.ndarray, reader: str, affine: np.ndarray | None) -> np.ndarray:
-    """The array "class z y x" on its segmentation's grid, C-contiguous; a copy only if axes are turned. Bit exact."""
-    return np.ascontiguousarray(orientation(reader, affine).apply(array))
+    """The array "class z y x", C-contiguous, on its segmentation's grid, bit exact, in the memory of the one given."""
+    return orientation(reader, affine).turn(array)
 
 
 def settle(
@@ -162,7 +168,7 @@ def settle(
             relative = turn.inverse.then(other)
             failed = FailedProof(read, codes, painting, values, agreement, None if relative.identity else relative)
             raise explain(path, str(reader), beside, failed)
-        return Placed(np.ascontiguousarray(turn.apply(array)), turn, agreement.status)
+        return Placed(turn.turn(array), turn, agreement.status)
     as_plain = tried(plain)
     as_ras = as_plain if ras.identity else tried(ras)
     if reader is None and (ras.identity or _turns_into_itself(array, ras)) and as_plain.status is not None:
@@ -171,7 +177,7 @@ def settle(
     proved = [turn for turn, agreement in candidates if agreement.status == "proved"]
     if len(proved) != 1:
         raise UnknownReader(path, str(as_plain), str(as_ras))
-    return Placed(np.ascontiguousarray(proved[0].apply(array)), proved[0], "proved")
+    return Placed(proved[0].turn(array), proved[0], "proved")
 
 
 def _turns_into_itself(array: np.ndarray, turn: Orientation) -> bool:

@@ -54,8 +54,10 @@ def place_crop(path: Path, array: np.ndarray, segmentation: np.ndarray, painting
         range(max(0, start - CROP_REACH), min(large - small, start + CROP_REACH) + 1)
         for start, small, large in zip(corner, crop, scan, strict=True)
     )
-    boxes = [_box(offset, crop) for offset in itertools.product(*ranges)]
-    proved = [box for box in boxes if _reproduces(array, codes, painting, box)]
+    boxes = (_box(offset, crop) for offset in itertools.product(*ranges))
+    sample = np.flatnonzero(codes != painting.background)
+    sample = sample[:: max(1, sample.size // CROP_SAMPLE)]
+    proved = [box for box in boxes if _holds(box, there) and _reproduces(array, codes, painting, box, sample)]
     if len(proved) != 1:
         raise refused(
             f"{len(proved)} places reproduce the segmentation" if proved else "no place reproduces the segmentation"
@@ -71,15 +73,17 @@ def _box(offset: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     return Box(z, y, x)
 
 
-def _reproduces(array: np.ndarray, codes: np.ndarray, painting: Painting, box: Box) -> bool:
-    inside = codes[box.slices]
-    if np.count_nonzero(inside != painting.background) < np.count_nonzero(codes != painting.background):
+def _holds(box: Box, inner: Box) -> bool:
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(box.slices, inner.slices, strict=True))
+
+
+def _reproduces(array: np.ndarray, codes: np.ndarray, painting: Painting, box: Box, sample: np.ndarray) -> bool:
+    """Whether the array, placed in this box, gives the codes there; first at some voxels of the scan, then at all."""
+    corner = [[part.start] for part in box.slices]
+    voxels = np.ravel_multi_index(tuple(np.array(np.unravel_index(sample, codes.shape)) - corner), array.shape[1:])
+    if not painting.agreement(array.reshape(len(array), -1)[:, voxels], codes.reshape(-1)[sample]).holds:
         return False
-    sample = np.flatnonzero(inside != painting.background)
-    sample = sample[:: max(1, sample.size // CROP_SAMPLE)]
-    if not painting.agreement(array.reshape(len(array), -1)[:, sample], inside.reshape(-1)[sample]).holds:
-        return False
-    return painting.compare(array, np.ascontiguousarray(inside)).holds
+    return painting.compare(array, np.ascontiguousarray(codes[box.slices])).holds
 
 
 def predicted_box(array: np.ndarray, space: LabelSpace, stored: Stored) -> Box | None:

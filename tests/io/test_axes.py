@@ -22,6 +22,16 @@ def test_undo_takes_back_every_one_of_the_48_orientations(turn):
     np.testing.assert_array_equal(turn.undo(turned), array)
 
 
+@pytest.mark.parametrize("turn", ALL, ids=str)
+def test_turning_in_place_gives_the_bits_of_a_turned_copy_in_the_same_memory(turn):
+    array = np.random.default_rng(0).random((2, 3, 4, 5), dtype=np.float32)
+    expected = turn.apply(array).copy()
+    turned = turn.turn(array)
+    np.testing.assert_array_equal(turned, expected)
+    assert turned.flags.c_contiguous
+    assert np.shares_memory(turned, array)
+
+
 def test_then_is_one_turn_after_the_other():
     array = np.arange(3 * 4 * 5).reshape(3, 4, 5)
     for first, second in itertools.product(ALL[::5], ALL[::7]):

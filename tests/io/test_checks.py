@@ -1,4 +1,5 @@
 import functools
+import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -346,5 +347,5 @@ def test_slabs_cover_every_voxel_once():
     cut = list(tallies.slabs(4, 1_000_000))
     assert cut[0].start == 0
     assert cut[-1].stop == 1_000_000
-    assert all(a.stop == b.start for a, b in zip(cut, cut[1:], strict=False))
+    assert all(a.stop == b.start for a, b in itertools.pairwise(cut))
     assert max(part.stop - part.start for part in cut) * 4 == tallies.SLAB_ELEMENTS

@@ -47,9 +47,9 @@ def test_reordered_arrays_are_turned_back_bit_for_bit_and_proved(codes, degrees,
     array, labels = softmax_field(shape, 3)
     grid = affine(codes, degrees)
     ras = np.ascontiguousarray(in_ras(array, grid))
-    placed = settle(ras, labels, grid, reader)
+    placed = settle(ras.copy(), labels, grid, reader)
     np.testing.assert_array_equal(placed.array, array)
-    np.testing.assert_array_equal(nnunet.orient(ras, reader, grid), array)
+    np.testing.assert_array_equal(nnunet.orient(ras.copy(), reader, grid), array)
     assert placed.array.flags.c_contiguous
     assert PAINTING.compare(placed.array, labels).disagreeing == 0
     assert placed.status == "proved"
@@ -145,7 +145,7 @@ def test_without_a_reader_an_array_that_neither_order_proves_is_refused():
     array, _ = softmax_field((8, 8, 8), 3)
     _, labels = softmax_field((8, 8, 8), 3, seed=1)
     plain = PAINTING.compare(array, labels)
-    ras = PAINTING.compare(nnunet.orient(array, "NibabelIOWithReorient", affine("LPS")), labels)
+    ras = PAINTING.compare(nnunet.orient(array.copy(), "NibabelIOWithReorient", affine("LPS")), labels)
     with pytest.raises(UnknownReader) as caught:
         settle(array, labels, affine("LPS"), None)
     assert f"(plain {plain}, RAS {ras} agreement)" in str(caught.value)
@@ -173,6 +173,19 @@ def test_a_2d_array_has_a_single_plane_and_no_affine():
     assert settle(array, labels, None, "NaturalImage2DIO").status == "proved"
     with pytest.raises(NotReproduced, match=r"With axes \(-x, y, z\) it is 1"):
         settle(np.ascontiguousarray(array[..., ::-1]), labels, None, "NaturalImage2DIO")
+
+
+def test_nnunet_v1_never_reorients(tmp_path):
+    write_model(tmp_path, reader="NibabelIOWithReorient")
+    files = nnunet.find_model_files(tmp_path)
+    assert nnunet.reader_of("softmax", files) == "SimpleITKIO"
+    assert nnunet.reader_of("probabilities", files) == "NibabelIOWithReorient"
+
+
+def test_a_full_size_array_of_nnunet_v1_is_proved():
+    array, labels = softmax_field((6, 7, 9), 3)
+    rounded = array.astype(np.float16).astype(np.float32)
+    assert settle(rounded, labels, affine("LPI", 12), nnunet.V1_READER).status == "proved"
 
 
 @pytest.mark.parametrize("up", [0, 1, 2])
@@ -217,8 +230,9 @@ def test_an_array_of_another_shape_without_model_files_is_totalsegmentators(tmp_
     with pytest.raises(TotalSegmentatorGrid) as caught:
         nnunet.refuse_shape(NPZ, (50, 60, 70), SEGMENTATION, (155, 240, 240), nnunet.find_model_files(tmp_path))
     assert str(caught.value) == (
-        "out/A.npz: lies on TotalSegmentator's cropped, resampled grid 70 x 60 x 50, not on the scan's 240 x 240 x 155. "
-        "With several part models each is saved to this one path, so only the last is left"
+        "out/A.npz: lies on TotalSegmentator's cropped, resampled grid 70 x 60 x 50, "
+        "not on the scan's 240 x 240 x 155. With several part models each is "
+        "saved to this one path, so only the last is left"
     )
 
 

@@ -196,8 +196,9 @@ def test_a_segmentation_painted_from_sigmoid_of_the_probabilities_is_named():
     twice = painted(1 / (1 + np.exp(-array)), (1, 2, 3))
     share = Painting.of(region_space(), "probabilities").compare(array, twice)
     assert failure(array, twice, region_space()) == (
-        f"out/A.npz: read as SimpleITKIO it reproduces A.nii.gz on {share} of the voxels. As painted from sigmoid(p) it is 1: "
-        "nnUNetv2_ensemble before 2.7.0; the .npz is right, the segmentation is not: --no-prove"
+        f"out/A.npz: read as SimpleITKIO it reproduces A.nii.gz on {share} of the voxels. "
+        "As painted from sigmoid(p) it is 1: nnUNetv2_ensemble before 2.7.0; "
+        "the .npz is right, the segmentation is not: --no-prove"
     )
 
 

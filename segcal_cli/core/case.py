@@ -6,7 +6,7 @@ exchangeability; without ``--groups`` every case is a group of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,12 +15,34 @@ from segcal_cli.core.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """What reading a case showed, besides its numbers. Small: it travels between processes and into records.
+
+    digest: sha256 over the array of the prediction, the identity that overlap checks and the search for duplicates
+    compare ("" where nobody asked). proof: ``proved``, ``background`` (only the shape is proved) or "" (no
+    segmentation beside it). hard: no value strictly inside (0, 1). constant: every voxel holds the same values.
+    stored: type on disk. grid_distance_mm: how far the corners of the label's grid are. padding_share: share of
+    voxels never predicted. source: ``cross-validation`` or "". warnings: sentences. turned: how the label was brought
+    onto the grid, or "".
+    """
+
+    digest: str = ""
+    proof: str = ""
+    hard: bool = False
+    constant: bool = False
+    stored: str = ""
+    grid_distance_mm: float | None = None
+    padding_share: float = 0.0
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+    turned: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One case, read and checked.
 
     labels: None where no truth was given (``apply``). roi: bool "z y x", True where voxels count, or None.
-    digest: sha256 over what was read (array, labels, roi), the identity that overlap checks compare.
-    warnings: sentences about this case, for the record.
     """
 
     id: str
@@ -29,8 +51,7 @@ class Case:
     volume: Volume
     labels: LabelMap | None = None
     roi: np.ndarray | None = None
-    digest: str = ""
-    warnings: tuple[str, ...] = ()
+    facts: CaseFacts = field(default_factory=CaseFacts)
 
     def counted(self, *, padding: bool) -> np.ndarray | None:
         """bool "z y x": voxels inside the ROI and not ignored; None means all of them.

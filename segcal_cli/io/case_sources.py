@@ -1,0 +1,154 @@
+"""Cases on disk: opened by their headers, all of them, before one voxel is read; then read one at a time.
+
+Opening collects every problem instead of stopping at the first, so that one run tells everything that is wrong with a
+folder. What it returns is small and picklable, and travels to worker processes, which read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segcal_cli.core.case import Case, CaseFacts
+from segcal_cli.core.errors import PairingError, SegcalError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Stored, Values, Volume
+from segcal_cli.io import files
+from segcal_cli.io.case_files import CaseFiles
+from segcal_cli.io.nnunet import ModelFiles, find_model_files
+from segcal_cli.io.predictions import (
+    PredictionSource,
+    ReadingRules,
+    open_prediction,
+    read_prediction,
+    reduced_values,
+)
+from segcal_cli.io.problems import Problem
+from segcal_cli.io.truth import TruthRules, TruthSource, open_truth, read_truth
+
+Transform = Callable[[Volume, LabelSpace], Volume]
+"""Applied to every volume as it is read: a calibrator on the fly."""
+
+
+class MixedInputs(PairingError):
+    """Cases of one run that hold different things."""
+
+    template = "{0}: holds {1}, the other cases {2}; one run takes one kind"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSource:
+    """One case before it is read. id, group: as in Case; found: CaseFiles.source."""
+
+    id: str
+    group: str
+    prediction: PredictionSource
+    truth: TruthSource | None
+    found: str = ""
+
+    @property
+    def format(self) -> str:
+        return files.format_name(self.prediction.parts[0].first)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """All cases of a run, opened. problems: what is wrong with the others; notes: to be said once."""
+
+    sources: tuple[CaseSource, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def space(self) -> LabelSpace:
+        return self.sources[0].prediction.space
+
+    @property
+    def values(self) -> Values:
+        return reduced_values(self.sources[0].prediction)
+
+    @property
+    def stored(self) -> Stored:
+        return self.sources[0].prediction.stored
+
+
+def open_cases(
+    cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRules, truth: TruthRules | None
+) -> Opened:
+    """Look at every header of every case, and list what is wrong. truth: None where labels are not asked for."""
+    sources: list[CaseSource] = []
+    problems: list[Problem] = []
+    notes: dict[str, None] = {}
+    models: dict[Path, ModelFiles] = {}
+    for case in cases:
+        folder = case.predictions[0].path.parent
+        try:
+            if folder not in models:
+                models[folder] = find_model_files(folder)
+            opened = open_prediction(case, table, rules, models[folder], placed_by_label=bool(truth and case.labels))
+            labels = None if truth is None or not case.labels else open_truth(case, opened, table, truth)
+            _refuse_mixture(opened, sources)
+        except SegcalError as error:
+            problems.append(Problem(case.id, error))
+            continue
+        sources.append(CaseSource(case.id, case.group, opened, labels, case.source))
+        notes.update(dict.fromkeys(opened.notes))
+    turned = [source.truth.turned for source in sources if source.truth is not None and source.truth.turned]
+    for note in dict.fromkeys(turned):
+        notes[f"{note} ({turned.count(note)} of {len(sources)} cases)"] = None
+    return Opened(tuple(sources), tuple(problems), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseReader:
+    """Reads an opened case: the ``load`` half of the work. with_digest: hash the array (fits, overlap checks)."""
+
+    with_digest: bool = False
+    transform: Transform | None = None
+
+    def __call__(self, source: CaseSource) -> Case:
+        """Raises the refusals of formats, proofs, values and labels."""
+        truth = source.truth
+        read = read_prediction(source.prediction, None if truth is None else truth.place)
+        volume, space = read.volume, source.prediction.space
+        digest = digest_of(volume.array) if self.with_digest else ""
+        labels, roi = (None, None) if truth is None else read_truth(truth)
+        if self.transform is not None:
+            volume = self.transform(volume, space)
+        case = Case(source.id, source.group, space, volume, labels, roi)
+        warnings = [text for report in read.reports for text in report.warnings]
+        facts = CaseFacts(
+            digest=digest,
+            proof=read.proof,
+            hard=all(report.hard for report in read.reports),
+            constant=all(report.constant for report in read.reports),
+            stored=source.prediction.stored.dtype,
+            grid_distance_mm=None if truth is None else truth.distance_mm,
+            padding_share=case.padding_share,
+            source=source.found,
+            warnings=(*warnings, *(() if truth is None else truth.warnings)),
+            turned="" if truth is None else truth.turned,
+        )
+        return Case(source.id, source.group, space, volume, labels, roi, facts)
+
+
+def digest_of(array: np.ndarray) -> str:
+    """sha256 of an array's shape and numbers, in hexadecimal: the same prediction in another file is the same."""
+    digest = hashlib.sha256(repr(array.shape).encode())
+    digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    return digest.hexdigest()
+
+
+def _refuse_mixture(opened: PredictionSource, before: Sequence[CaseSource]) -> None:
+    """Cases of one run hold the same kind of numbers and the same channels."""
+    if not before:
+        return
+    first = before[0].prediction
+    for mine, theirs in ((opened.values, first.values), (opened.shape[0], first.shape[0])):
+        if mine != theirs:
+            words = [f"{kind} channels" if isinstance(kind, int) else kind for kind in (mine, theirs)]
+            raise MixedInputs(opened.parts[0].first.path, *words)

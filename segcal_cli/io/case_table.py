@@ -8,8 +8,6 @@ the table.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -126,12 +124,9 @@ def write_rows(rows: Sequence[CaseRow]) -> str:
     columns += ["sample"] if any(row.sample for row in rows) else []
     columns += ["class"] if any(row.class_name for row in rows) else []
     columns += REPORTED
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([getattr(row, "class_name" if name == "class" else name) for name in columns])
-    return text.getvalue()
+    lines = [columns]
+    lines += [[getattr(row, "class_name" if name == "class" else name) for name in columns] for row in rows]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
 
 
 def relative(path: Path, base: Path) -> str:
@@ -140,6 +135,11 @@ def relative(path: Path, base: Path) -> str:
         return Path(os.path.relpath(path, base)).as_posix()
     except ValueError:
         return path.absolute().as_posix()
+
+
+def _quoted(cell: str) -> str:
+    """A cell, quoted where it must be. Python's csv.writer leaves a lone carriage return bare."""
+    return '"' + cell.replace('"', '""') + '"' if any(character in cell for character in ',"\r\n') else cell
 
 
 def _row_problems(path: Path, row: Row, space: LabelSpace | None) -> Iterator[SegcalError]:

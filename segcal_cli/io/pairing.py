@@ -18,7 +18,7 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.case_files import CROSS_VALIDATION, CaseFiles, LabelFile, Pairing, PredictionFile, missing_labels
 from segcal_cli.io.case_ids import BadCaseId, byte_order, common_tail, examples, fits_file_name
 from segcal_cli.io.class_files import class_layout, place, spelling_clashes, whole_case, without_arrays, without_proofs
-from segcal_cli.io.folders import VOLUME_FOLDERS, Siblings, expand_folders, list_folder
+from segcal_cli.io.folders import VOLUME_FOLDERS, Listing, Siblings, expand_folders, list_folder
 from segcal_cli.io.groups import Groups
 from segcal_cli.io.patterns import BadPattern, Match, Pattern
 from segcal_cli.io.problems import Problem, raise_all
@@ -76,7 +76,7 @@ class Found:
 
     def renamed(self, case: str) -> Found:
         """One file for one case: given beside a single prediction it belongs to it, whatever its name."""
-        return replace(self, cases={case: matches for matches in self.cases.values()})
+        return replace(self, cases=dict(zip([case], self.cases.values(), strict=False)))
 
 
 def pair(
@@ -103,7 +103,7 @@ def pair(
         truth = find_files(labels, _compiled(label_pattern, space, "--label-pattern"), space)
     if roi is not None:
         regions = find_files(roi, None, None)
-    if predicted.single:
+    if predicted.single and predicted.cases:
         truth, regions = (found.renamed(*predicted.cases) if found.single else found for found in (truth, regions))
     if not predicted.cases or (labels is not None and not predicted.cases.keys() & truth.cases.keys()):
         raise _no_case(predicted, truth if labels is not None else None, space)
@@ -149,13 +149,7 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
         names = [(root, name) for root, listing in listings.items() for name in listing.files]
         matches = [Match(root / name, root, split_suffix(name)[0]) for root, name in names]
     matches = without_proofs(matches) if proofs else without_arrays(matches)
-    left_out = [root / name for root, listing in listings.items() for name in listing.unread]
-    if left_out and not matches and not any(listing.files or listing.folders for listing in listings.values()):
-        raise_all([unread(path) for path in {path.suffix.lower(): path for path in reversed(left_out)}.values()][::-1])
-    notes = []
-    if left_out:
-        shown = examples([path.name for path in left_out])
-        notes.append(f"{given}: {len(left_out)} files of a kind that segcal does not read are left out: {shown}")
+    notes = _left_out(given, listings, found_some=bool(matches))
     if pattern is None:
         layout = class_layout(matches, space, "--pattern")
         pattern, matches = layout if layout else (None, _flat(matches))
@@ -227,6 +221,20 @@ def _case(
         roi=region[0].path if region else None,
         source=source_of(files[0], predicted),
     )
+
+
+def _left_out(given: Path, listings: Mapping[Path, Listing], found_some: bool) -> list[str]:
+    """A note on files that segcal does not read. Raises UnreadFormat, once per kind, if there is nothing else."""
+    paths = [root / name for root, listing in listings.items() for name in listing.unread]
+    if not paths:
+        return []
+    if not found_some and not any(listing.files or listing.folders for listing in listings.values()):
+        kinds: dict[str, Path] = {}
+        for path in paths:
+            kinds.setdefault(path.suffix.lower(), path)
+        raise_all([unread(path) for path in kinds.values()])
+    shown = examples([path.name for path in paths])
+    return [f"{given}: {len(paths)} files of a kind that segcal does not read are left out: {shown}"]
 
 
 def _compiled(text: str | None, space: LabelSpace | None, option: str) -> Pattern | None:

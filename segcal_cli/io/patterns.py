@@ -57,7 +57,7 @@ class Pattern:
         for field in re.findall(r"\{([^{}]*)\}", self.text):
             if field not in FIELDS:
                 raise BadPattern(
-                    self.option, self.text, f"{{{field}}} is unknown; use {{case}}, {{class}}, {{sample}}, *"
+                    self.option, self.text, f"{{{field}}} is unknown; use {{case}}, {{class}}, {{sample}} and *"
                 )
         if "{case}" not in self.text:
             raise BadPattern(self.option, self.text, "it needs {case}")

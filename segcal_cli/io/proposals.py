@@ -52,11 +52,11 @@ def propose_affix(files: Sequence[tuple[str, str]], targets: frozenset[str]) -> 
     """
     for stem, suffix in files:
         inside = [case for case in targets if case in stem]
-        if not inside:
-            continue
-        before, _, after = stem.partition(max(inside, key=lambda case: (len(case), case)))
-        if not re.search(r"[{}*/]", before + after):
-            return f"{before}{{case}}{after}{suffix}"
+        for case in sorted(inside, key=lambda case: (not stem.startswith(case), -len(case), case)):
+            # Only a whole word: the id "1" is not meant by "scan_2021".
+            found = re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", stem)
+            if found and not re.search(r"[{}*]", stem):
+                return f"{stem[: found.start()]}{{case}}{stem[found.end() :]}{suffix}"
     return None
 
 

@@ -1,9 +1,9 @@
 """Calibrators: fitted parameters, and how they turn raw predictions into calibrated probabilities.
 
-``scores`` serves measurement: float64, with exact logarithms. ``apply`` serves writing: it works through a volume in short
-runs of voxels, in float64, and casts once. A cast can make two channels equal that were not, and so move the argmax; for
-methods that keep decisions the former winner is raised by one unit in the last place there, so that the decision of what is
-written is exactly that of what was read.
+``scores`` serves measurement: float64, with exact logarithms. ``apply`` serves writing: it works through a volume in
+short runs of voxels, in float64, and casts once. A cast can make two channels equal that were not, and so move the argmax;
+for methods that keep decisions the former winner is raised by one unit in the last place there, so that the decision of
+what is written is exactly that of what was read.
 """
 
 from __future__ import annotations

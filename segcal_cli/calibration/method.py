@@ -29,7 +29,8 @@ class Method:
 
     parameters: their names, one row of numbers per problem. identity: the row that changes nothing. slope: how many times
     log-odds are stretched by a row. solve: rows "problem parameter" that minimise a loss on moments. log_odds: calibrated
-    log-odds float64 of a row and log-odds of any shape. loss: value "problem" of rows on moments.
+    log-odds float64 of a row and log-odds of any shape. loss, gradient: mean loss "problem", and its derivatives, of rows on
+    moments. cut: the raw log-odds whose calibrated probability is 0.5.
     """
 
     name: str
@@ -44,3 +45,4 @@ class Method:
     loss: Callable[[Moments, np.ndarray, str], np.ndarray]
     gradient: Callable[[Moments, np.ndarray, str], np.ndarray]
     slope: Callable[[np.ndarray], float]
+    cut: Callable[[np.ndarray], float | None]

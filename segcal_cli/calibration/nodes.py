@@ -42,6 +42,10 @@ ROUNDING_MATTERS = 1 << 20
 """Up to this many voxels exponentials are float64; beyond, float32 errors average out below 1e-8 of the sum."""
 
 
+SCAN = 81
+"""Places of log T where the loss is looked at before the root is sought between neighbours; Brier has several valleys."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSums:
     """Sums over the voxels of one case. d: float64 "node"; label_gap: sum of max l - l_y; voxels; squares: sum over voxels
@@ -148,13 +152,10 @@ def best_temperatures(curves: Curves, loss: str) -> np.ndarray:
         elif slopes[i, high] <= 0.0:
             best[i] = scan[high]
         else:
-            best[i] = brentq(_slope, scan[low], scan[high], args=(coefficients[i], linear[i]), xtol=1e-14)
+            best[i] = brentq(slope_at, scan[low], scan[high], args=(coefficients[i], linear[i]), xtol=1e-14)
     return np.exp(-LOG_LIMIT * best)
 
 
-SCAN = 81
-"""Places of log T where the loss is looked at before the root is sought between neighbours; Brier has several valleys."""
-
-
-def _slope(x: float, coefficients: np.ndarray, linear: float) -> float:
+def slope_at(x: float, coefficients: np.ndarray, linear: float) -> float:
+    """Derivative of the mean loss in x = log(beta)/log 20, from a row of ``Curves.slopes``."""
     return float(chebyshev.chebval(x, coefficients) + linear * np.exp(LOG_LIMIT * x))

@@ -117,9 +117,10 @@ def curves_of(table: np.ndarray) -> Curves:
 
 
 def bootstrap(groups: int, seed: int, solve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """float64 "bound parameter": the percentile interval of parameters over resamples of groups.
+    """float64 "2 parameter": lower and upper ends of the percentile intervals of parameters over resamples of groups.
 
-    solve: parameters "resample parameter" for counts float64 "resample group". Efron 1979, percentile bootstrap.
+    solve: parameters "resample parameter" for counts float64 "resample group", NaN where a resample cannot be fitted.
+    Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
     draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1.0 / groups), size=RESAMPLES)
     found = [
@@ -127,4 +128,4 @@ def bootstrap(groups: int, seed: int, solve: Callable[[np.ndarray], np.ndarray])
         for start in range(0, RESAMPLES, RESAMPLES_AT_ONCE)
     ]
     tail = (1.0 - LEVEL) / 2.0
-    return np.quantile(np.concatenate(found), [tail, 1.0 - tail], axis=0)
+    return np.nanquantile(np.concatenate(found), [tail, 1.0 - tail], axis=0)

@@ -46,6 +46,11 @@ def slope_of(row: np.ndarray) -> float:
     return float(row[0])
 
 
+def cut_of(row: np.ndarray) -> float | None:
+    """-b/a, or None where the calibrated probability falls with z."""
+    return float(-row[1] / row[0]) if row[0] > 0.0 else None
+
+
 METHOD = Method(
     name="platt",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
@@ -59,4 +64,5 @@ METHOD = Method(
     loss=loss_of,
     gradient=gradient_of,
     slope=slope_of,
+    cut=cut_of,
 )

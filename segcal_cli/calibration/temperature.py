@@ -49,6 +49,11 @@ def slope_of(row: np.ndarray) -> float:
     return float(1.0 / row[0])
 
 
+def cut_of(row: np.ndarray) -> float | None:
+    """0: decisions stay."""
+    return 0.0
+
+
 def _linear(rows: np.ndarray) -> np.ndarray:
     return np.stack([1.0 / rows[:, 0], np.zeros(len(rows))], axis=1)
 
@@ -66,4 +71,5 @@ METHOD = Method(
     loss=loss_of,
     gradient=gradient_of,
     slope=slope_of,
+    cut=cut_of,
 )

@@ -1,9 +1,9 @@
 """Calibrators: fitted parameters, and how they turn raw predictions into calibrated probabilities.
 
 ``scores`` serves measurement: float64, with exact logarithms. ``apply`` serves writing: it works through a volume in
-short runs of voxels, in float64, and casts once. A cast can make two channels equal that were not, and so move the argmax;
-for methods that keep decisions the former winner is raised by one unit in the last place there, so that the decision of
-what is written is exactly that of what was read.
+short runs of voxels, in float64, and casts once. A cast can make two channels equal that were not, and so move the
+argmax; for methods that keep decisions the former winner is raised by one unit in the last place there, so that the
+decision of what is written is exactly that of what was read.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ UINT16_STEPS = 65535
 class Applied:
     """Calibrated probabilities of one volume.
 
-    array: "class z y x" of the written type. repaired: voxels (of a channel, under sigmoid) whose decision the cast would
-    have moved. projected: voxels whose regions were not nested. kept_raw: voxels where every class vanished, left as read.
+    array: "class z y x" of the written type. repaired: voxels (of a channel, under sigmoid) whose decision the cast
+    would have moved. projected: voxels whose regions were not nested. kept_raw: voxels where every class vanished,
+    left as read.
     """
 
     array: np.ndarray
@@ -141,7 +142,8 @@ class Calibrator:
     def _project_scores(self, scores: Scores, u: np.ndarray) -> None:
         """Project p and, by the mirrored order, 1 - p, so that both keep their relative precision near 0."""
         families = self._families()
-        assert scores.log_p is not None and scores.log_q is not None
+        assert scores.log_p is not None, "log-odds have exact logarithms"
+        assert scores.log_q is not None, "log-odds have exact logarithms"
         p = scores.p.copy()
         changed = project(p, families)
         if not changed.any():

@@ -93,8 +93,8 @@ def _read_and_work(work: Callable[[Chunk], Partial], read: Callable[[], Chunk]) 
 def log_odds(array: np.ndarray, values: Values, stored: Stored, space: LabelSpace) -> np.ndarray:
     """float64 z "problem voxel" of raw stored numbers, float32 "class voxel".
 
-    Problems: the foreground of a binary table, each sigmoid channel, each of three or more exclusive classes against the
-    rest. From logits z is exact; from probabilities both logarithms have the floors of the stored type.
+    Problems: the foreground of a binary table, each sigmoid channel, each of three or more exclusive classes against
+    the rest. From logits z is exact; from probabilities both logarithms have the floors of the stored type.
     """
     kind = kind_of(space)
     if kind == "softmax":

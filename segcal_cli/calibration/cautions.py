@@ -105,8 +105,8 @@ def of_summary(
         sharper = record.keeps_decisions and 1.0 / record.slope(block.row) < SUSPICIOUS_TEMPERATURE
         if sharper and dice is not None and dice > SUSPICIOUS_DICE:
             warnings.append(
-                f"T = {number(1.0 / record.slope(block.row))} with a Dice of {number(dice)}: these look like predictions "
-                "for the network's own training cases"
+                f"T = {number(1.0 / record.slope(block.row))} with a Dice of {number(dice)}: these look like "
+                "predictions for the network's own training cases"
             )
             break
     return warnings
@@ -115,12 +115,13 @@ def of_summary(
 def _split(spec: FitSpec) -> Iterator[str]:
     if spec.split_kind == "unknown":
         yield (
-            "Were these cases held out of training? For nnU-Net use fold_*/validation (out of fold). Recorded as unknown."
+            "Were these cases held out of training? For nnU-Net use fold_*/validation (out of fold). "
+            "Recorded as unknown."
         )
     if spec.split_kind == "in-sample":
         yield (
-            "in-sample: these are predictions for the network's own training cases, so the calibrator learns a confidence "
-            "that new cases do not have"
+            "in-sample: these are predictions for the network's own training cases, so the calibrator learns a "
+            "confidence that new cases do not have"
         )
 
 
@@ -146,13 +147,18 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
         end = at_bound(slope)
         if end == "low" and record.keeps_decisions:
             yield (
-                f"{who}: T reached its bound, {number(1.0 / slope)}: higher confidence does not go with the class; a wrong "
-                "class order, or a flipped volume?"
+                f"{who}: T reached its bound, {number(1.0 / slope)}: higher confidence does not go with the class; "
+                "a wrong class order, or a flipped volume?"
             )
         if end == "high":
-            what = f"T reached its bound, {number(1.0 / slope)}" if record.keeps_decisions else "the slope reached its bound"
+            what = (
+                f"T reached its bound, {number(1.0 / slope)}"
+                if record.keeps_decisions
+                else "the slope reached its bound"
+            )
             yield (
-                f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or labels made from them?"
+                f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or labels "
+                "made from them?"
             )
 
 
@@ -162,8 +168,8 @@ def _zeros(patients: Patients, space: LabelSpace) -> Iterator[str]:
     for channel, count in zip(space.measured, counts, strict=True):
         if count:
             yield (
-                f"{space.names[channel]}: {int(count)} voxels of the true class have a stored probability of exactly 0; each "
-                f"adds its floor, up to {floor:.0f} nats, and drags the fit"
+                f"{space.names[channel]}: {int(count)} voxels of the true class have a stored probability of exactly 0; "
+                f"each adds its floor, up to {floor:.0f} nats, and drags the fit"
             )
 
 
@@ -171,6 +177,4 @@ def _coarse(patients: Patients, values: Values) -> Iterator[str]:
     if values != "probabilities":
         return
     for dtype in sorted({case.stored.dtype for case in patients.cases} & set(LOST_BEYOND)):
-        yield (
-            f"{dtype} probabilities: logits beyond {LOST_BEYOND[dtype]} are lost; T and slope are lower bounds"
-        )
+        yield (f"{dtype} probabilities: logits beyond {LOST_BEYOND[dtype]} are lost; T and slope are lower bounds")

@@ -1,7 +1,7 @@
 """Fitting: parameters from the statistics of patients, for all of them, for folds, and for resamples.
 
-Problems are fitted in blocks: one class each, or all sigmoid regions together where they share a calibrator, or all classes
-of a softmax under one temperature. A block without enough of a class is left as it is.
+Problems are fitted in blocks: one class each, or all sigmoid regions together where they share a calibrator, or all
+classes of a softmax under one temperature. A block without enough of a class is left as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from segcal_cli.core.errors import FitError
 from segcal_cli.core.labels import LabelSpace
 
 PATIENTS_WITH_CLASS = 2
-"""A class that only one of several patients has is not fitted: nothing says that it would look like that in the next."""
+"""A class that only one of several patients has is not fitted: nothing says that it would look like that in the
+next."""
 
 BOUND_TOLERANCE = 1e-9
 """A slope this close to its bound, relatively, is at it."""
@@ -39,9 +40,9 @@ class Block:
     """Parameters of the problems that are fitted together.
 
     problems: their indices. row: float64 "parameter". fold_rows: float64 "fold parameter", fitted without each fold.
-    before, after: loss over all voxels; gradient: the largest at the optimum, None where nothing was fitted. left: why the
-    block was left as it is, or "". interval: float64 "2 parameter", NaN without one. held_out: NLL of the folds before and
-    after, each with the parameters fitted without it.
+    before, after: loss over all voxels; gradient: the largest at the optimum, None where nothing was fitted. left:
+    why the block was left as it is, or "". interval: float64 "2 parameter", NaN without one. held_out: NLL of the
+    folds before and after, each with the parameters fitted without it.
     """
 
     problems: tuple[int, ...]
@@ -109,7 +110,7 @@ def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
 
 
 def at_bound(slope: float) -> str:
-    """"low", "high" or "": whether a slope is at the end of its range."""
+    """Whether a slope is at the "low" or the "high" end of its range, or at none, ""."""
     if slope <= (1.0 + BOUND_TOLERANCE) / SLOPE_LIMIT:
         return "low"
     return "high" if slope >= SLOPE_LIMIT * (1.0 - BOUND_TOLERANCE) else ""
@@ -138,10 +139,15 @@ def _fit_sketches(
     gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.loss)).max())
     interval = np.full((2, len(identity)), np.nan)
     if len(chosen[0]) > 1 and not missing[0]:
-        interval = bootstrap(len(chosen[0]), spec.seed, lambda counts: _resample(tables, counts, record, spec.loss))
+        interval = bootstrap(
+            len(chosen[0]), spec.seed, lambda counts: _resample(tables, counts, record, spec.loss, rows[0])
+        )
     parts = _held_out_parts(chosen)
     outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
-    held_out = (record.loss(outside, np.tile(identity, (len(parts), 1)), "nll"), record.loss(outside, outside_rows, "nll"))
+    held_out = (
+        record.loss(outside, np.tile(identity, (len(parts), 1)), "nll"),
+        record.loss(outside, outside_rows, "nll"),
+    )
     return Block(
         problems=problems,
         row=rows[0],
@@ -153,6 +159,16 @@ def _fit_sketches(
         interval=interval,
         held_out=_averaged(held_out, outside.total),
     )
+
+
+def _resample(tables: GroupTables, counts: np.ndarray, record: Method, loss: str, near: np.ndarray) -> np.ndarray:
+    """Parameters of resamples; NaN where a resample lacks the class, or anything else."""
+    drawn = counts > 0.0
+    fine = (drawn & (tables.positive > 0.0)).any(axis=1) & (drawn & (tables.negative > 0.0)).any(axis=1)
+    rows = np.full((len(counts), len(record.identity)), np.nan)
+    if fine.any():
+        rows[fine] = record.solve(tables.resampled(counts[fine]), loss, near)
+    return rows
 
 
 def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) -> Block:

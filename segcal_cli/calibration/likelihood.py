@@ -4,8 +4,8 @@ With c and v the mean and variance of z in a bin, s the sigmoid and u = a c + b,
 
     nll(a, b) = [sum n (softplus(u) + a^2 v s(u)(1 - s(u)) / 2) - a sum yz - b sum y] / sum n
 
-The label term is exact and the second-order term takes the width of the bins out, so that the optimum is that of all voxels
-to nine digits. The Brier score is taken at the bin means, of all voxels and of those of the class.
+The label term is exact and the second-order term takes the width of the bins out, so that the optimum is that of all
+voxels to nine digits. The Brier score is taken at the bin means, of all voxels and of those of the class.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def nll(moments: Moments, theta: np.ndarray) -> Evaluation:
 
 
 def brier(moments: Moments, theta: np.ndarray) -> Evaluation:
-    """Mean squared difference of p and y. theta: float64 "problem 2", rows (a, b). The curvature is Gauss and Newton's."""
+    """Mean squared difference of p and y. theta: float64 "problem 2", rows (a, b). The curvature: Gauss and Newton's."""
     a, b = theta[:, :1], theta[:, 1:]
     p = sigmoid(a * moments.c + b)
     q = sigmoid(a * moments.label_mean + b)

@@ -1,10 +1,11 @@
 """Nested regions: whole tumour holds the core, the core holds the enhancing part, and probabilities must say the same.
 
-Calibrators of separate channels can leave a child more probable than its parent. Where they do, the probabilities of the
-voxel are replaced by the nearest ones, in squares, that are nested: isotonic regression on the order of the regions. It
-has a closed form, max over upper sets U of the min over lower sets L of the mean over U and L together (Robertson, Wright,
-Dykstra 1988, "Order Restricted Statistical Inference", theorem 1.4.4), which suits a few channels and many voxels.
-A projection never flips a decision where the decisions were nested, because 0.5 splits a nested set into an upper one.
+Calibrators of separate channels can leave a child more probable than its parent. Where they do, the probabilities of
+the voxel are replaced by the nearest ones, in squares, that are nested: isotonic regression on the order of the
+regions. It has a closed form, max over upper sets U of the min over lower sets L of the mean over U and L together
+(Robertson, Wright, Dykstra 1988, "Order Restricted Statistical Inference", theorem 1.4.4), which suits a few channels
+and many voxels. A projection never flips a decision where the decisions were nested, because 0.5 splits a nested set
+into an upper one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class TooManyBranches(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Channels that are ordered among each other. pairs: (parent, child) channels. cells: for each channel of the family,
+    """Channels that are ordered among each other. pairs: (parent, child) channels. cells: for each channel of the
+    family,
     for each upper set that holds it, the channels over which means are taken, one tuple per lower set."""
 
     channels: tuple[int, ...]
@@ -54,7 +56,8 @@ def families_of(space: LabelSpace) -> tuple[Family, ...]:
 
 
 def project(p: np.ndarray, families: tuple[Family, ...]) -> np.ndarray:
-    """bool "voxel": where p, float64 "class voxel", was not nested. There it is replaced by its projection, in place."""
+    """bool "voxel": where p, float64 "class voxel", was not nested. There it is replaced by its projection, in
+    place."""
     changed = np.zeros(p.shape[1], dtype=bool)
     for family in families:
         violated = np.zeros(p.shape[1], dtype=bool)

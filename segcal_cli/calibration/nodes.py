@@ -4,9 +4,10 @@ With beta = 1/T, log-softmax l, and g = l - max l, the negative log-likelihood o
 
     nll(beta) = [D(beta) + beta sum_i (max l_i - l_iy)] / N,     D(beta) = sum_i log sum_c exp(beta g_ic)
 
-The label term is exact. D is smooth in log beta, so its values at Chebyshev nodes of log beta between 1/20 and 20 give it
-everywhere in between: with 41 nodes T is exact to 4e-9. The sum of squares of the Brier score is kept at the same nodes
-where a fit asks for it. A histogram of the gap between the two best classes would not do: it misses T by 7 %.
+The label term is exact. D is smooth in log beta, so its values at Chebyshev nodes of log beta between 1/20 and 20
+give it everywhere in between: with 41 nodes T is exact to 4e-9. The sum of squares of the Brier score is kept at the
+same nodes where a fit asks for it. A histogram of the gap between the two best classes would not do: it misses T by 7
+%.
 """
 
 from __future__ import annotations
@@ -43,13 +44,17 @@ ROUNDING_MATTERS = 1 << 20
 
 
 SCAN = 81
-"""Places of log T where the loss is looked at before the root is sought between neighbours; Brier has several valleys."""
+"""Places of log T where the loss is looked at before the root is sought between neighbours; Brier has several
+valleys."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSums:
-    """Sums over the voxels of one case. d: float64 "node"; label_gap: sum of max l - l_y; voxels; squares: sum over voxels
-    and classes of (p - y)^2, float64 "node", or None where the loss does not ask for it."""
+    """Sums over the voxels of one case.
+
+    d: float64 "node"; label_gap: sum of max l - l_y; squares: sum over voxels and classes of (p - y)^2, float64 "node",
+    or None where the loss does not ask for it.
+    """
 
     d: np.ndarray
     label_gap: float
@@ -58,7 +63,7 @@ class NodeSums:
 
 
 def node_sums(l: np.ndarray, codes: np.ndarray, *, squares: bool, single: bool) -> NodeSums:  # noqa: E741
-    """Sums over a chunk. l: float64 log-softmax "class voxel"; codes: integer class "voxel"; single: float32 exponentials."""
+    """Sums over a chunk. l: float64 log-softmax "class voxel"; codes: integer "voxel"; single: exp in float32."""
     winner = l.argmax(axis=0)[np.newaxis]
     best = np.take_along_axis(l, winner, axis=0)
     gap = l - best
@@ -88,7 +93,8 @@ def node_sums(l: np.ndarray, codes: np.ndarray, *, squares: bool, single: bool) 
 
 def added(parts: list[NodeSums]) -> NodeSums:
     """The sum of parts, in their order."""
-    squares = None if parts[0].squares is None else np.sum([part.squares for part in parts], axis=0)
+    kept = [part.squares for part in parts if part.squares is not None]
+    squares = np.sum(kept, axis=0) if kept else None
     return NodeSums(
         np.sum([part.d for part in parts], axis=0),
         float(np.sum([part.label_gap for part in parts])),
@@ -122,7 +128,8 @@ class Curves:
         return self.nll(temperature) if name == "nll" else self.brier(temperature)
 
     def slopes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Of the loss in x = log(beta)/log 20: Chebyshev coefficients "problem node - 1", and the factor of e^(x log 20)."""
+        """Of the loss in x = log(beta)/log 20: Chebyshev coefficients "problem node - 1", and the factor of e^(x log
+        20)."""
         table = self.d if name == "nll" else self.squares
         assert table is not None, "squares are kept where the loss is brier"
         coefficients = chebyshev.chebder(table @ _TO_COEFFICIENTS.T, axis=1) / self.total[:, np.newaxis]
@@ -136,7 +143,8 @@ class Curves:
 
 
 def best_temperatures(curves: Curves, loss: str) -> np.ndarray:
-    """float64 "problem": the temperature in [1/20, 20] with the least loss, the root of its derivative by Brent's method."""
+    """float64 "problem": the temperature in [1/20, 20] with the least loss, the root of its derivative by Brent's
+    method."""
     from scipy.optimize import brentq
 
     coefficients, linear = curves.slopes(loss)

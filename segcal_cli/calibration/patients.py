@@ -1,7 +1,7 @@
 """Patients: sums of case statistics by group, folds over groups, and bootstrap resamples of groups.
 
-The patient is the unit of exchangeability, so folds never split one and resamples draw whole ones. Group i in byte order of
-the ids is in fold i mod K.
+The patient is the unit of exchangeability, so folds never split one and resamples draw whole ones. Group i in byte
+order of the ids is in fold i mod K.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 """Of the intervals of parameters."""
 
-RESAMPLES_AT_ONCE = 50
+RESAMPLES_AT_ONCE = 20
 """Resamples solved together: few enough that their tables stay small."""
 
 
@@ -62,7 +62,8 @@ class Patients:
         return GroupTables(tables, MIDDLES[occupied], positive, negative)
 
     def curves(self) -> GroupCurves:
-        """Weighted node sums by group. Columns: d, then squares if kept, then the label gap, then the weight of voxels."""
+        """Weighted node sums by group. Columns: d, then squares if kept, then the label gap, then the weight of
+        voxels."""
         rows = []
         for case in self.cases:
             sums = case.nodes
@@ -77,7 +78,8 @@ class Patients:
 
 @dataclass(frozen=True, slots=True)
 class GroupTables:
-    """Sketches of one problem. tables: float64 "group 5 bin"; middles: float64 "bin"; positive, negative: voxels "group"."""
+    """Sketches of one problem. tables: float64 "group 5 bin"; middles: float64 "bin"; positive, negative: voxels
+    "group"."""
 
     tables: np.ndarray
     middles: np.ndarray

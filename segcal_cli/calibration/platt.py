@@ -18,11 +18,12 @@ OFFSET_LIMIT = 1e6
 """Offsets beyond this are those of a class without, or with nothing but, voxels; such fits are refused before."""
 
 
-def solve(moments: Moments, loss: str) -> np.ndarray:
-    """float64 "problem 2", rows (a, b) of least loss, |a| <= 20."""
+def solve(moments: Moments, loss: str, near: np.ndarray | None = None) -> np.ndarray:
+    """float64 "problem 2", rows (a, b) of least loss, |a| <= 20. near: a row to start from."""
     lower, upper = np.array([-SLOPE_LIMIT, -OFFSET_LIMIT]), np.array([SLOPE_LIMIT, OFFSET_LIMIT])
     # From the best temperature: saturated logits are flat around a = 1, where both parameters at once would wander.
-    rows = newton(lambda theta: LOSSES["nll"](moments, theta), best_slopes(moments, "nll"), lower, upper)
+    start = best_slopes(moments, "nll") if near is None else np.tile(near, (len(moments.total), 1))
+    rows = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper)
     return rows if loss == "nll" else newton(lambda theta: LOSSES[loss](moments, theta), rows, lower, upper)
 
 

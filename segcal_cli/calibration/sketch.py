@@ -1,9 +1,10 @@
 """The sketch: all that a binary calibrator needs to know of a case, in a table of log-odds bins.
 
-Voxels are counted in bins of z = log p - log(1 - p): 1/64 wide for |z| < 16, then 64 bins per factor of two up to 2^14 on
-each side. A bin keeps five sums: voxels n, sum z, sum z^2, voxels of the class sum y, and sum yz. The label term of the
-negative log-likelihood is linear in z, so it is exact; the bin's variance removes the width of the bins from the rest. A
-fixed range such as [-30, 30] would not do: logits of real networks leave it, and the optimum moves by far more than a bin.
+Voxels are counted in bins of z = log p - log(1 - p): 1/64 wide for |z| < 16, then 64 bins per factor of two up to
+2^14 on each side. A bin keeps five sums: voxels n, sum z, sum z^2, voxels of the class sum y, and sum yz. The label
+term of the negative log-likelihood is linear in z, so it is exact; the bin's variance removes the width of the bins
+from the rest. A fixed range such as [-30, 30] would not do: logits of real networks leave it, and the optimum moves
+by far more than a bin.
 
 z is summed relative to the middle of its bin, because sum z^2 / n - mean^2 cancels for large z.
 """
@@ -74,7 +75,8 @@ def sketch_of(table: np.ndarray) -> Sketch:
 
 
 def bin_of(z: np.ndarray) -> np.ndarray:
-    """int64 bin indices of log-odds "voxel". Bins are closed on the right, so that z = 0, no detection, is in a negative one."""
+    """int64 bin indices of log-odds "voxel". Bins are closed on the right, so that z = 0, no detection, is in a
+    negative one."""
     linear = np.ceil(z * PER_UNIT)
     np.clip(linear, 1 - _LINEAR // 2, _LINEAR // 2, out=linear)
     index = linear.astype(np.int64)
@@ -111,8 +113,8 @@ def table_of(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 class Moments:
     """Tables ready for an objective, several at once (bootstrap resamples, folds).
 
-    n, c, v, positives, label_mean: float64 "problem bin": weight, mean and variance of z, weight and mean z of the class.
-    total, sum_y, sum_yz: float64 "problem". Bins that are empty in every problem are dropped.
+    n, c, v, positives, label_mean: float64 "problem bin": weight, mean and variance of z, weight and mean z of the
+    class. total, sum_y, sum_yz: float64 "problem". Bins that are empty in every problem are dropped.
     """
 
     n: np.ndarray

@@ -1,9 +1,9 @@
 """Damped Newton steps on several small smooth problems at once.
 
 Calibrators have a handful of parameters, and a bootstrap solves the same problem a thousand times with other weights.
-So the solver works on a stack of problems: one call of the objective gives values, gradients and curvatures of all. Every
-step is checked against the objective and halved until it descends, because undamped steps overshoot to the flat side
-on saturated logits and diverge.
+So the solver works on a stack of problems: one call of the objective gives values, gradients and curvatures of all.
+Every step is checked against the objective and halved until it descends, because undamped steps overshoot to the flat
+side on saturated logits and diverge.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-GRADIENT_TOLERANCE = 1e-12
-"""Steps end when every gradient, per voxel, is below this; rounding of the sums is about as large."""
+GRADIENT_TOLERANCE = 1e-11
+"""Steps end when every gradient, per voxel, is below this; rounding of their sums is a tenth of it."""
 
 MOST_STEPS = 200
 """A convex problem takes 5 to 15; this only ends one that rounding keeps from settling."""
 
-VALUE_ROUNDING = 1e-15
+VALUE_ROUNDING = 1e-13
 """Differences of the objective below this, relatively, are rounding."""
 
-SMALLEST_STEP = 1e-15
+SMALLEST_STEP = 1e-13
 """A step below this, relatively, no longer changes the parameters; halving ends there."""
 
 RIDGE = 1e-12
-"""Added to the curvature, relative to its trace, so that a flat direction gives a long step and not a division by zero."""
+"""Added to the curvature, relative to its trace, so that a flat direction gives a long step and not a division by
+zero."""
 
 
 class Evaluation(NamedTuple):
-    """Of each problem: value "problem", gradient "problem parameter", curvature "problem parameter parameter" (>= 0)."""
+    """Of each problem: value "problem", gradient "problem parameter", curvature "problem parameter parameter" (>=
+    0)."""
 
     value: np.ndarray
     gradient: np.ndarray
@@ -44,8 +46,8 @@ Objective = Callable[[np.ndarray], Evaluation]
 def newton(objective: Objective, start: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     """float64 "problem parameter": the minimum within the bounds, from start.
 
-    lower, upper: float64 "parameter", infinite where free. A parameter at its bound whose gradient points outward is held
-    there; with lower = upper a parameter is fixed.
+    lower, upper: float64 "parameter", infinite where free. A parameter at its bound whose gradient points outward is
+    held there; with lower = upper a parameter is fixed.
     """
     theta = np.clip(start, lower, upper)
     now = objective(theta)

@@ -26,8 +26,8 @@ class BadOption(UsageError):
 class FitSpec:
     """A fit. loss: what is minimised. weight: every voxel counts the same, or every case does.
 
-    scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds: of
-    the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
+    scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
+    of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
     allow_inverted: fit although higher confidence goes with less of the class. Raises BadOption.
     """
 
@@ -60,7 +60,9 @@ class FitSpec:
         record = self.record(space)
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
-            advice = f"methods that fit: {', '.join(fitting)}" if fitting else f"it is one of {', '.join(record.losses)}"
+            advice = (
+                f"methods that fit: {', '.join(fitting)}" if fitting else f"it is one of {', '.join(record.losses)}"
+            )
             raise BadOption("loss", self.loss, f"{self.method} cannot be fitted to it; {advice}")
         if self.scope == "shared":
             kind = kind_of(space)

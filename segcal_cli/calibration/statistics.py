@@ -1,7 +1,7 @@
 """What a fit keeps of one case: the statistics of its family, and the facts that warnings are made of.
 
-The statistics stand for all voxels of the case. Folds, bootstrap over patients and weights of cases are then arithmetic on
-them, and no voxel is read again.
+The statistics stand for all voxels of the case. Folds, bootstrap over patients and weights of cases are then
+arithmetic on them, and no voxel is read again.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ def statistics_of(case: Case, family: Family, *, squares: bool, threads: int = 1
         raise NothingToFit(case.id)
     reader = _Reader(case, family, squares, single=voxels > ROUNDING_MATTERS)
     problems = len(case.space.measured)
-    tables = np.zeros((problems, SUMS, BINS)) if family == "sketch" else None
+    tables = np.zeros((problems, SUMS, BINS))
     sums: list[NodeSums] = []
     zeros = np.zeros(problems, dtype=np.int64)
     low, high = np.full(len(case.space.channels), np.inf), np.full(len(case.space.channels), -np.inf)
     soft = False
     for part in ordered_map(reader.read, chunks(case), threads):
-        if tables is not None:
+        if part.tables is not None:
             tables += part.tables
         if part.nodes is not None:
             sums.append(part.nodes)
@@ -112,7 +112,7 @@ def statistics_of(case: Case, family: Family, *, squares: bool, threads: int = 1
         case=case.id,
         group=case.group,
         voxels=voxels,
-        sketches=() if tables is None else tuple(sketch_of(table) for table in tables),
+        sketches=tuple(sketch_of(table) for table in tables) if family == "sketch" else (),
         nodes=added(sums) if sums else None,
         zeros=zeros,
         constant=bool((low == high).all()),

@@ -1,0 +1,180 @@
+"""Calibrators: fitted parameters, and how they turn raw predictions into calibrated probabilities.
+
+``scores`` serves measurement: float64, with exact logarithms. ``apply`` serves writing: it works through a volume in
+short runs of voxels, in float64, and casts once. A cast can make two channels equal that were not, and so move the
+argmax; for methods that keep decisions the former winner is raised by one unit in the last place there, so that the
+decision of what is written is exactly that of what was read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
+from segcal_cli.calibration.likelihood import sigmoid, softplus
+from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.nesting import families_of, nested, project
+from segcal_cli.calibration.registry import METHODS
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
+from segcal_cli.core.volume import Stored, Values
+
+WrittenType = Literal["float32", "float16", "uint16"]
+"""float32, float16, or uint16 in steps of 1/65535."""
+
+UINT16_STEPS = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Calibrated probabilities of one volume.
+
+    array: "class z y x" of the written type. repaired: voxels (of a channel, under sigmoid) whose decision the cast
+    would have moved. projected: voxels whose regions were not nested. kept_raw: voxels where every class vanished,
+    left as read.
+    """
+
+    array: np.ndarray
+    repaired: int
+    projected: int
+    kept_raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """Parameters of one method for one class table.
+
+    rows: float64 "problem parameter", one row per binary problem (``space.measured``), or one row in all for a softmax
+    temperature. project: whether probabilities of nested regions are made to nest.
+    """
+
+    method: str
+    space: LabelSpace
+    rows: np.ndarray
+    project: bool = True
+
+    @property
+    def record(self) -> Method:
+        return METHODS[self.method]
+
+    def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
+        """Calibrated scores, float64, of raw stored numbers float32 "class voxel"; log p and log(1-p) are exact."""
+        kind = kind_of(self.space)
+        if kind == "softmax" and self.record.families[kind] == "nodes":
+            return scores_of_log_softmax(log_softmax(self._cooled(slab, values, stored)))
+        u = self._log_odds(slab, values, stored)
+        if kind == "softmax":
+            return self._against_rest(u, slab, values, stored)[0]
+        if self.space.exclusive:
+            return scores_of_log_softmax(np.concatenate([-softplus(u), -softplus(-u)]))
+        scores = scores_of_log_odds(u)
+        if self._families():
+            self._project_scores(scores, u)
+        return scores
+
+    def apply(self, array: np.ndarray, values: Values, stored: Stored, dtype: WrittenType = "float32") -> Applied:
+        """Calibrated probabilities of a volume float32 "class z y x"."""
+        flat = array.reshape(len(array), -1)
+        out = np.empty(flat.shape, dtype=dtype)
+        repaired = projected = kept_raw = 0
+        families = self._families()
+        for start in range(0, flat.shape[1], CHUNK_VOXELS):
+            where = slice(start, start + CHUNK_VOXELS)
+            slab = flat[:, where]
+            p, kept = self._probabilities(slab, values, stored)
+            kept_raw += kept
+            if families:
+                projected += int(np.count_nonzero(project(p, families)))
+            written = p if dtype != "uint16" else np.rint(p * UINT16_STEPS)
+            out[:, where] = written
+            if self.record.keeps_decisions:
+                repaired += self._repair(slab, values, out[:, where])
+        return Applied(out.reshape(array.shape), repaired, projected, kept_raw)
+
+    def _probabilities(self, slab: np.ndarray, values: Values, stored: Stored) -> tuple[np.ndarray, int]:
+        """float64 p "class voxel" before the projection, and how many voxels keep their raw probabilities."""
+        kind = kind_of(self.space)
+        if kind == "softmax" and self.record.families[kind] == "nodes":
+            power = self._cooled(slab, values, stored)
+            power -= power.max(axis=0)
+            np.exp(power, out=power)
+            power /= power.sum(axis=0)
+            return power, 0
+        u = self._log_odds(slab, values, stored)
+        if kind == "softmax":
+            scores, kept = self._against_rest(u, slab, values, stored)
+            return scores.p, kept
+        return (np.concatenate([sigmoid(-u), sigmoid(u)]) if self.space.exclusive else sigmoid(u)), 0
+
+    def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        """float64 l/T "class voxel", up to a constant per voxel."""
+        wide = slab.astype(np.float64)
+        if values == "probabilities":
+            np.log(np.maximum(wide, stored.floor, out=wide), out=wide)
+        wide -= wide.max(axis=0)
+        wide /= self.rows[0, 0]
+        return wide
+
+    def _log_odds(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        z = log_odds(slab, values, stored, self.space)
+        return np.stack([self.record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
+
+    def _against_rest(self, u: np.ndarray, slab: np.ndarray, values: Values, stored: Stored) -> tuple[Scores, int]:
+        """One-vs-rest probabilities divided by their sum; where all of them vanish, the raw ones stand."""
+        log_p = -softplus(-u)
+        best = log_p.max(axis=0)
+        vanished = best < np.log(TINY)
+        log_p -= best
+        log_p -= np.log(np.exp(log_p).sum(axis=0))
+        if vanished.any():
+            raw = scores_of(slab[:, vanished], values, stored, exclusive=True)
+            log_p[:, vanished] = np.log(np.maximum(raw.p, raw.floor)) if raw.log_p is None else raw.log_p
+        return scores_of_log_softmax(log_p), int(np.count_nonzero(vanished))
+
+    def _families(self) -> tuple:
+        # One increasing map for all channels cannot break an order.
+        one_map = bool((self.rows == self.rows[:1]).all()) and self.record.slope(self.rows[0]) > 0.0
+        return () if not self.project or one_map else families_of(self.space)
+
+    def _project_scores(self, scores: Scores, u: np.ndarray) -> None:
+        """Project p and, by the mirrored order, 1 - p, so that both keep their relative precision near 0."""
+        families = self._families()
+        assert scores.log_p is not None, "log-odds have exact logarithms"
+        assert scores.log_q is not None, "log-odds have exact logarithms"
+        p = scores.p.copy()
+        changed = project(p, families)
+        if not changed.any():
+            return
+        # p nests downwards exactly if -(1 - p) does.
+        minus_q = -sigmoid(-u[:, changed])
+        project(minus_q, families)
+        scores.p[:, changed] = p[:, changed]
+        scores.log_p[:, changed] = np.log(np.maximum(p[:, changed], TINY))
+        scores.log_q[:, changed] = np.log(np.maximum(-minus_q, TINY))
+
+    def _repair(self, slab: np.ndarray, values: Values, written: np.ndarray) -> int:
+        """Raise the former winner where the cast moved the decision, in place; how many voxels that were."""
+        if self.space.exclusive:
+            winner = slab.argmax(axis=0)
+            moved = np.flatnonzero(written.argmax(axis=0) != winner)
+            written[winner[moved], moved] = _next_up(written[:, moved].max(axis=0))
+            return int(moved.size)
+        decided = slab > (0.0 if values == "logits" else 0.5)
+        half = written.dtype.type(UINT16_STEPS // 2 if written.dtype == np.uint16 else 0.5)
+        moved = (written > half) != decided
+        if self._families():
+            # Decisions that were not nested are what the projection is there to change.
+            moved &= nested(decided, self._families())
+        count = int(np.count_nonzero(moved))
+        if count:
+            written[moved] = np.where(decided[moved], _next_up(half), half)
+        return count
+
+
+def _next_up(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint16:
+        return values + np.uint16(1)
+    return np.nextafter(values, values.dtype.type(2))

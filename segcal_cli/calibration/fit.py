@@ -1,0 +1,110 @@
+"""The fit as an estimator: one pass over the cases for the parameters, a second where a summary needs it.
+
+``update`` reduces a case to the statistics of its family, ``merge`` joins cases, ``finish`` solves: on all patients
+for the calibrator, on all but one fold for the summary, on resamples of patients for the intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.fitting import fit
+from segcal_cli.calibration.measured import SummaryPass
+from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of
+from segcal_cli.calibration.summary import sketch_summary
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import FitError, NoCaseError, VoxelError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
+
+
+class NothingGiven(NoCaseError):
+    """Not one case came."""
+
+    template = "there is no case to fit"
+
+
+class AllConstant(FitError):
+    """No prediction varies."""
+
+    template = "every prediction is constant; nothing can be fitted"
+
+
+class AllHard(VoxelError):
+    """No prediction has a value between 0 and 1."""
+
+    template = "{0} of {0} predictions hold only 0 and 1: hard masks, or a writer that rounded"
+
+
+class OtherValues(FitError):
+    """A case holds logits where others hold probabilities, or the reverse."""
+
+    template = "{0}: holds {1}, and the fit is on {2}"
+
+
+@dataclass(frozen=True, slots=True)
+class FitState:
+    """Case id -> statistics. Grows by at most about 100 kB per case and class."""
+
+    cases: Mapping[str, CaseStatistics] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFit:
+    """The estimator of a fit. threads: do not change a digit. Raises UnknownMethod, BadOption, TooManyBranches."""
+
+    spec: FitSpec
+    space: LabelSpace
+    values: Values
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        self.spec.check(self.space)
+
+    def empty(self) -> FitState:
+        return FitState()
+
+    def update(self, state: FitState, case: Case) -> FitState:
+        """Raises NoTruthToFit, NothingToFit, OtherValues, TwiceTheSameCase."""
+        if case.id in state.cases:
+            raise TwiceTheSameCase(case.id)
+        if case.volume.values != self.values:
+            raise OtherValues(case.id, case.volume.values, self.values)
+        read = statistics_of(
+            case, self.spec.family(self.space), squares=self.spec.loss == "brier", threads=self.threads
+        )
+        return FitState({**state.cases, case.id: read})
+
+    def merge(self, a: FitState, b: FitState) -> FitState:
+        """Raises TwiceTheSameCase."""
+        for case in sorted(set(a.cases) & set(b.cases)):
+            raise TwiceTheSameCase(case)
+        return FitState({**a.cases, **b.cases})
+
+    def finish(self, state: FitState) -> FitResult | SummaryPass:
+        """The result, or the pass that completes it. Raises NothingGiven, AllConstant, AllHard, InvertedConfidence."""
+        cases = list(state.cases.values())
+        if not cases:
+            raise NothingGiven
+        if all(case.constant for case in cases):
+            raise AllConstant
+        if all(case.hard for case in cases):
+            raise AllHard(len(cases))
+        patients = Patients.of(cases, self.spec.weight)
+        fitted = fit(patients, self.spec, self.space)
+        pending = Unmeasured(self.spec, self.space, self.values, patients, fitted)
+        if not self.spec.summary:
+            return pending.with_summary(None, fitted.held_out, passes=1)
+        if kind_of(self.space) == "softmax":
+            return SummaryPass(pending, self.threads)
+        record = self.spec.record(self.space)
+        return pending.with_summary(
+            lambda improved: sketch_summary(patients, fitted, record, self.space, improved=improved),
+            fitted.held_out,
+            passes=1,
+        )

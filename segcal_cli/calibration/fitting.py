@@ -1,0 +1,213 @@
+"""Fitting: parameters from the statistics of patients, for all of them, for folds, and for resamples.
+
+Problems are fitted in blocks: one class each, or all sigmoid regions together where they share a calibrator, or all
+classes of a softmax under one temperature. A block without enough of a class is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.nodes import LOG_LIMIT, Curves, best_temperatures, slope_at
+from segcal_cli.calibration.patients import GroupTables, Patients, bootstrap
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.core.errors import FitError
+from segcal_cli.core.labels import LabelSpace
+
+PATIENTS_WITH_CLASS = 2
+"""A class that only one of several patients has is not fitted: nothing says that it would look like that in the
+next."""
+
+BOUND_TOLERANCE = 1e-9
+"""A slope this close to its bound, relatively, is at it."""
+
+
+class InvertedConfidence(FitError):
+    """Platt's slope is not positive."""
+
+    template = (
+        "{0}: the fitted slope is {1:.4g}, so higher confidence does not go with the class: a wrong class order, or a "
+        "flipped volume? --allow-inverted fits it all the same"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Parameters of the problems that are fitted together.
+
+    problems: their indices. row: float64 "parameter". fold_rows: float64 "fold parameter", fitted without each fold.
+    before, after: loss over all voxels; gradient: the largest at the optimum, None where nothing was fitted. left:
+    why the block was left as it is, or "". interval: float64 "2 parameter", NaN without one. held_out: NLL of the
+    folds before and after, each with the parameters fitted without it.
+    """
+
+    problems: tuple[int, ...]
+    row: np.ndarray
+    fold_rows: np.ndarray
+    before: float
+    after: float
+    gradient: float | None
+    left: str
+    interval: np.ndarray
+    held_out: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """All blocks. folds: 0 where the summary has to be in-sample. fold_of: int64 "group"."""
+
+    blocks: tuple[Block, ...]
+    folds: int
+    fold_of: np.ndarray
+
+    def rows(self, problems: int, fold: int | None = None) -> np.ndarray:
+        """float64 "problem parameter" of all patients, or of those outside a fold. A softmax temperature: one row."""
+        chosen = {p: b.row if fold is None else b.fold_rows[fold] for b in self.blocks for p in b.problems}
+        return np.stack([chosen[p] for p in range(problems)])
+
+    def mean(self, name: str) -> float:
+        """Mean over problems of a number of the blocks."""
+        weights = [len(block.problems) for block in self.blocks]
+        return float(np.average([getattr(block, name) for block in self.blocks], weights=weights))
+
+    @property
+    def held_out(self) -> tuple[float, float]:
+        """NLL before and after, out of fold, mean over problems."""
+        weights = [len(block.problems) for block in self.blocks]
+        before, after = np.average([block.held_out for block in self.blocks], weights=weights, axis=0)
+        return float(before), float(after)
+
+    @property
+    def gradient(self) -> float:
+        """The largest gradient of all blocks that were fitted; 0 where none was."""
+        return max((block.gradient for block in self.blocks if block.gradient is not None), default=0.0)
+
+
+def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
+    """Parameters, fold parameters and intervals. Raises InvertedConfidence."""
+    groups = len(patients.groups)
+    folds = min(spec.folds, groups) if groups > 1 else 0
+    fold_of = patients.fold_of(folds) if folds else np.zeros(groups, dtype=np.int64)
+    # Row 0 is everybody; row 1 + f is everybody outside fold f.
+    chosen = [np.ones(groups, dtype=bool), *(fold_of != fold for fold in range(folds))]
+    record = spec.record(space)
+    if spec.family(space) == "nodes":
+        return Fitted((_fit_nodes(patients, spec, chosen),), folds, fold_of)
+    count = len(space.measured)
+    together = [tuple(range(count))] if spec.scope == "shared" else [(i,) for i in range(count)]
+    names = [space.names[c] for c in space.measured]
+    blocks = []
+    for problems in together:
+        block = _fit_sketches(patients.sketch_tables(problems), problems, record, spec, chosen)
+        if record.slope(block.row) <= 0.0 and not spec.allow_inverted:
+            raise InvertedConfidence(", ".join(names[i] for i in problems), record.slope(block.row))
+        blocks.append(block)
+    return Fitted(tuple(blocks), folds, fold_of)
+
+
+def at_bound(slope: float) -> str:
+    """Whether a slope is at the "low" or the "high" end of its range, or at none, ""."""
+    if slope <= (1.0 + BOUND_TOLERANCE) / SLOPE_LIMIT:
+        return "low"
+    return "high" if slope >= SLOPE_LIMIT * (1.0 - BOUND_TOLERANCE) else ""
+
+
+def _missing(tables: GroupTables, chosen: np.ndarray) -> str:
+    """Why the chosen groups are not enough to fit this block, or ""."""
+    with_class = int(np.count_nonzero(tables.positive[chosen] > 0.0))
+    if with_class == 0:
+        return "no voxel of it in any case"
+    if with_class < min(PATIENTS_WITH_CLASS, int(np.count_nonzero(chosen))):
+        return "it occurs in one patient only"
+    return "" if (tables.negative[chosen] > 0.0).any() else "every voxel belongs to it"
+
+
+def _fit_sketches(
+    tables: GroupTables, problems: tuple[int, ...], record: Method, spec: FitSpec, chosen: Sequence[np.ndarray]
+) -> Block:
+    identity = np.array(record.identity)
+    missing = [_missing(tables, groups) for groups in chosen]
+    rows = np.tile(identity, (len(chosen), 1))
+    enough = [i for i, reason in enumerate(missing) if not reason]
+    if enough:
+        rows[enough] = record.solve(tables.moments([chosen[i] for i in enough]), spec.loss)
+    everybody = tables.moments(chosen[:1])
+    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.loss)).max())
+    interval = np.full((2, len(identity)), np.nan)
+    if len(chosen[0]) > 1 and not missing[0]:
+        interval = bootstrap(
+            len(chosen[0]), spec.seed, lambda counts: _resample(tables, counts, record, spec.loss, rows[0])
+        )
+    parts = _held_out_parts(chosen)
+    outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
+    held_out = (
+        record.loss(outside, np.tile(identity, (len(parts), 1)), "nll"),
+        record.loss(outside, outside_rows, "nll"),
+    )
+    return Block(
+        problems=problems,
+        row=rows[0],
+        fold_rows=rows[1:],
+        before=float(record.loss(everybody, identity[np.newaxis], spec.loss)[0]),
+        after=float(record.loss(everybody, rows[:1], spec.loss)[0]),
+        gradient=gradient,
+        left=missing[0],
+        interval=interval,
+        held_out=_averaged(held_out, outside.total),
+    )
+
+
+def _resample(tables: GroupTables, counts: np.ndarray, record: Method, loss: str, near: np.ndarray) -> np.ndarray:
+    """Parameters of resamples; NaN where a resample lacks the class, or anything else."""
+    drawn = counts > 0.0
+    fine = (drawn & (tables.positive > 0.0)).any(axis=1) & (drawn & (tables.negative > 0.0)).any(axis=1)
+    rows = np.full((len(counts), len(record.identity)), np.nan)
+    if fine.any():
+        rows[fine] = record.solve(tables.resampled(counts[fine]), loss, near)
+    return rows
+
+
+def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) -> Block:
+    table = patients.curves()
+    groups = len(patients.groups)
+    rows = best_temperatures(table.curves(chosen), spec.loss)
+    interval = np.full((2, 1), np.nan)
+    if groups > 1:
+        interval = bootstrap(
+            groups, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
+        )
+    everybody = table.curves(chosen[:1])
+    parts = _held_out_parts(chosen)
+    outside = table.curves(parts)
+    ones = np.ones(len(parts))
+    return Block(
+        problems=(0,),
+        row=rows[:1],
+        fold_rows=rows[1:, np.newaxis],
+        before=float(everybody.loss(spec.loss, np.ones(1))[0]),
+        after=float(everybody.loss(spec.loss, rows[:1])[0]),
+        gradient=_node_gradient(everybody, rows[0], spec.loss),
+        left="",
+        interval=interval,
+        held_out=_averaged((outside.nll(ones), outside.nll(rows[-len(parts) :])), outside.total),
+    )
+
+
+def _node_gradient(curves: Curves, temperature: float, loss: str) -> float:
+    """Size of the derivative of the mean loss in 1/T."""
+    coefficients, linear = curves.slopes(loss)
+    return abs(slope_at(-np.log(temperature) / LOG_LIMIT, coefficients[0], linear[0])) * temperature / LOG_LIMIT
+
+
+def _held_out_parts(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The groups that each set of fold parameters has not seen; all groups where there are no folds."""
+    return [~groups for groups in chosen[1:]] or [chosen[0]]
+
+
+def _averaged(losses: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> tuple[float, float]:
+    before, after = losses
+    return float(np.average(before, weights=weights)), float(np.average(after, weights=weights))

@@ -1,0 +1,108 @@
+"""The second pass: before and after of a softmax of three or more classes, out of fold.
+
+Neither nodes nor one-vs-rest sketches can tell a class's calibration error: it needs the probabilities of all classes
+together. So the cases are read once more and measured, each with the parameters that were fitted without its patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from operator import add
+
+import numpy as np
+
+from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.statistics import TwiceTheSameCase
+from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages
+from segcal_cli.core.case import Case
+from segcal_cli.core.scores import scores_of
+from segcal_cli.metrics.columns import Measure, all_columns, class_columns
+from segcal_cli.metrics.measures import CaseMeasures, Settings, measure_case
+from segcal_cli.metrics.pooling import Pooled
+
+SETTINGS = Settings()
+"""20 bins closed on the right, background left out of ``all``: the conventions of every summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCases:
+    """Case id -> what was measured before and after."""
+
+    cases: Mapping[str, dict[str, CaseMeasures]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryPass:
+    """An estimator that completes a fit: its result is the fit's result with a summary.
+
+    pending: the fit without summary. threads: do not change a digit.
+    """
+
+    pending: Unmeasured
+    threads: int = 1
+
+    def empty(self) -> MeasuredCases:
+        return MeasuredCases()
+
+    def update(self, state: MeasuredCases, case: Case) -> MeasuredCases:
+        """Raises TwiceTheSameCase."""
+        if case.id in state.cases:
+            raise TwiceTheSameCase(case.id)
+        volume = case.volume
+        calibrator = self.pending.calibrator_without(case.id)
+        sources = {
+            "before": partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive),
+            "after": partial(calibrator.scores, values=volume.values, stored=volume.stored),
+        }
+        measured = measure_case(case, sources, SETTINGS, self.threads)
+        return MeasuredCases({**state.cases, case.id: {name: one.slim() for name, one in measured.items()}})
+
+    def merge(self, a: MeasuredCases, b: MeasuredCases) -> MeasuredCases:
+        """Raises TwiceTheSameCase."""
+        for case in sorted(set(a.cases) & set(b.cases)):
+            raise TwiceTheSameCase(case)
+        return MeasuredCases({**a.cases, **b.cases})
+
+    def finish(self, state: MeasuredCases) -> FitResult:
+        patients, fitted = self.pending.patients, self.pending.fitted
+        phases = {
+            phase: averages([state.cases[case.case][phase] for case in patients.cases], patients, _rows, _pool)
+            for phase in ("before", "after")
+        }
+        voxels = np.array([case.voxels for case in patients.cases]) * patients.weights
+        held_out = tuple(
+            float(np.average([_joint(state.cases[case.case][phase]) for case in patients.cases], weights=voxels))
+            for phase in ("before", "after")
+        )
+        return self.pending.with_summary(
+            lambda improved: assemble(fitted, phases["before"], phases["after"], improved=improved),
+            (held_out[0], held_out[1]),
+            passes=2,
+        )
+
+
+def _joint(measures: CaseMeasures) -> float:
+    value = measures.all["joint_nll"]
+    assert value is not None, "exclusive classes have a joint likelihood"
+    return float(value)
+
+
+def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
+    pooled: Pooled = reduce(add, (case.pooled for case in cases))
+    counts = pooled.counts()
+    classes = class_columns(counts, pooled.classes, SETTINGS, None, cells=False)
+    together = all_columns(counts, classes, pooled.averaged, SETTINGS, top=pooled.top)
+    return replace(cases[0], classes=classes, all=together, pooled=pooled)
+
+
+def _rows(measures: CaseMeasures) -> Rows:
+    return {
+        "classes": {name: _chosen(row, KEYS) for name, row in measures.classes.items()},
+        "all": _chosen(measures.all, (*KEYS, *JOINT_KEYS)),
+    }
+
+
+def _chosen(row: Mapping[str, Measure], keys: Sequence[str]) -> Measures:
+    return {key: None if row[key] is None else float(row[key] or 0.0) for key in keys}

@@ -1,0 +1,69 @@
+"""Platt scaling: sigmoid(a z + b), a slope and an offset per class. The decision moves from z = 0 to z = -b/a.
+
+Platt 1999, "Probabilistic outputs for support vector machines"; for segmentation Rousseau, Becker, Bertels, Blaschko,
+Valkenborg 2021, "Post training uncertainty calibration of deep networks for medical image segmentation".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segcal_cli.calibration.likelihood import LOSSES
+from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.sketch import Moments
+from segcal_cli.calibration.solvers import newton
+from segcal_cli.calibration.temperature import best_slopes
+
+OFFSET_LIMIT = 1e6
+"""Offsets beyond this are those of a class without, or with nothing but, voxels; such fits are refused before."""
+
+
+def solve(moments: Moments, loss: str, near: np.ndarray | None = None) -> np.ndarray:
+    """float64 "problem 2", rows (a, b) of least loss, |a| <= 20. near: a row to start from."""
+    lower, upper = np.array([-SLOPE_LIMIT, -OFFSET_LIMIT]), np.array([SLOPE_LIMIT, OFFSET_LIMIT])
+    # From the best temperature: saturated logits are flat around a = 1, where both parameters at once would wander.
+    start = best_slopes(moments, "nll") if near is None else np.tile(near, (len(moments.total), 1))
+    rows = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper)
+    return rows if loss == "nll" else newton(lambda theta: LOSSES[loss](moments, theta), rows, lower, upper)
+
+
+def log_odds(row: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """float64 a z + b."""
+    return row[0] * z + row[1]
+
+
+def loss_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+    """float64 "problem": mean loss per voxel."""
+    return LOSSES[loss](moments, rows).value
+
+
+def gradient_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+    """float64 "problem 2": derivatives of the mean loss in a and b."""
+    return LOSSES[loss](moments, rows).gradient
+
+
+def slope_of(row: np.ndarray) -> float:
+    """a."""
+    return float(row[0])
+
+
+def cut_of(row: np.ndarray) -> float | None:
+    """-b/a, or None where the calibrated probability falls with z."""
+    return float(-row[1] / row[0]) if row[0] > 0.0 else None
+
+
+METHOD = Method(
+    name="platt",
+    families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
+    parameters=("a", "b"),
+    identity=(1.0, 0.0),
+    keeps_decisions=False,
+    scopes=("per-class", "shared"),
+    losses=("nll", "brier"),
+    solve=solve,
+    log_odds=log_odds,
+    loss=loss_of,
+    gradient=gradient_of,
+    slope=slope_of,
+    cut=cut_of,
+)

@@ -1,0 +1,36 @@
+"""The calibration methods that there are, by name."""
+
+from __future__ import annotations
+
+from segcal_cli.calibration import platt, temperature
+from segcal_cli.calibration.canonical import Kind
+from segcal_cli.calibration.method import Method
+from segcal_cli.core.errors import UsageError
+
+METHODS: dict[str, Method] = {record.name: record for record in (temperature.METHOD, platt.METHOD)}
+
+
+class UnknownMethod(UsageError):
+    """No method of this name, or one that this kind of prediction cannot have."""
+
+    template = "--method {0} does not fit {1}; methods that fit: {2}"
+
+
+KIND_WORDS = {
+    "binary": "one binary problem",
+    "sigmoid": "sigmoid regions",
+    "softmax": "a softmax of three or more classes",
+}
+"""How messages speak of a kind of problem."""
+
+
+def methods_for(kind: Kind) -> tuple[str, ...]:
+    """Names of the methods that fit a kind of problem."""
+    return tuple(name for name, record in METHODS.items() if kind in record.families)
+
+
+def method_for(name: str, kind: Kind) -> Method:
+    """The record of a method. Raises UnknownMethod, which names the methods that fit."""
+    if name not in methods_for(kind):
+        raise UnknownMethod(name, KIND_WORDS[kind], ", ".join(methods_for(kind)))
+    return METHODS[name]

@@ -1,0 +1,246 @@
+"""The result of a fit: parameters, what they gained, what to beware of; and its form in an artifact.
+
+An artifact keeps the per-case statistics next to the parameters, so that another loss, weight or fold could be had
+from it without the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.calibration import cautions
+from segcal_cli.calibration.calibrator import Calibrator
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.fitting import Fitted
+from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
+
+
+class NotACalibrator(ArtifactError):
+    """An artifact of another kind, or of a method that this version does not have."""
+
+    template = "this is a {0} artifact of method {1}; calibrate apply needs a calibrate artifact of: {2}"
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What ``fit`` found. Everything but ``arrays`` and ``calibrator`` is plain numbers and strings.
+
+    parameters, interval: name -> number, or class -> number; [low, high]. objective: loss over the fitted voxels
+    before and after, and the largest gradient left. threshold: class -> raw probability at calibrated 0.5, or None.
+    summary: as documented in ``summary.py``, or None. warnings, notes: sentences. case_ids, group_ids: one per case,
+    in byte order of the case ids. arrays: parameters and per-case statistics. passes: over the cases.
+    """
+
+    spec: FitSpec
+    space: LabelSpace
+    values: Values
+    calibrator: Calibrator
+    parameters: dict[str, Any]
+    objective: dict[str, Any]
+    threshold: dict[str, float | None]
+    summary: dict[str, Any] | None
+    interval: dict[str, Any]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    case_ids: tuple[str, ...]
+    group_ids: tuple[str, ...]
+    n_voxels: int
+    passes: int
+    guarantee: str
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def results(self) -> dict[str, Any]:
+        """Plain values, strict JSON: what ``fit --json`` shows and the header of the artifact keeps."""
+        return {
+            "method": self.spec.method,
+            "loss": self.spec.loss,
+            "optimiser": "exact",
+            "family": self.spec.family(self.space),
+            "classes": list(self.space.names),
+            "canonical": "log-softmax" if self.spec.family(self.space) == "nodes" else "log-odds",
+            "parameters": self.parameters,
+            "objective": self.objective,
+            "threshold": self.threshold,
+            "summary": self.summary,
+            "n_cases": len(self.case_ids),
+            "n_groups": len(set(self.group_ids)),
+            "n_voxels": self.n_voxels,
+            "passes": self.passes,
+            "split_kind": self.spec.split_kind,
+            "interval": self.interval,
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "facts": self.facts,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A fit before its summary: what the second pass, where there is one, carries along."""
+
+    spec: FitSpec
+    space: LabelSpace
+    values: Values
+    patients: Patients
+    fitted: Fitted
+
+    def calibrator_without(self, case: str) -> Calibrator:
+        """The calibrator fitted without the fold of a case's patient; of all patients if there are no folds."""
+        at = next(i for i, one in enumerate(self.patients.cases) if one.case == case)
+        fold = int(self.fitted.fold_of[self.patients.member[at]]) if self.fitted.folds else None
+        return self._calibrator(fold)
+
+    def with_summary(
+        self,
+        summary_of: Callable[[bool], dict[str, Any]] | None,
+        held_out: tuple[float, float],
+        *,
+        passes: int,
+    ) -> FitResult:
+        """The result. summary_of: the summary, told whether the loss improved; None: no summary. held_out: NLL before
+        and
+        after, out of fold where there are folds."""
+        patients, fitted, spec, space = self.patients, self.fitted, self.spec, self.space
+        summary = None if summary_of is None else summary_of(cautions.improved(*held_out))
+        warnings, notes = cautions.of_fit(patients, fitted, spec, space, self.values)
+        warnings += cautions.of_summary(summary, held_out, fitted, spec, space)
+        calibrator = self._calibrator(None)
+        return FitResult(
+            spec=spec,
+            space=space,
+            values=self.values,
+            calibrator=calibrator,
+            parameters=self._by_name(lambda block, i: float(block.row[i])),
+            objective={
+                "loss": spec.loss,
+                "before": fitted.mean("before"),
+                "after": fitted.mean("after"),
+                "gradient": fitted.gradient,
+                "in_sample": True,
+            },
+            threshold=self._threshold(calibrator),
+            summary=summary,
+            interval=self._by_name(lambda block, i: _interval(block.interval[:, i])) if self._intervals() else {},
+            warnings=tuple(warnings),
+            notes=tuple(notes),
+            case_ids=tuple(case.case for case in patients.cases),
+            group_ids=tuple(case.group for case in patients.cases),
+            n_voxels=sum(case.voxels for case in patients.cases),
+            passes=passes,
+            guarantee=self._guarantee(held_out, summary is not None),
+            facts=_facts(patients),
+            arrays={"parameters": calibrator.rows, **_statistics(patients)},
+        )
+
+    def _calibrator(self, fold: int | None) -> Calibrator:
+        problems = 1 if self.spec.family(self.space) == "nodes" else len(self.space.measured)
+        rows = self.fitted.rows(problems, fold)
+        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project")
+
+    def _by_name(self, value: Callable[[Any, int], Any]) -> dict[str, Any]:
+        """Parameter -> a value where one calibrator serves all classes, else class -> value. Slope and offset of a
+        single
+        problem stand under its class too, because they belong to it."""
+        record, blocks = self.spec.record(self.space), self.fitted.blocks
+        one = len(blocks) == 1 and (record.keeps_decisions or len(self.space.measured) > 1)
+        names = [self.space.names[c] for c in self.space.measured]
+        return {
+            parameter: value(blocks[0], i)
+            if one
+            else {names[p]: value(block, i) for block in blocks for p in block.problems}
+            for i, parameter in enumerate(record.parameters)
+        }
+
+    def _intervals(self) -> bool:
+        return len(self.patients.groups) > 1
+
+    def _threshold(self, calibrator: Calibrator) -> dict[str, float | None]:
+        names = [self.space.names[c] for c in self.space.measured]
+        if self.spec.family(self.space) == "nodes":  # the cut of a class depends on the other classes
+            return dict.fromkeys(names)
+        return {
+            name: cautions.threshold_of(calibrator.record, row)
+            for name, row in zip(names, calibrator.rows, strict=True)
+        }
+
+    def _guarantee(self, held_out: tuple[float, float], measured: bool) -> str:
+        cases, groups = len(self.patients.cases), len(self.patients.groups)
+        sentence = (
+            f"Calibrated on {cases} cases of {groups} patients by {self.spec.loss.upper()}; no finite-sample guarantee."
+        )
+        if not measured:
+            return sentence
+        where = "Out of fold" if self.fitted.folds else "In-sample"
+        return f"{sentence} {where} NLL {cautions.number(held_out[0])} -> {cautions.number(held_out[1])}."
+
+
+def to_artifact_parts(result: FitResult) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(results, arrays) for the header and the arrays of an artifact. The header's spec is
+    ``result.spec.to_json()``."""
+    return result.results(), result.arrays
+
+
+def calibrator_from(artifact: Artifact) -> Calibrator:
+    """The calibrator of an artifact. Raises NotACalibrator."""
+    header = artifact.header
+    fits = header.kind == "calibrate" and header.method in METHODS
+    if not fits or kind_of(header.space) not in METHODS[header.method].families:
+        raise NotACalibrator(header.kind, header.method, ", ".join(METHODS))
+    return Calibrator(header.method, header.space, artifact.arrays["parameters"], header.spec["nesting"] == "project")
+
+
+def _interval(ends: np.ndarray) -> list[float] | None:
+    return None if np.isnan(ends).any() else [float(ends[0]), float(ends[1])]
+
+
+def _facts(patients: Patients) -> dict[str, Any]:
+    """What the predictions of the fit were like: stored types with their floors, padding, region of interest."""
+    stored = sorted({(case.stored.dtype, case.stored.step or 0.0): case.stored for case in patients.cases}.items())
+    voxels = np.array([case.voxels for case in patients.cases], dtype=np.float64)
+    return {
+        "stored": [
+            {
+                "dtype": one.dtype,
+                "step": one.step,
+                "floor": one.floor,
+                "complement_floor": one.complement_floor,
+            }
+            for _, one in stored
+        ],
+        "padding_share": float(np.mean([case.padding_share for case in patients.cases])),
+        "roi": any(case.roi for case in patients.cases),
+        "counted_share": float(voxels.sum() / np.sum(voxels / [case.counted_share for case in patients.cases])),
+        "zeros": [int(n) for n in np.sum([case.zeros for case in patients.cases], axis=0)],
+    }
+
+
+def _statistics(patients: Patients) -> dict[str, np.ndarray]:
+    """Per-case statistics as plain arrays, cases in order. Sketches: entries of case i, problem j are those from
+    sketch_ends[i, j - 1] (or the end before it) to sketch_ends[i, j]."""
+    cases = patients.cases
+    arrays = {"voxels": np.array([case.voxels for case in cases], dtype=np.int64)}
+    sketches = [sketch for case in cases for sketch in case.sketches]
+    if sketches:
+        ends = np.cumsum([len(sketch.bins) for sketch in sketches]).astype(np.int64)
+        arrays["sketch_ends"] = ends.reshape(len(cases), -1)
+        arrays["sketch_bins"] = np.concatenate([sketch.bins for sketch in sketches])
+        arrays["sketch_sums"] = np.concatenate([sketch.sums for sketch in sketches], axis=1)
+        return arrays
+    sums = [case.nodes for case in cases if case.nodes is not None]
+    arrays["node_sums"] = np.stack([one.d for one in sums])
+    arrays["node_label_gap"] = np.array([one.label_gap for one in sums])
+    squares = [one.squares for one in sums if one.squares is not None]
+    if squares:
+        arrays["node_squares"] = np.stack(squares)
+    return arrays

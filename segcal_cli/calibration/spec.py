@@ -1,0 +1,87 @@
+"""What a fit was asked to do: every option that changes the result, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.method import Family, Method
+from segcal_cli.calibration.nesting import families_of
+from segcal_cli.calibration.registry import KIND_WORDS, METHODS, method_for, methods_for
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
+
+SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
+"""What the user declares about the predictions: whether their cases were held out of training."""
+
+
+class BadOption(UsageError):
+    """An option has a value that does not exist, or that does not fit the method."""
+
+    template = "--{0} {1}: {2}"
+
+
+@dataclass(frozen=True, slots=True)
+class FitSpec:
+    """A fit. loss: what is minimised. weight: every voxel counts the same, or every case does.
+
+    scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
+    of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
+    allow_inverted: fit although higher confidence goes with less of the class. Raises BadOption.
+    """
+
+    method: str = "temperature"
+    loss: str = "nll"
+    weight: Literal["voxel", "case"] = "voxel"
+    scope: Literal["per-class", "shared"] = "per-class"
+    nesting: Literal["project", "none"] = "project"
+    folds: int = 5
+    summary: bool = True
+    split_kind: SplitKind = "unknown"
+    allow_inverted: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = {
+            "weight": ("voxel", "case"),
+            "scope": ("per-class", "shared"),
+            "nesting": ("project", "none"),
+            "split_kind": ("out-of-fold", "held-out", "in-sample", "unknown"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(values)}")
+        if self.folds < 0 or self.folds == 1:
+            raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
+
+    def check(self, space: LabelSpace) -> None:
+        """Whether method, loss and scope fit the class table. Raises UnknownMethod, BadOption, TooManyBranches."""
+        record = self.record(space)
+        if self.loss not in record.losses:
+            fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
+            advice = (
+                f"methods that fit: {', '.join(fitting)}" if fitting else f"it is one of {', '.join(record.losses)}"
+            )
+            raise BadOption("loss", self.loss, f"{self.method} cannot be fitted to it; {advice}")
+        if self.scope == "shared":
+            kind = kind_of(space)
+            if kind != "sigmoid":
+                raise BadOption("scope", self.scope, f"it is for sigmoid regions, and this is {KIND_WORDS[kind]}")
+            if "shared" not in record.scopes:
+                sharing = [name for name in methods_for(kind) if "shared" in METHODS[name].scopes]
+                raise BadOption("scope", self.scope, f"methods that fit: {', '.join(sharing)}")
+        if self.nesting == "project":
+            families_of(space)
+
+    def record(self, space: LabelSpace) -> Method:
+        """The method. Raises UnknownMethod."""
+        return method_for(self.method, kind_of(space))
+
+    def family(self, space: LabelSpace) -> Family:
+        """Which statistics of a case the fit needs. Raises UnknownMethod."""
+        return self.record(space).families[kind_of(space)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the header of an artifact."""
+        return asdict(self)

@@ -1,0 +1,93 @@
+"""The words of a fit: its report, and the map from raw to calibrated probability, as lines of text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.calibration.calibrator import Calibrator
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.cautions import number
+from segcal_cli.calibration.result import FitResult
+from segcal_cli.core.volume import Stored
+
+MAP_POINTS = 11
+"""Raw probabilities 0, 0.1 ... 1 of the printed map."""
+
+BAR_WIDTH = 40
+"""Characters of a bar that stands for 1."""
+
+TITLES = {"nll": "NLL", "ece": "ECE", "ace": "ACE", "brier": "Brier", "dice": "Dice"}
+"""Measures of the report, in its order."""
+
+
+def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float]]]:
+    """Class -> (raw p, calibrated p) at 11 points.
+
+    Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
+    """
+    space = calibrator.space
+    raw = np.linspace(0.0, 1.0, MAP_POINTS).astype(np.float32)
+    result = {}
+    for channel in space.measured:
+        slab = np.tile(raw, (len(space.channels), 1))
+        if space.exclusive:
+            slab[:] = (1.0 - raw) / (len(space.channels) - 1)
+            slab[channel] = raw
+        p = calibrator.scores(slab, "probabilities", Stored("float32")).p[channel]
+        result[space.names[channel]] = [
+            (float(round(a, 1)), float(b)) for a, b in zip(raw.astype(float), p, strict=True)
+        ]
+    return result
+
+
+def map_lines(calibrator: Calibrator) -> list[str]:
+    """The map as text: one line per point, with a bar."""
+    lines = []
+    if kind_of(calibrator.space) == "softmax":
+        lines.append("(the other classes share the rest equally)")
+    for name, points in calibration_map(calibrator).items():
+        lines.append(f"{name}: raw p -> calibrated p")
+        lines += [f"  {raw:.1f} -> {p:.4f} {'#' * round(p * BAR_WIDTH)}".rstrip() for raw, p in points]
+    return lines
+
+
+def report(result: FitResult) -> list[str]:
+    """What a fit found, in words: method, parameters, before and after, the cut, notes and warnings."""
+    cases, groups = len(result.case_ids), len(set(result.group_ids))
+    lines = [f"{result.spec.method} on {cases} cases of {groups} patients, {result.n_voxels} voxels"]
+    for name, value in result.parameters.items():
+        for title, found, interval in _entries(name, value, result.interval.get(name)):
+            ends = (
+                ""
+                if interval is None
+                else f" (95 % of patient resamples: {number(interval[0])} to {number(interval[1])})"
+            )
+            lines.append(f"{title} = {number(found)}{ends}")
+    if result.summary is not None:
+        where = (
+            "in-sample"
+            if result.summary["in_sample"]
+            else f"out of fold, {result.summary['folds']} folds over patients"
+        )
+        before, after = (result.summary[phase]["micro"]["all"] for phase in ("before", "after"))
+        changes = [
+            f"{title} {number(before[key])} -> {number(after[key])}"
+            for key, title in TITLES.items()
+            if before[key] is not None and after[key] is not None
+        ]
+        lines.append(f"{', '.join(changes)} ({where}, all voxels pooled)")
+    if not result.calibrator.record.keeps_decisions:
+        lines += [
+            f"{name}: 0.5 after calibration is {cut:.3g} before"
+            for name, cut in result.threshold.items()
+            if cut is not None
+        ]
+    return [*lines, *(f"note: {note}" for note in result.notes), *(f"warning: {text}" for text in result.warnings)]
+
+
+def _entries(name: str, value: Any, interval: Any) -> list[tuple[str, float, list[float] | None]]:
+    if not isinstance(value, dict):
+        return [(name, value, interval)]
+    return [(f"{name} ({key})", one, (interval or {}).get(key)) for key, one in value.items()]

@@ -1,0 +1,182 @@
+"""Measures of one case: the numbers behind a row of the table.
+
+A *source* is one set of probabilities of the same scans: predictions as they are, or passed through one calibrator. All
+sources of a case are counted on exactly the same voxels (``counting.py``), and every column is then computed from the
+counts. Padding that the model never predicted is left out of calibration, and kept in the overlap of hard decisions and
+in volumes. The row ``(all)`` is the mean over classes; next to it stand the measures of the most probable class, which
+answer another question and never share a column with class-wise ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import LabelError, UsageError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.scores import Scores
+from segcal_cli.metrics.calibration_errors import EmptyBins
+from segcal_cli.metrics.cells import CellGrid, Closed
+from segcal_cli.metrics.columns import Measure, all_columns, class_columns
+from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
+from segcal_cli.metrics.pooling import Pooled
+
+BLOCK_VOXELS = 1 << 16
+"""Voxels counted at a time: few enough for the cache of a core, and fixed, so that the order of sums is."""
+
+MM3_PER_ML = 1000.0
+
+Source = Callable[[np.ndarray], Scores]
+"""Scores of a run of voxels, from raw float32 "class voxel" numbers of ``Case.volume.array``. Threads share it."""
+
+
+class UnknownSetting(UsageError):
+    """A setting has a value that does not exist."""
+
+    template = "{0} = {1!r} is not known; it is one of {2}"
+
+
+class NoTruth(LabelError):
+    """A case without labels cannot be measured."""
+
+    template = "{0}: no label volume, so nothing can be measured"
+
+
+class NothingToMeasure(LabelError):
+    """The region of interest and the ignore label leave no voxel."""
+
+    template = "{0}: the region of interest and the ignore label leave no voxel to measure"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The conventions that change numbers; every table and picture names them. Raises UnknownSetting, BadBins.
+
+    bins, closed: M equal bins, each closed on that side. empty_bins: ACE skips empty bins, or counts them as 0.
+    background: whether the background class enters ``(all)``. absent: "skip" leaves calibration undefined in a case
+    that has no voxel of the class. decision: exclusive classes are decided by argmax, or one by one by p > 0.5, as
+    independent channels always are. empty_dice: overlap of two empty masks is undefined, or 1.
+    """
+
+    bins: int = 20
+    closed: Closed = "right"
+    empty_bins: EmptyBins = "skip"
+    background: Literal["exclude", "include"] = "exclude"
+    absent: Literal["include", "skip"] = "include"
+    decision: Literal["argmax", "threshold"] = "argmax"
+    empty_dice: Literal["null", "one"] = "null"
+
+    def __post_init__(self) -> None:
+        for name, known in _KNOWN.items():
+            if getattr(self, name) not in known:
+                raise UnknownSetting(name, getattr(self, name), ", ".join(known))
+        CellGrid(self.bins, self.closed)
+
+    @property
+    def grid(self) -> CellGrid:
+        return CellGrid(self.bins, self.closed)
+
+    def averaged(self, space: LabelSpace) -> tuple[str, ...]:
+        """Names of the classes that the row ``(all)`` averages over."""
+        background = [c for c in space.measured if space.exclusive and 0 in space.channels[c].values]
+        left_out = set(background) if self.background == "exclude" and not space.binary else set()
+        return tuple(space.names[c] for c in space.measured if c not in left_out)
+
+
+_KNOWN = {
+    "closed": ("right", "left"),
+    "empty_bins": ("skip", "zero"),
+    "background": ("exclude", "include"),
+    "absent": ("include", "skip"),
+    "decision": ("argmax", "threshold"),
+    "empty_dice": ("null", "one"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseMeasures:
+    """What was measured of one source on one case. Picklable and small (about 40 kB a class, 2 kB without cells).
+
+    classes: for each measured class, every column by its key; None where undefined. all: the row ``(all)``. pooled: the
+    integer counts that micro averages, bin tables and bands add up; with all cells, or after ``slim`` with reported
+    bins.
+    """
+
+    case: str
+    group: str
+    classes: dict[str, dict[str, Measure]]
+    all: dict[str, Measure]
+    pooled: Pooled
+
+    def slim(self) -> CaseMeasures:
+        """The same with reported bins in place of cells, for keeping many cases."""
+        return replace(self, pooled=self.pooled.binned())
+
+
+def measure_case(
+    case: Case, sources: Mapping[str, Source], settings: Settings, threads: int = 1
+) -> dict[str, CaseMeasures]:
+    """Every source of a case, measured on the same voxels. The number of threads does not change a digit.
+
+    Raises NoTruth, NothingToMeasure.
+    """
+    if case.labels is None:
+        raise NoTruth(case.id)
+    space, grid = case.space, settings.grid
+    counter = BlockCounter(
+        grid,
+        case.labels.members,
+        space.measured,
+        exclusive=space.exclusive,
+        argmax=settings.decision == "argmax",
+    )
+    totals = _count(case, sources, counter, threads)
+    if not next(iter(totals.values())).n.any():
+        raise NothingToMeasure(case.id)
+    mm3 = case.volume.grid.voxel_mm3
+    voxel_ml = None if mm3 is None else mm3 / MM3_PER_ML
+    names, averaged = tuple(space.names[c] for c in space.measured), settings.averaged(space)
+    top = len(space.channels) == 1 or space.exclusive
+    measured = {}
+    for source, counts in totals.items():
+        bias_ml = None if voxel_ml is None else counts.sums[:, SUMS.index("bias")] * voxel_ml
+        rows = class_columns(counts, names, settings, bias_ml)
+        row_all = all_columns(counts, rows, averaged, settings, top=top)
+        pooled = Pooled.of(counts, names, averaged, grid, bias_ml, top=top)
+        measured[source] = CaseMeasures(case.id, case.group, rows, row_all, pooled)
+    return measured
+
+
+def _count(case: Case, sources: Mapping[str, Source], counter: BlockCounter, threads: int) -> dict[str, Counts]:
+    """Counts of every source, block by block."""
+    assert case.labels is not None
+    array = case.volume.array.reshape(len(case.volume.array), -1)
+    codes = case.labels.codes.reshape(-1)
+    kept, inside = (
+        None if m is None else m.reshape(-1) for m in (case.counted(padding=True), case.counted(padding=False))
+    )
+    padded = case.volume.predicted is not None
+
+    def block(start: int) -> list[Counts]:
+        at = slice(start, start + BLOCK_VOXELS)
+        raw, truth = array[:, at], codes[at]
+        within = inside[at] if padded and inside is not None else None
+        if kept is not None and not kept[at].all():
+            keep = kept[at]
+            raw, truth = raw[:, keep], truth[keep]
+            within = None if within is None else within[keep]
+        if within is not None and within.all():
+            within = None
+        return [counter.count(source(raw), truth, within) for source in sources.values()]
+
+    totals = [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+    with ThreadPoolExecutor(threads) as pool:
+        for parts in pool.map(block, range(0, codes.size, BLOCK_VOXELS)):
+            for total, part in zip(totals, parts, strict=True):
+                total.add(part)
+    return dict(zip(sources, totals, strict=True))

@@ -1,0 +1,201 @@
+"""What is written for a case: soft volumes and label volumes, named after BIDS derivatives, whole or not at all.
+
+A prediction with a place in space is written as NIfTI in that place; one without (PNG, bare arrays) as ``.npz`` in
+nnU-Net's layout, since 8 bits are not enough for a probability. All files of a case are complete before the first gets
+its name, side files before the volume, so that a volume with its name is a finished case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.io import nifti
+from segcal_cli.io.atomic import writing_together
+from segcal_cli.io.bundles import write_bundle
+from segcal_cli.io.geometry import Space
+from segcal_cli.io.images import write_label_png
+from segcal_cli.io.naming import (
+    FLAT_EXTENSION,
+    Kind,
+    label_map_sidecar,
+    output_name,
+    output_path,
+    sidecar_name,
+)
+
+UINT16_SLOPE = 1.0 / 65535
+"""The step of probabilities stored as uint16; for display."""
+
+
+class OutputExists(UsageError):
+    """Outputs are there already."""
+
+    template = "{0} exists{1}; give --overwrite"
+
+
+class OutputInInput(UsageError):
+    """The output place is an input, or inside one."""
+
+    template = "{0} lies in {1}: the next run would read its own outputs"
+
+
+class NoGrid(UsageError):
+    """A NIfTI file needs a place in space."""
+
+    template = "{0}: has no place in space, so it cannot be written as NIfTI; give --geometry FOLDER"
+
+
+class NotPaintable(UsageError):
+    """Regions without an order cannot be painted into one label volume."""
+
+    template = "overlapping regions ({0}) have no paint order (regions_class_order), so no label volume can be written"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file to be written: its name, and the function that writes it."""
+
+    name: str
+    write: Callable[[BinaryIO], None]
+
+
+def refuse_inside(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputInInput if an output folder is an input folder or lies in one."""
+    resolved = output.resolve()
+    for folder in inputs:
+        if folder.is_dir() and (resolved == folder.resolve() or folder.resolve() in resolved.parents):
+            raise OutputInInput(output, folder)
+
+
+def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise OutputExists, naming the first five, unless they may be replaced."""
+    there = [path for path in paths if path.exists() or path.is_symlink()]
+    if there and not overwrite:
+        more = f" (and {', '.join(path.name for path in there[1:5])}{', ...' if len(there) > 5 else ''})"
+        raise OutputExists(there[0], more if len(there) > 1 else "")
+
+
+def write_files(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
+    """Write all files of a case, the last one last. Returns their names. Raises WriteError."""
+    targets = [output_path(folder, file.name) for file in files]
+    with writing_together(targets) as handles:
+        for file, handle in zip(files, handles, strict=True):
+            file.write(handle)
+    return tuple(file.name for file in files)
+
+
+def soft_names(
+    case: str, kind: Kind, space: LabelSpace, *, desc: str | None, placed: bool, split_classes: bool
+) -> tuple[str, ...]:
+    """Names of the NIfTI or ``.npz`` files of a soft volume, without side files."""
+    if not placed:
+        return (f"{case}{FLAT_EXTENSION[kind]}",)
+    if split_classes or len(space.channels) == 1:
+        return tuple(output_name(case, kind, desc=desc, label=name) for name in space.names)
+    return (output_name(case, kind, desc=desc),)
+
+
+def soft_files(
+    case: str,
+    kind: Kind,
+    array: np.ndarray,
+    space: LabelSpace,
+    place: Space,
+    *,
+    desc: str | None,
+    split_classes: bool,
+    marks: dict[str, object],
+) -> list[File]:
+    """A soft volume as NIfTI (uint16 in steps of 1/65535), or as ``.npz`` where there is no grid, with side files.
+
+    array: "class z y x" of the written type. marks: further keys of the side file of a 4-D volume.
+    """
+    names = soft_names(
+        case, kind, space, desc=desc, placed=place.grid.affine is not None, split_classes=split_classes
+    )
+    if place.grid.affine is None:
+        return [npz_file(names[0], array)]
+    if len(names) == 1 and len(space.channels) > 1:
+        side = label_map_sidecar(space.names, **marks)
+        return [text_file(sidecar_name(names[0]), side), _nifti_file(names[0], array, place, nifti.INTENT_ESTIMATE)]
+    made = []
+    for name, channel, volume in zip(names, space.channels, array, strict=True):
+        if marks:
+            made.append(text_file(sidecar_name(name), label_map_sidecar((channel.name,), **marks)))
+        made.append(_nifti_file(name, volume, place, nifti.INTENT_ESTIMATE))
+    return made
+
+
+def label_file(name: str, codes: np.ndarray, place: Space) -> File:
+    """A label volume, "z y x" of uint8 or uint16: NIfTI, or PNG for a 2-D image without a grid."""
+    if place.grid.affine is not None:
+        return _nifti_file(name, codes, place, nifti.INTENT_LABEL)
+    return File(name, lambda file: write_label_png(file, codes))
+
+
+def label_name(case: str, desc: str, *, placed: bool) -> str:
+    """The name of a case's label volume."""
+    return output_name(case, "dseg", desc=desc, extension=".nii.gz" if placed else FLAT_EXTENSION["dseg"])
+
+
+def npz_file(name: str, array: np.ndarray) -> File:
+    """Probabilities in nnU-Net's layout: key ``probabilities``, "class z y x"."""
+    return File(name, lambda file: write_bundle(file, {"probabilities": array}))
+
+
+def text_file(name: str, text: str) -> File:
+    return File(name, lambda file: _write_text(file, text))
+
+
+def painted(decisions: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """A label volume from hard decisions, bool "class z y x" (exclusive: one True per voxel).
+
+    A class that joins several label values is painted with the smallest. Raises NotPaintable.
+    """
+    values = paint_values(space)
+    label = np.zeros(decisions.shape[1:], np.uint8 if max(values) < 256 else np.uint16)
+    for value, channel in zip(values, decisions, strict=True):
+        label[channel] = value
+    return label
+
+
+def paint_values(space: LabelSpace) -> tuple[int, ...]:
+    """The label value that each channel paints, later ones over earlier ones. Raises NotPaintable."""
+    if space.paint is not None:
+        return space.paint
+    if not space.exclusive and len(space.channels) > 1:
+        raise NotPaintable(", ".join(space.names))
+    return tuple(min(channel.values) for channel in space.channels)
+
+
+def _nifti_file(name: str, array: np.ndarray, place: Space, intent: int) -> File:
+    affine = place.grid.affine
+    assert affine is not None, "only placed volumes are written as NIfTI"
+    slope = UINT16_SLOPE if array.dtype == np.uint16 and intent == nifti.INTENT_ESTIMATE else None
+    values = array * UINT16_SLOPE if slope is not None else array
+
+    def write(file: BinaryIO) -> None:
+        nifti.write(
+            file,
+            values,
+            affine,
+            sform_code=place.sform_code,
+            qform_code=place.qform_code,
+            intent_code=intent,
+            dtype=array.dtype,
+            slope=slope,
+            compressed=True,
+        )
+
+    return File(name, write)
+
+
+def _write_text(file: BinaryIO, text: str) -> None:
+    file.write(text.encode("utf-8"))

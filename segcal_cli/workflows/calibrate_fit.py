@@ -1,0 +1,152 @@
+"""``calibrate fit``: labelled cases in, one calibrator out, with an honest word on what it gains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from segcal_cli.calibration.fit import CalibrationFit
+from segcal_cli.calibration.result import FitResult, to_artifact_parts
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.calibration.text import report
+from segcal_cli.core.artifact import Artifact, Header
+from segcal_cli.core.case import CaseFacts
+from segcal_cli.core.errors import CaseErrors
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.execution.work import Result
+from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.io.case_files import CROSS_VALIDATION
+from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.requests import (
+    CalibrateFitOptions,
+    LabelOptions,
+    OutputOptions,
+    PredictionOptions,
+    RunOptions,
+)
+from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_seen, report_facts
+
+
+def run(
+    predictions: Path,
+    labels: Path,
+    output: Path,
+    fitting: CalibrateFitOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
+    refuse_inside(output.parent, ())
+    refuse_existing([output], overwrite=writing.overwrite)
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, labels, reading, truth, observer)
+    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    if plan.on_failure == "stop":
+        inputs.require_all()
+    values = inputs.values
+    who = [(source.id, source.group) for source in inputs.sources]
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, values, reading_spec(reading, None, None))
+        refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
+        values = before.values_after
+    spec = _fit_spec(fitting, inputs)
+    estimator = WithFacts(CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs)))
+    reader = inputs.reader(
+        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    )
+    traced, failures = run_estimator(estimator, reader, inputs.sources, plan, observer, "fitting")
+    report_facts(traced.facts, observer)
+    digests = {case: fact.digest for case, fact in traced.facts.items()}
+    copies = duplicates(traced.facts)
+    if copies:
+        raise copies[0] if len(copies) == 1 else CaseErrors(*copies)
+    overlaps = False
+    if before is not None:
+        overlaps = refuse_seen(before.artifact, before.path, who, digests, allow=fitting.allow_overlap)
+
+    failures = [*inputs.failures, *failures]
+    result: FitResult = traced.result
+    results, arrays = to_artifact_parts(result)
+    dropped = tuple({"case": failure.id, "error": str(failure.error)} for failure in failures)
+    header = Header(
+        kind="calibrate",
+        method=spec.method,
+        space=inputs.space,
+        values=inputs.values,
+        spec={
+            **spec.to_json(),
+            **reading_spec(reading, truth, None if before is None else before.artifact),
+            "source": _source(traced.facts),
+            "overlap_allowed": overlaps,
+        },
+        case_ids=result.case_ids,
+        group_ids=result.group_ids,
+        case_digests=digests,
+        fit_input_digest=_input_digest(digests, result),
+        guarantee=result.guarantee + _after_dropping(failures, len(traced.facts)),
+        seed=spec.seed,
+        dropped=dropped,
+        results=results,
+    )
+    digest = write_artifact(output, Artifact(header, arrays))
+    for warning in result.warnings:
+        observer.warn(warning)
+    done = len(traced.facts)
+    return Outcome(
+        result={**results, "artifact": {"file": output.name, "sha256": digest}, "guarantee": header.guarantee},
+        counts=Counts(done + len(failures), done, len(failures)),
+        lines=tuple(line for line in report(result) if not line.startswith("warning: ")),
+        failures=tuple(failure_records(failures)),
+    )
+
+
+def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:
+    """The spec; predictions of folds on their own validation cases are out of fold without being told."""
+    split_kind = fitting.split_kind
+    if split_kind == "unknown" and all(source.found == CROSS_VALIDATION for source in inputs.sources):
+        split_kind = "out-of-fold"
+    spec = FitSpec(
+        method=fitting.method,
+        loss=fitting.loss,
+        weight=fitting.weight,
+        scope=fitting.scope,
+        nesting=fitting.nesting,
+        folds=fitting.folds,
+        summary=fitting.summary,
+        split_kind=split_kind,
+        allow_inverted=fitting.allow_inverted,
+        seed=fitting.seed,
+    )
+    spec.check(inputs.space)
+    return spec
+
+
+def _source(facts: Mapping[str, CaseFacts]) -> str:
+    sources = {fact.source for fact in facts.values()}
+    return sources.pop() if len(sources) == 1 else ""
+
+
+def _input_digest(digests: dict[str, str], result: FitResult) -> str:
+    """sha256 over ids, patients and digests of all cases."""
+    lines = [
+        f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(result.case_ids, result.group_ids, strict=True)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _after_dropping(failures: list[Result], done: int) -> str:
+    if not failures:
+        return ""
+    return (
+        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
+        "reason related to their scores."
+    )

@@ -1,0 +1,119 @@
+"""Calibrators in use: read from an artifact, checked against what they are applied to, put in front of a reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segcal_cli.calibration.calibrator import Calibrator
+from segcal_cli.calibration.result import calibrator_from
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.scores import Scores
+from segcal_cli.core.volume import Stored, Values, Volume
+from segcal_cli.io.artifacts import read_artifact
+
+CALIBRATED = Stored("float32")
+"""How calibrated probabilities stand in memory, whatever the prediction was stored as."""
+
+
+class DoesNotFit(ArtifactError):
+    """An artifact that was fitted on something else."""
+
+    template = "{0} was fitted on {1}, {2} has {3}"
+
+
+class DamagedCalibrator(ArtifactError):
+    """An artifact whose arrays do not make a calibrator."""
+
+    template = "{0} is not a segcal artifact: {1}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCalibrator:
+    """A calibrator and the artifact it came from."""
+
+    path: Path
+    artifact: Artifact
+    calibrator: Calibrator
+
+    @property
+    def values_after(self) -> Values:
+        return "probabilities"
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratorTransform:
+    """Calibrates every volume as it is read."""
+
+    calibrator: Calibrator
+
+    def __call__(self, volume: Volume, space: LabelSpace) -> Volume:
+        applied = self.calibrator.apply(volume.array, volume.values, volume.stored)
+        return Volume(applied.array, volume.grid, "probabilities", CALIBRATED, volume.predicted)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedScores:
+    """Scores of raw numbers through a calibrator: a source of measures, exact, without rounding to a written type."""
+
+    calibrator: Calibrator
+    values: Values
+    stored: Stored
+
+    def __call__(self, slab: np.ndarray) -> Scores:
+        return self.calibrator.scores(slab, self.values, self.stored)
+
+
+def load_calibrator(path: Path, command: str) -> LoadedCalibrator:
+    """Read a calibrate artifact. Raises NotAnArtifact, NewerArtifact, OtherKind, DamagedCalibrator."""
+    artifact = read_artifact(path, "calibrate", command)
+    try:
+        calibrator = calibrator_from(artifact)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise DamagedCalibrator(path, f"its arrays are damaged ({error})") from error
+    return LoadedCalibrator(path, artifact, calibrator)
+
+
+def refuse_misfit(
+    loaded: LoadedCalibrator,
+    predictions: Path,
+    space: LabelSpace,
+    values: Values,
+    spec: dict[str, object],
+) -> None:
+    """Raise DoesNotFit unless classes, activation, values, reduction and calibrator are those of the fit.
+
+    spec: how the predictions are read now, as the artifact's own ``spec`` says how they were read then.
+    """
+    header = loaded.artifact.header
+    for then, now in (
+        (_classes(header.space), _classes(space)),
+        (_activation(header.space), _activation(space)),
+        (header.values, values),
+        (_reduction(header.spec), _reduction(spec)),
+        (_calibration(header.spec), _calibration(spec)),
+    ):
+        if then != now:
+            raise DoesNotFit(loaded.path, then, predictions, now)
+
+
+def _classes(space: LabelSpace) -> str:
+    shown = "; ".join(f"{c.name}={','.join(map(str, sorted(c.values)))}" for c in space.channels)
+    return f"{len(space.channels)} {'class' if len(space.channels) == 1 else 'classes'} ({shown})"
+
+
+def _activation(space: LabelSpace) -> str:
+    return "exclusive classes (softmax)" if space.exclusive else "independent channels (sigmoid)"
+
+
+def _reduction(spec: dict[str, object]) -> str:
+    return f"samples joined by {spec['reduce']}" if spec.get("reduce") else "one prediction per case"
+
+
+def _calibration(spec: dict[str, object]) -> str:
+    digest = spec.get("calibrator")
+    return f"predictions through the calibrator {str(digest)[:12]}" if digest else "uncalibrated predictions"

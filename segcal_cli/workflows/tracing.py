@@ -1,0 +1,114 @@
+"""Tracing: what reading the cases showed, gathered beside whatever an estimator learns from them.
+
+One case can look fine and the set still be unusable: every prediction a hard mask, one scan under two names, a scan that
+the calibrator has seen. Those rules need the facts of all cases, and stand here once for every command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.case import Case, CaseFacts
+from segcal_cli.core.errors import OverlapError
+from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.observer import Observer
+from segcal_cli.io.case_files import SamePrediction
+from segcal_cli.io.checks import OnlyHardMasks
+
+
+class SeenCases(OverlapError):
+    """Cases that an artifact was fitted on."""
+
+    template = "{0} cases were used to fit {1}: {2}; use others, or --allow-overlap"
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """What an estimator came to, and the facts of the cases that it saw, by case id."""
+
+    result: Any
+    facts: Mapping[str, CaseFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class WithFacts:
+    """An estimator that also gathers facts; its result is Traced. Passes after the first gather nothing new."""
+
+    inner: Estimator
+    facts: Mapping[str, CaseFacts] | None = None
+
+    def empty(self) -> tuple[Any, dict[str, CaseFacts]]:
+        return self.inner.empty(), {}
+
+    def update(self, state: tuple[Any, dict[str, CaseFacts]], case: Case) -> tuple[Any, dict[str, CaseFacts]]:
+        return self.inner.update(state[0], case), {**state[1], case.id: case.facts}
+
+    def merge(
+        self, a: tuple[Any, dict[str, CaseFacts]], b: tuple[Any, dict[str, CaseFacts]]
+    ) -> tuple[Any, dict[str, CaseFacts]]:
+        return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
+
+    def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
+        facts = state[1] if self.facts is None else self.facts
+        result = self.inner.finish(state[0])
+        if isinstance(result, Estimator):
+            return WithFacts(result, facts)
+        return Traced(result, dict(sorted(facts.items(), key=lambda item: item[0].encode())))
+
+
+def report_facts(facts: Mapping[str, CaseFacts], observer: Observer) -> None:
+    """Say what reading showed: warnings of cases, the share of padding, proofs that prove the shape only."""
+    for case, fact in facts.items():
+        for warning in fact.warnings:
+            observer.warn(warning, case)
+    shares = [fact.padding_share for fact in facts.values()]
+    if any(shares):
+        observer.note(
+            f"padding outside the model's crop: {100 * sum(shares) / len(shares):.1f} % of the voxels on average; "
+            "left out of calibration, kept in overlap and volumes"
+        )
+    empty = [case for case, fact in facts.items() if fact.proof == "background"]
+    if empty:
+        observer.note(f"{len(empty)} segmentations hold background only: the shape is proved, the place is not")
+
+
+def refuse_hard(facts: Mapping[str, CaseFacts]) -> None:
+    """Raise OnlyHardMasks if no prediction holds a value strictly inside (0, 1)."""
+    if facts and all(fact.hard for fact in facts.values()):
+        raise OnlyHardMasks(len(facts))
+
+
+def duplicates(facts: Mapping[str, CaseFacts]) -> list[SamePrediction]:
+    """Pairs of cases that hold the same numbers."""
+    owner: dict[str, str] = {}
+    found = []
+    for case, fact in facts.items():
+        first = owner.setdefault(fact.digest, case) if fact.digest else case
+        if first != case:
+            found.append(SamePrediction(first, case))
+    return found
+
+
+def seen_by(artifact: Artifact, cases: Iterable[tuple[str, str]], digests: Mapping[str, str]) -> list[str]:
+    """Ids of cases (id, group) that the artifact was fitted on: by id, by patient, or by what was read."""
+    header = artifact.header
+    ids, groups = set(header.case_ids), set(header.group_ids)
+    known = set(header.case_digests.values())
+    return [
+        case for case, group in cases if case in ids or group in groups or (digests.get(case) or None) in known
+    ]
+
+
+def refuse_seen(
+    artifact: Artifact, name: Path, cases: Sequence[tuple[str, str]], digests: Mapping[str, str], *, allow: bool
+) -> bool:
+    """Raise SeenCases for cases that the artifact was fitted on, unless allowed. Returns whether there are any."""
+    seen = seen_by(artifact, cases, digests)
+    if seen and not allow:
+        shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
+        raise SeenCases(len(seen), name, shown)
+    return bool(seen)

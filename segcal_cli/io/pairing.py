@@ -8,7 +8,7 @@ said. Files are never opened here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,11 +49,12 @@ class MissingRegions(PairingError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The files behind one argument, by case id. single: whether the argument is a file."""
+    """The files behind one argument, by case id. samples: those of all cases. single: whether it is a file."""
 
     given: Path
     cases: Mapping[str, list[Match]]
     pattern: Pattern | None = None
+    samples: tuple[str, ...] = ()
     single: bool = False
     notes: tuple[str, ...] = ()
 
@@ -61,11 +62,6 @@ class Found:
     def first_paths(self) -> dict[str, Path]:
         """A file of each case."""
         return {case: matches[0].path for case, matches in self.cases.items()}
-
-    @property
-    def samples(self) -> tuple[str, ...]:
-        names = {match.sample for matches in self.cases.values() for match in matches if match.sample is not None}
-        return tuple(sorted(names, key=byte_order))
 
     def of(self, case: str, space: LabelSpace | None) -> tuple[Match, ...]:
         """The files of a case, complete; none where the case is not there. Raises what whole_case raises."""
@@ -76,7 +72,8 @@ class Found:
 
     def renamed(self, case: str) -> Found:
         """One file for one case: given beside a single prediction it belongs to it, whatever its name."""
-        return replace(self, cases=dict(zip([case], self.cases.values(), strict=False)))
+        files = [match for matches in self.cases.values() for match in matches]
+        return replace(self, cases={case: files} if files else {})
 
 
 def pair(
@@ -160,7 +157,8 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
     cases: dict[str, list[Match]] = {}
     for match in matches:
         cases.setdefault(match.case, []).append(match)
-    return Found(given, cases, pattern, notes=tuple(notes))
+    samples = sorted({match.sample for match in matches if match.sample is not None}, key=byte_order)
+    return Found(given, cases, pattern, tuple(samples), notes=tuple(notes))
 
 
 def source_of(match: Match, found: Found | None = None) -> str:
@@ -185,14 +183,13 @@ def source_of(match: Match, found: Found | None = None) -> str:
 
 
 def add_proofs(
-    case: str, files: Iterable[Match], masks: Iterable[Match], siblings: Siblings
+    case: str, files: Iterable[Match], masks: Sequence[Match], siblings: Siblings
 ) -> tuple[PredictionFile, ...]:
     """Prediction files with the segmentations beside them; what is given as the truth is none by the model."""
-    truth = {match.path.resolve() for match in masks}
     made = []
     for match in files:
         proof = siblings.proof_of(case, match.path)
-        if proof is not None and proof.resolve() in truth:
+        if proof is not None and proof.resolve() in {mask.path.resolve() for mask in masks}:
             proof = None
         made.append(PredictionFile(match.path, match.sample, match.class_name, proof))
     return tuple(made)

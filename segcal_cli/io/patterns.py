@@ -9,8 +9,9 @@ as little as it can: ``a_whole_tumour`` is the whole tumour of a. Otherwise ``{c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
@@ -103,18 +104,16 @@ class Pattern:
         """Files that would match, were their class in the class table."""
         if not self.classes or "class" not in self.fields:
             return ()
-        strict = re.compile(self._expression(self.text, self.classes))
-        loose = re.compile(self._expression(self.text, ()))
+        strict, loose = _expression(self.text, self.classes), _expression(self.text, ())
         return tuple(name for name in self._walk(root) if not strict.fullmatch(name) and loose.fullmatch(name))
 
     def _match(self, root: Path, relative: str) -> Match | None:
-        found = re.fullmatch(self._expression(self.text, self.classes), relative)
+        found = _expression(self.text, self.classes).fullmatch(relative)
         if found is None:
             return None
         part = found.groupdict()
         written = part.get("class")
-        names = {entity_value(name): name for name in self.classes} | {name: name for name in self.classes}
-        class_name = None if written is None else names.get(written, written)
+        class_name = None if written is None else _forms(self.classes).get(written, written)
         return Match(root / relative, root, part["case"], part.get("sample"), class_name)
 
     def _walk(self, root: Path) -> Iterator[str]:
@@ -133,21 +132,28 @@ class Pattern:
 
         return below("", 0)
 
-    @staticmethod
-    def _expression(text: str, classes: Sequence[str]) -> str:
-        forms = {form for name in classes for form in (name, entity_value(name)) if form}
-        known_class = "|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form))))
-        short = bool(classes) and "{class}" in text
-        first = {
-            "{case}": "(?P<case>[^/]+?)" if short else "(?P<case>[^/]+)",
-            "{class}": f"(?P<class>{known_class or '[^/]+'})",
-            "{sample}": "(?P<sample>[^/]+)",
-        }
-        parts, seen = [], set()
-        for token in TOKEN.split(text):
-            if token in first:
-                parts.append(f"(?P={token[1:-1]})" if token in seen else first[token])
-                seen.add(token)
-            else:
-                parts.append("[^/]*" if token == "*" else re.escape(token))
-        return "".join(parts) + ("" if split_suffix(text)[1] else SUFFIX)
+
+@lru_cache
+def _expression(text: str, classes: tuple[str, ...]) -> re.Pattern[str]:
+    """What a relative path must match, with the fields as named groups."""
+    known_class = "|".join(re.escape(form) for form in sorted(_forms(classes), key=lambda form: (-len(form), form)))
+    first = {
+        "{case}": "(?P<case>[^/]+?)" if classes and "{class}" in text else "(?P<case>[^/]+)",
+        "{class}": f"(?P<class>{known_class or '[^/]+'})",
+        "{sample}": "(?P<sample>[^/]+)",
+    }
+    parts, seen = [], set()
+    for token in TOKEN.split(text):
+        if token in first:
+            parts.append(f"(?P={token[1:-1]})" if token in seen else first[token])
+            seen.add(token)
+        else:
+            parts.append("[^/]*" if token == "*" else re.escape(token))
+    return re.compile("".join(parts) + ("" if split_suffix(text)[1] else SUFFIX))
+
+
+@lru_cache
+def _forms(classes: tuple[str, ...]) -> dict[str, str]:
+    """Class names by the ways in which they are written; the full name counts before any short form."""
+    short = {entity_value(name): name for name in classes}
+    return {form: name for form, name in short.items() if form} | {name: name for name in classes}

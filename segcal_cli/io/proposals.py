@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from segcal_cli.core.labels import LabelSpace
@@ -31,7 +32,8 @@ def propose_layout(root: Path, targets: frozenset[str], space: LabelSpace | None
     if first is None:
         return None
     classes = () if space is None else space.names
-    reached = [folder for folder in list_folder(root).folders if _first_file(root / folder)][:MAX_FOLDERS]
+    with_files = (folder for folder in list_folder(root).folders if _first_file(root / folder))
+    reached = list(islice(with_files, MAX_FOLDERS))
     for template in _templates(first, classes):
         pattern = Pattern(template, classes)
         matches = without_proofs(pattern.matches(root))

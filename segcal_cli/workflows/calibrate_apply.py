@@ -1,0 +1,225 @@
+"""``calibrate apply``: new predictions in, calibrated probabilities out. Needs no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segcal_cli.calibration.calibrator import Applied, Calibrator
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.observer import Observer
+from segcal_cli.core.volume import Volume
+from segcal_cli.execution.work import Work
+from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.naming import DSEG_TABLE, dseg_table, entity_values, refuse_same_names
+from segcal_cli.io.outputs import (
+    File,
+    label_file,
+    label_name,
+    npz_file,
+    paint_values,
+    painted,
+    refuse_existing,
+    refuse_inside,
+    soft_files,
+    soft_names,
+    text_file,
+    write_files,
+)
+from segcal_cli.io.nnunet import find_model_files
+from segcal_cli.io.geometry import Space
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.mapping import map_cases
+from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.requests import CalibrateApplyOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.tracing import seen_by
+
+DESC = "calibrated"
+"""The ``desc`` entity of everything that a calibrator made."""
+
+
+class Float16NeedsNpz(UsageError):
+    """NIfTI has no half precision."""
+
+    template = "--dtype float16 needs --format npz: NIfTI has no such type"
+
+
+class DisplayOnly(UsageError):
+    """Scaled integers are for NIfTI viewers."""
+
+    template = "--dtype uint16 is for NIfTI only; an .npz holds floats"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseWriter:
+    """Calibrates one case and writes its files: the ``compute`` half of the work. Returns the case's record."""
+
+    calibrator: Calibrator
+    folder: Path
+    options: CalibrateApplyOptions
+    places: dict[str, Space]
+    seen: frozenset[str]
+
+    def __call__(self, case: Case) -> dict[str, object]:
+        applied = self.calibrator.apply(
+            case.volume.array, case.volume.values, case.volume.stored, self.options.dtype
+        )
+        files = case_files(case, applied, self.places[case.id], self.options)
+        names = write_files(self.folder, files)
+        return {
+            "case": case.id,
+            "status": "done",
+            "outputs": list(names),
+            "proof": case.facts.proof or None,
+            "padding_share": case.facts.padding_share,
+            "in_calibration": case.id in self.seen,
+            "decisions_repaired": applied.repaired,
+            "regions_projected": applied.projected,
+            "left_raw": applied.kept_raw,
+            "warnings": list(case.facts.warnings),
+        }
+
+
+def run(
+    artifact: Path,
+    predictions: Path,
+    output: Path,
+    applying: CalibrateApplyOptions,
+    reading: PredictionOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Calibrate every case that can be read, and write it. A case that fails fails alone."""
+    loaded = load_calibrator(artifact, "calibrate apply")
+    if applying.dtype == "float16" and applying.format != "npz":
+        raise Float16NeedsNpz
+    if applying.dtype == "uint16" and applying.format == "npz":
+        raise DisplayOnly
+    refuse_inside(output, [predictions])
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, None, reading, None, observer)
+    spec = reading_spec(reading, None, None if before is None else before.artifact)
+    refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    _refuse_names(inputs.sources, inputs.space, applying)
+    refuse_existing(
+        [output / name for source in inputs.sources for name in output_names(source, applying)],
+        overwrite=writing.overwrite,
+    )
+    seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
+    if loaded.artifact.header.results.get("split_kind") == "in-sample":
+        observer.warn("the calibrator was fitted on cases that the network was trained on; expect too much confidence")
+    if loaded.artifact.header.spec.get("source") == "cross-validation":
+        observer.note("the calibrator was fitted on the models of single folds, which are not the deployed ensemble")
+    if seen:
+        observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
+
+    output.mkdir(parents=True, exist_ok=True)
+    writer = CaseWriter(
+        loaded.calibrator,
+        output,
+        applying,
+        {source.id: source.prediction.place for source in inputs.sources},
+        frozenset(seen),
+    )
+    reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
+    if outcome.counts.done:
+        _folder_files(predictions, output, inputs.space, inputs.sources, applying)
+    repaired = sum(int(record["decisions_repaired"]) for record in outcome.result["cases"])
+    line = (
+        f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
+        f"{loaded.artifact.header.n_groups} patients. No finite-sample guarantee."
+    )
+    kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
+    result = {**outcome.result, "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest}}
+    return Outcome(result, outcome.counts, (line, *kept), failures=outcome.failures)
+
+
+def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str]:
+    """Names of the files of a case that stand for it."""
+    placed = source.prediction.placed
+    space = source.prediction.space
+    if options.format == "npz":
+        names = [f"{source.id}.npz"]
+        if placed and _paintable(space):
+            names.append(f"{source.id}.nii.gz")
+    else:
+        names = list(
+            soft_names(source.id, "probseg", space, desc=DESC, placed=placed, split_classes=options.split_classes)
+        )
+    if options.segmentation != "none":
+        names.append(label_name(source.id, DESC, placed=placed))
+    return names
+
+
+def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApplyOptions) -> list[File]:
+    """All files of one calibrated case, the soft volume last."""
+    space = case.space
+    placed = place.grid.affine is not None
+    made: list[File] = []
+    if options.segmentation != "none":
+        raw = options.segmentation == "keep"
+        decided = decisions(case.volume, space) if raw else written_decisions(applied.array, space)
+        made.append(label_file(label_name(case.id, DESC, placed=placed), painted(decided, space), place))
+    if options.format == "npz":
+        if placed and _paintable(space):
+            codes = painted(written_decisions(applied.array, space), space)
+            made.append(label_file(f"{case.id}.nii.gz", codes, place))
+        return [*made, npz_file(f"{case.id}.npz", applied.array)]
+    marks: dict[str, object] = {"Display": "uint16, steps of 1/65535"} if options.dtype == "uint16" else {}
+    return made + soft_files(
+        case.id, "probseg", applied.array, space, place,
+        desc=DESC, split_classes=options.split_classes, marks=marks,
+    )  # fmt: skip
+
+
+def decisions(volume: Volume, space: LabelSpace) -> np.ndarray:
+    """bool "class z y x": the hard decision of stored numbers: argmax, or p > 0.5 of independent channels."""
+    if space.exclusive:
+        return _one_hot(volume.array)
+    return volume.array > (0.0 if volume.values == "logits" else 0.5)
+
+
+def written_decisions(array: np.ndarray, space: LabelSpace) -> np.ndarray:
+    """bool "class z y x": the hard decision of probabilities as they are written."""
+    if space.exclusive:
+        return _one_hot(array)
+    return array > (np.iinfo(array.dtype).max // 2 if array.dtype.kind == "u" else array.dtype.type(0.5))
+
+
+def _one_hot(array: np.ndarray) -> np.ndarray:
+    winner = array.argmax(axis=0)
+    return winner == np.arange(len(array)).reshape(-1, 1, 1, 1)
+
+
+def _paintable(space: LabelSpace) -> bool:
+    return space.exclusive or len(space.channels) == 1 or space.paint is not None
+
+
+def _refuse_names(sources: Sequence[CaseSource], space: LabelSpace, options: CalibrateApplyOptions) -> None:
+    """Raise early what would only show when a file is written: names that collide, regions without a paint order."""
+    entity_values(space.names)
+    refuse_same_names([source.id for source in sources], "probseg", desc=DESC)
+    if options.segmentation != "none":
+        paint_values(space)
+
+
+def _folder_files(
+    predictions: Path, output: Path, space: LabelSpace, sources: Sequence[CaseSource], options: CalibrateApplyOptions
+) -> None:
+    """Files that hold for all cases: the names of label values, and the class table beside an nnU-Net folder."""
+    if options.segmentation != "none" and any(source.prediction.placed for source in sources):
+        write_files(output, [text_file(DSEG_TABLE, dseg_table(space))])
+    dataset = find_model_files(predictions).dataset
+    if options.format == "npz" and dataset is not None:
+        text = dataset.read_text(encoding="utf-8-sig")
+        write_files(output, [text_file("dataset.json", text)])

@@ -1,0 +1,88 @@
+"""``convert``: any readable prediction as NIfTI in the geometry of its scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.observer import Observer
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.work import Work
+from segcal_cli.io.geometry import Space
+from segcal_cli.io.naming import Kind, entity_values, refuse_same_names
+from segcal_cli.io.outputs import NoGrid, refuse_existing, refuse_inside, soft_files, soft_names, write_files
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.mapping import map_cases
+from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.requests import OutputOptions, PredictionOptions, RunOptions
+
+KINDS: dict[Values, Kind] = {"probabilities": "probseg", "logits": "logits"}
+
+
+@dataclass(frozen=True, slots=True)
+class CaseConverter:
+    """Writes one case as it was read: the ``compute`` half of the work. Returns the case's record."""
+
+    folder: Path
+    split_classes: bool
+    places: dict[str, Space]
+
+    def __call__(self, case: Case) -> dict[str, object]:
+        files = soft_files(
+            case.id,
+            KINDS[case.volume.values],
+            case.volume.array,
+            case.space,
+            self.places[case.id],
+            desc=None,
+            split_classes=self.split_classes,
+            marks={},
+        )
+        return {
+            "case": case.id,
+            "status": "done",
+            "outputs": list(write_files(self.folder, files)),
+            "values": case.volume.values,
+            "proof": case.facts.proof or None,
+            "padding_share": case.facts.padding_share,
+            "warnings": list(case.facts.warnings),
+        }
+
+
+def run(
+    predictions: Path,
+    output: Path,
+    split_classes: bool,
+    reading: PredictionOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Convert every case that can be read. float32 passes bit for bit."""
+    refuse_inside(output, [predictions])
+    calibrator = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, None, reading, None, observer)
+    values = inputs.values
+    if calibrator is not None:
+        refuse_misfit(calibrator, predictions, inputs.space, values, reading_spec(reading, None, None))
+        values = calibrator.values_after
+    unplaced = [source for source in inputs.sources if not source.prediction.placed]
+    if unplaced:
+        raise NoGrid(unplaced[0].prediction.parts[0].first.path)
+    entity_values(inputs.space.names)
+    refuse_same_names([source.id for source in inputs.sources], KINDS[values])
+    names = [
+        name
+        for source in inputs.sources
+        for name in soft_names(
+            source.id, KINDS[values], inputs.space, desc=None, placed=True, split_classes=split_classes
+        )
+    ]
+    refuse_existing([output / name for name in names], overwrite=writing.overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    places = {source.id: source.prediction.place for source in inputs.sources}
+    transform = None if calibrator is None else CalibratorTransform(calibrator.calibrator)
+    work = Work(inputs.reader(transform=transform), CaseConverter(output, split_classes, places))
+    return map_cases(work, inputs, running, observer, "converting")

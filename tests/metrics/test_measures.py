@@ -6,7 +6,6 @@ import pickle
 
 import numpy as np
 import pytest
-from builders_measures import REFERENCE, binary_case, measured, random_softmax, region_case, softmax_case
 
 from segcal_cli.core.labels import LabelMap
 from segcal_cli.core.scores import Scores, scores_of_log_odds
@@ -14,6 +13,7 @@ from segcal_cli.core.volume import Box
 from segcal_cli.metrics import measures
 from segcal_cli.metrics.cells import BadBins
 from segcal_cli.metrics.measures import NothingToMeasure, NoTruth, Settings, UnknownSetting, measure_case
+from tests.metrics.builders_measures import REFERENCE, binary_case, measured, random_softmax, region_case, softmax_case
 
 OWN = 1e-9
 """Agreement with float64 references; probabilities of one channel are compared after float32 rounding of 1 - p."""
@@ -83,9 +83,7 @@ def test_softmax_errors_of_every_class_equal_the_reference(k):
             assert row[key] == pytest.approx(REFERENCE[f"monai.mc.{name}.M20"][k, c], abs=FLOAT32)
         assert row["brier"] == pytest.approx(REFERENCE["own.mc.brier_per_class"][k, c], abs=OWN)
         assert row["dice"] == pytest.approx(REFERENCE["overlap.mc.dice"][k, c], abs=OWN)
-        np.testing.assert_array_less(
-            np.abs([row[key] for key in CELLS] - REFERENCE["cells.mc"][k, c]), CELL_TOLERANCE
-        )
+        np.testing.assert_array_less(np.abs([row[key] for key in CELLS] - REFERENCE["cells.mc"][k, c]), CELL_TOLERANCE)
     top = reference_row("own.mc.toplabel_per_case.M20.rightclosed", k)[:3]
     assert [found.all[key] for key in ("top_ece", "top_ace", "top_mce")] == pytest.approx(top, abs=OWN)
     assert found.all["joint_nll"] == pytest.approx(REFERENCE["own.mc.nll"][k], abs=OWN)
@@ -294,9 +292,9 @@ def test_measures_are_small_and_travel_between_processes():
 
 def test_a_case_without_labels_or_voxels_is_refused():
     case = binary_case(np.array([0.3, 0.9]), np.array([0, 1]), roi=np.array([False, False]))
-    with pytest.raises(NothingToMeasure, match="^case: the region of interest and the ignore label leave no voxel"):
+    with pytest.raises(NothingToMeasure, match=r"^case: the region of interest and the ignore label leave no voxel"):
         measured(case)
-    with pytest.raises(NoTruth, match="^case: no label volume"):
+    with pytest.raises(NoTruth, match=r"^case: no label volume"):
         measured(type(case)(case.id, case.group, case.space, case.volume))
 
 

@@ -31,9 +31,9 @@ class PoolMismatch(UsageError):
 class Pooled:
     """Counts of one source over one or more cases. Adding is exact, commutative and associative.
 
-    classes: the measured ones, in order; averaged: those that ``(all)`` averages. Arrays as in ``Counts``, but every sum in
-    int64 multiples of 2^-24, and "cell" being reported bins if ``cells`` is False. bias_ml: sum of p - y times the voxel
-    volume in ml, "class"; None if a case has no spacing.
+    classes: the measured ones, in order; averaged: those that ``(all)`` averages. Arrays as in ``Counts``, but every
+    sum in int64 multiples of 2^-24, and "cell" being reported bins if ``cells`` is False. bias_ml: sum of p - y times
+    the voxel volume in ml, "class"; None if a case has no spacing.
     """
 
     classes: tuple[str, ...]

@@ -18,10 +18,11 @@ from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles, Pairing, missing_labels, same_predictions
+from segcal_cli.io.problems import Problem
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes
-from segcal_cli.io.folders import ImageFolder
+from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import find_model_files
@@ -89,7 +90,7 @@ def class_table(predictions: Path, reading: PredictionOptions) -> LabelSpace | N
     """The table of ``--classes``, else of the ``dataset.json`` by the predictions, else None."""
     if reading.classes is not None:
         return read_classes(reading.classes, reading.activation)
-    dataset = find_model_files(predictions).dataset
+    dataset = find_model_files(expand_folders(predictions)[0]).dataset
     return None if dataset is None else read_classes(dataset, reading.activation)
 
 
@@ -114,7 +115,7 @@ def open_inputs(
         pairing.require()
     if table is None:
         table = guessed_table(pairing.cases)
-    opened = open_cases(pairing.cases, table, reading_rules(reading), _truth_rules(truth, volumes))
+    opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=volumes))
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
@@ -166,14 +167,13 @@ def reading_spec(reading: PredictionOptions, truth: LabelOptions | None, calibra
     return spec
 
 
-def _truth_rules(truth: LabelOptions | None, volumes: bool) -> TruthRules | None:
+def truth_rules(truth: LabelOptions | None, *, volumes: bool) -> TruthRules | None:
+    """None where a command needs no labels. volumes: it gives mm3."""
     return None if truth is None else TruthRules(truth.ignore_label, truth.mask_value, volumes)
 
 
-def _more_problems(cases: Sequence[CaseFiles], labelled: bool, pairing: Pairing) -> list:
+def _more_problems(cases: Sequence[CaseFiles], labelled: bool, pairing: Pairing) -> list[Problem]:
     """Problems of several cases together that a table of cases does not look for."""
-    from segcal_cli.io.problems import Problem
-
     found = [Problem("", error) for error in same_predictions(cases)] if labelled else []
     known = {str(problem.error) for problem in pairing.problems}
     unlabelled = missing_labels(cases) if labelled else None

@@ -1,0 +1,69 @@
+"""Measurement: every source of every case, in one pass, as an estimator.
+
+A source is one set of probabilities of the same scans: predictions as they are, or through a calibrator. The state keeps
+each case's finished columns and, per source, one pooled table in integers, so that merging is exact in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from segcal_cli.calibration.calibrator import Calibrator
+from segcal_cli.core.case import Case
+from segcal_cli.core.scores import scores_of
+from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_case
+from segcal_cli.metrics.pooling import Pooled
+from segcal_cli.workflows.calibrators import CalibratedScores
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Case id -> source -> measures, slim; source -> counts of all cases."""
+
+    cases: Mapping[str, Mapping[str, CaseMeasures]] = field(default_factory=dict)
+    pooled: Mapping[str, Pooled] = field(default_factory=dict)
+
+    def of(self, source: str) -> list[CaseMeasures]:
+        """Measures of one source, by case id."""
+        return [self.cases[case][source] for case in sorted(self.cases, key=str.encode)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the table."""
+
+    calibrators: Mapping[str, Calibrator | None]
+    settings: Settings
+    threads: int = 1
+
+    def empty(self) -> Measured:
+        return Measured()
+
+    def update(self, state: Measured, case: Case) -> Measured:
+        """Raises NoTruth, NothingToMeasure."""
+        found = measure_case(case, self._sources(case), self.settings, self.threads)
+        one = Measured(
+            {case.id: {name: measures.slim() for name, measures in found.items()}},
+            {name: measures.pooled for name, measures in found.items()},
+        )
+        return self.merge(state, one)
+
+    def merge(self, a: Measured, b: Measured) -> Measured:
+        pooled = {
+            name: a.pooled[name] + b.pooled[name] if name in a.pooled and name in b.pooled else table
+            for name, table in {**a.pooled, **b.pooled}.items()
+        }
+        return Measured({**a.cases, **b.cases}, pooled)
+
+    def finish(self, state: Measured) -> Measured:
+        return state
+
+    def _sources(self, case: Case) -> dict[str, Source]:
+        volume = case.volume
+        raw = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
+        return {
+            name: raw if calibrator is None else CalibratedScores(calibrator, volume.values, volume.stored)
+            for name, calibrator in self.calibrators.items()
+        }

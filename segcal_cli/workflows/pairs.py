@@ -1,0 +1,136 @@
+"""``pairs``: what would be read, how the files pair up, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import first_line
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import results
+from segcal_cli.execution.work import Result, Work
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.case_sources import CaseReader, CaseSource, open_cases
+from segcal_cli.io.case_table import CaseRow, rows_of, write_rows
+from segcal_cli.io.outputs import refuse_existing
+from segcal_cli.workflows.inputs import find_cases, guessed_table, reading_rules, truth_rules
+from segcal_cli.workflows.outcome import Counts, DONE, NOTHING_PRODUCED, Outcome
+from segcal_cli.workflows.requests import LabelOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.running import jobs_of
+
+OK = "ok"
+
+
+def run(
+    predictions: Path,
+    labels: Path | None,
+    output: Path | None,
+    prove: bool,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Pair, open every header and, with ``prove``, read every voxel. All problems stand in the table."""
+    if output is not None:
+        refuse_existing([output], overwrite=writing.overwrite)
+    table, pairing = find_cases(predictions, labels, reading, truth)
+    for note in pairing.notes:
+        observer.note(note)
+    if table is None and pairing.cases:
+        table = guessed_table(pairing.cases)
+    problems: dict[str, list[str]] = {}
+    for problem in pairing.problems:
+        problems.setdefault(problem.case, []).append(first_line(problem.error))
+    sources: dict[str, CaseSource] = {}
+    if table is not None:
+        opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=False))
+        sources = {source.id: source for source in opened.sources}
+        for problem in opened.problems:
+            problems.setdefault(problem.case, []).append(first_line(problem.error))
+        for note in opened.notes:
+            observer.note(note)
+    proofs: dict[str, str] = {}
+    failures: list[Result] = []
+    if prove:
+        proofs, failures = _read_all(sources, running, observer)
+        for failure in failures:
+            problems.setdefault(failure.id, []).append(first_line(failure.error or Exception()))
+
+    base = Path.cwd() if output is None else output.parent
+    rows = [
+        _described(row, sources.get(row.case), problems.get(row.case, []), proofs)
+        for row in rows_of(pairing.cases, base)
+    ]
+    paired = {case.id for case in pairing.cases}
+    rows += [
+        CaseRow(case=case, status="problem", problem="; ".join(texts))
+        for case, texts in problems.items()
+        if case not in paired
+    ]
+    text = write_rows(rows)
+    if output is not None:
+        write_text(output, text)
+    wrong = {row.case for row in rows if row.status != OK}
+    cases = {row.case for row in rows}
+    return Outcome(
+        result={"cases": [_row_json(row) for row in rows]},
+        counts=Counts(len(cases), len(cases) - len(wrong), len(wrong)),
+        data=text if output is None else "",
+        failures=tuple(
+            {"case": case, "file": "", "error": "problem", "message": "; ".join(texts)}
+            for case, texts in problems.items()
+        ),
+        exit_code=NOTHING_PRODUCED if wrong else DONE,
+    )
+
+
+def _read_all(
+    sources: Mapping[str, CaseSource], running: RunOptions, observer: Observer
+) -> tuple[dict[str, str], list[Result]]:
+    """Read every case; the proof of each, and those that cannot be read."""
+    proofs, failures = {}, []
+    work = Work(CaseReader(), _facts)
+    observer.progress(0, len(sources), "reading")
+    for number, result in enumerate(results(work, list(sources.values()), jobs_of(running)), start=1):
+        observer.progress(number, len(sources), "reading")
+        if result.error is None:
+            proof, warnings = result.value
+            proofs[result.id] = proof or "unproved"
+            for warning in warnings:
+                observer.warn(warning, result.id)
+        else:
+            failures.append(result)
+    return proofs, failures
+
+
+def _facts(case: Case) -> tuple[str, tuple[str, ...]]:
+    return case.facts.proof, case.facts.warnings
+
+
+def _described(row: CaseRow, source: CaseSource | None, problems: list[str], proofs: Mapping[str, str]) -> CaseRow:
+    """The row with what the headers, and the voxels where they were read, told."""
+    if source is not None:
+        prediction = source.prediction
+        z, y, x = prediction.place.grid.shape
+        spacing = prediction.place.grid.spacing_mm
+        row = replace(
+            row,
+            format=source.format,
+            values=prediction.values,
+            reader=prediction.parts[0].reader or "",
+            shape=f"{x} {y} {z}",
+            spacing="" if spacing is None else " ".join(f"{edge:.6g}" for edge in spacing),
+        )
+    if problems:
+        return replace(row, status="problem", problem="; ".join(problems))
+    return replace(row, status=OK)
+
+
+def _row_json(row: CaseRow) -> dict[str, str | None]:
+    data = {key: value or None for key, value in asdict(row).items()}
+    data["class"] = data.pop("class_name")
+    return data

@@ -105,7 +105,7 @@ def reduce_to_foreground(space: LabelSpace) -> LabelSpace:
 def classes_from_caret(xml: bytes, path: Path) -> LabelSpace:
     """The class table in a NIfTI header extension (``CaretExtension`` XML, as TotalSegmentator writes with ``--ml``).
 
-    xml: the extension's bytes, zero padding allowed. Channels in the order of label values, exclusive, background added.
+    xml: the extension's bytes, zero padding allowed. Channels by label value, exclusive, background added.
     Document types and entities are refused unparsed: they expand without bound. Raises UnreadableLabelTable.
     """
     from xml.etree import ElementTree

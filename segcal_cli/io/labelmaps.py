@@ -42,7 +42,7 @@ class NotWhole(LabelError):
 class TooManyValues(LabelError):
     """Integers over a range that no class table covers."""
 
-    template = "{0}: label values from {1} to {2}; a scan instead of its label?"
+    template = "{0}: label values from {1:.6g} to {2:.6g}; a scan instead of its label?"
 
 
 class ForeignLabel(LabelError):
@@ -100,8 +100,8 @@ def label_map(
 
     raw: the stored numbers, any integer or float type, "z y x" or "y x", axes of length 1 around them allowed; a label
     value is ``raw * slope + inter``. ignore_label: a value that is left out like the table's own ignore value.
-    mask_value: the value that means foreground in a mask of one class, with 0 for the rest; image_mask: take {0, 255} as
-    such a mask if the table has one foreground class and does not know 255. Codes may share memory with ``raw``.
+    mask_value: the value that means foreground in a mask of one class, with 0 for the rest; image_mask: take {0, 255}
+    as such a mask if the table has one foreground class and does not know 255. Codes may share memory with ``raw``.
 
     Raises NotWhole, TooManyValues, ForeignLabel, OneHotLabel, WrongLabelRank, MaskValueUnclear.
     """
@@ -197,7 +197,7 @@ def _whole_from_floats(raw: np.ndarray, slope: float, inter: float, path: Path) 
             example = example if wrong else float(value[bad][0])
             wrong += int(np.count_nonzero(bad))
         elif np.abs(nearest).max() > limit:
-            raise TooManyValues(path, nearest.min(), nearest.max())
+            raise TooManyValues(path, float(nearest.min()), float(nearest.max()))
         elif not wrong:
             flat[at : at + value.size] = nearest
         at += value.size

@@ -1,8 +1,8 @@
 """Masks: one file per class, or one for the region of interest.
 
 Some tools write a folder of masks per case instead of one label volume, because their structures overlap or because
-there are a hundred of them. Masks of exclusive classes are joined only if they are exclusive; a region of interest keeps
-what is not zero.
+there are a hundred of them. Masks of exclusive classes are joined only if they exclude each other; a region of interest
+keeps what is not zero.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def join_masks(masks: Iterable[tuple[int, np.ndarray, Path]], space: LabelSpace,
     """One label map from one mask per class.
 
     masks: channel index, values ("z y x", 0 and one other), file; taken one at a time. Exclusive classes may not
-    overlap, and voxels in no mask belong to the background (label value 0) if that has no mask. Codes of regions are the
-    combinations that occur. Raises OverlappingMasks, MissingMask, UncoveredVoxels, SoftMask, NotWhole, TooManyValues,
-    OneHotLabel, WrongLabelRank; masks of different shapes are for the caller to refuse.
+    overlap, and voxels in no mask belong to the background (label value 0) if that has no mask. Codes of regions are
+    the combinations that occur. Raises OverlappingMasks, MissingMask, UncoveredVoxels, SoftMask, NotWhole,
+    TooManyValues, OneHotLabel, WrongLabelRank; masks of different shapes are for the caller to refuse.
     """
     binary = ((channel, _binary_mask(raw, path)) for channel, raw, path in masks)
     return _join_exclusive(binary, space, case) if space.exclusive else _join_regions(binary, space, case)

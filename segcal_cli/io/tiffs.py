@@ -7,6 +7,7 @@ gray or palette, without compression or deflated, and with all of its strips ins
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +30,6 @@ LOSSY = (6, 7, 33003, 33005, 34712, 34892)
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3
 """Photometric tags: the first stores inverted values."""
-
-SILENT = logging.NullHandler()
-"""tifffile logs what it finds odd; without a handler Python would print that to stderr."""
 
 
 class BrokenTiff(FormatError):
@@ -104,17 +102,34 @@ def _only_series(path: Path, tiff: Any) -> Any:
     return tiff.series[0]
 
 
+class _Complaints(logging.Handler):
+    """What tifffile logs as an error in this thread: a stack that lost its last pages is not an exception to it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.thread = threading.get_ident()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.texts.append(record.getMessage())
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file as tifffile sees it, errors as BrokenTiff: damage surfaces there as almost any kind of exception."""
+    """The file as tifffile sees it. Errors, raised or logged, become BrokenTiff: damage surfaces there in any form."""
     import tifffile
 
-    logging.getLogger("tifffile").addHandler(SILENT)
-    with open_input(path) as file:
-        try:
-            with tifffile.TiffFile(file, name=path.name) as tiff:
-                yield tiff
-        except FormatError:
-            raise
-        except Exception as error:
-            raise BrokenTiff(path, " ".join(str(error).split()) or type(error).__name__) from error
+    log, complaints = logging.getLogger("tifffile"), _Complaints()
+    log.addHandler(complaints)
+    try:
+        with open_input(path) as file, tifffile.TiffFile(file, name=path.name) as tiff:
+            yield tiff
+    except FormatError:
+        raise
+    except Exception as error:
+        raise BrokenTiff(path, " ".join(str(error).split()) or type(error).__name__) from error
+    finally:
+        log.removeHandler(complaints)
+    if complaints.texts:
+        raise BrokenTiff(path, complaints.texts[0])

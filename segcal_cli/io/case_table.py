@@ -23,7 +23,7 @@ from segcal_cli.io.groups import Groups
 from segcal_cli.io.pairing import add_proofs, source_of
 from segcal_cli.io.patterns import Match
 from segcal_cli.io.problems import Problem, raise_all
-from segcal_cli.io.suffixes import UnreadFormat, refuse_unread
+from segcal_cli.io.suffixes import UnreadFormat, require_suffix
 from segcal_cli.io.tables import Row, TableError, read_table
 
 PATH_COLUMNS = ("prediction", "label", "roi")
@@ -155,7 +155,7 @@ def _row_problems(path: Path, row: Row, space: LabelSpace | None) -> Iterator[Se
             yield TableError(path, row.line, f"{column} {row.cells[column]} {what}")
             continue
         try:
-            refuse_unread(file)
+            require_suffix(file)
         except UnreadFormat as error:
             yield error
     name = row.cells["class"]

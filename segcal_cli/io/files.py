@@ -19,7 +19,7 @@ from segcal_cli.io.arrays import ArrayHeader, ChannelAxis
 from segcal_cli.io.geometry import Space, check_usable
 from segcal_cli.io.images import ImageHeader
 from segcal_cli.io.nifti_header import NiftiHeader
-from segcal_cli.io.suffixes import ARRAY_SUFFIXES, IMAGE_SUFFIXES, require_suffix
+from segcal_cli.io.suffixes import ARRAYS, PICTURES, require_suffix
 
 FileHeader = NiftiHeader | ArrayHeader | ImageHeader
 
@@ -43,9 +43,9 @@ class LabelNumbers:
 def probe(path: Path) -> FileHeader:
     """The header of a file; no voxel is read. Raises what the format's own ``probe`` raises, and refusals by suffix."""
     suffix = require_suffix(path)
-    if suffix in ARRAY_SUFFIXES:
+    if suffix in ARRAYS:
         return arrays.probe(path)
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in PICTURES:
         return images.probe(path)
     header = nifti.probe(path)
     check_usable(header.space())

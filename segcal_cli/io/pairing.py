@@ -23,7 +23,7 @@ from segcal_cli.io.groups import Groups
 from segcal_cli.io.patterns import BadPattern, Match, Pattern
 from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.proposals import propose_affix, propose_layout
-from segcal_cli.io.suffixes import refuse_unread, split_suffix, unread
+from segcal_cli.io.suffixes import require_suffix, split_suffix, unread
 
 FOLD = re.compile(r"fold[_-]?\d+", re.IGNORECASE)
 """A folder of one fold of a cross-validation, as nnU-Net names it."""
@@ -132,7 +132,7 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
     Raises NoSuchInput, UnreadFormat.
     """
     if given.is_file():
-        refuse_unread(given)
+        require_suffix(given)
         match = _flat([Match(given, given.parent, split_suffix(given.name)[0])])[0]
         named = match if pattern is None else pattern.match_file(given)
         return Found(given, {named.case: [named]} if named else {}, pattern, single=True)

@@ -14,7 +14,10 @@ from segcal_cli.core.errors import FormatError
 ARRAYS = (".npz", ".npy")
 """Bare arrays: they do not say where they lie in space, so a segmentation may stand beside them as proof."""
 
-IMAGES = (".nii.gz", ".tiff", ".nii", ".png", ".tif")
+PICTURES = (".png", ".tif", ".tiff")
+"""Images without an affine."""
+
+IMAGES = (".nii.gz", ".nii", *PICTURES)
 """Images and volumes, which may hold predictions, labels or segmentations."""
 
 KNOWN = tuple(sorted(ARRAYS + IMAGES, key=len, reverse=True))
@@ -23,7 +26,7 @@ KNOWN = tuple(sorted(ARRAYS + IMAGES, key=len, reverse=True))
 LOSSY = frozenset({".jpg", ".jpeg"})
 """Formats that change the values which they store."""
 
-PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib"})
+PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt"})
 """Formats whose loading can run code."""
 
 
@@ -42,15 +45,19 @@ def split_suffix(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def refuse_unread(path: Path) -> None:
-    """Raises UnreadFormat if the file's suffix is not one that segcal reads. Opens nothing."""
-    if not split_suffix(path.name)[1]:
+def require_suffix(path: Path) -> str:
+    """The known suffix of a path. Raises UnreadFormat if it has none. Opens nothing."""
+    suffix = split_suffix(path.name)[1]
+    if not suffix:
         raise unread(path)
+    return suffix
 
 
 def unread(path: Path) -> UnreadFormat:
     """The refusal of a file whose suffix is not in KNOWN, with the advice that fits it."""
     suffix = path.suffix.lower()
+    if suffix == ".gz":
+        suffix = "".join(path.suffixes[-2:]).lower()
     if suffix in PICKLES:
         advice = "never opened, it can run code"
     elif suffix in LOSSY:

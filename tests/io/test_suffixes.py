@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segcal_cli.io.suffixes import ARRAYS, IMAGES, KNOWN, UnreadFormat, refuse_unread, split_suffix
+from segcal_cli.io.suffixes import ARRAYS, IMAGES, KNOWN, UnreadFormat, require_suffix, split_suffix
 
 
 @pytest.mark.parametrize(
@@ -45,14 +45,14 @@ def test_stem_and_suffix_come_back_for_any_stem(stem, suffix, upper):
 def test_other_volume_formats_are_told_to_be_converted(ext):
     path = Path(f"preds/a.1{ext}")
     with pytest.raises(UnreadFormat) as caught:
-        refuse_unread(path)
+        require_suffix(path)
     assert str(caught.value) == f"preds/a.1{ext}: segcal does not read {ext}; convert it to NIfTI"
 
 
 @pytest.mark.parametrize("ext", [".jpg", ".jpeg"])
 def test_jpeg_is_refused_as_lossy(ext):
     with pytest.raises(UnreadFormat) as caught:
-        refuse_unread(Path(f"a{ext}"))
+        require_suffix(Path(f"a{ext}"))
     assert str(caught.value) == f"a{ext}: segcal does not read {ext}; lossy"
 
 
@@ -60,16 +60,42 @@ def test_jpeg_is_refused_as_lossy(ext):
 def test_pickles_are_refused_unopened(ext, tmp_path):
     path = tmp_path / f"a{ext.upper()}"
     with pytest.raises(UnreadFormat) as caught:
-        refuse_unread(path)  # it does not even exist
+        require_suffix(path)  # it does not even exist
     assert str(caught.value) == f"{path}: segcal does not read {ext}; never opened, it can run code"
 
 
 def test_a_file_without_suffix_is_refused():
     with pytest.raises(UnreadFormat) as caught:
-        refuse_unread(Path("IM0001"))
+        require_suffix(Path("IM0001"))
     assert str(caught.value) == "IM0001: segcal does not read files without a suffix; convert it to NIfTI"
 
 
 def test_known_suffixes_pass():
     for suffix in KNOWN:
-        refuse_unread(Path(f"a{suffix}"))
+        require_suffix(Path(f"a{suffix}"))
+
+
+@pytest.mark.parametrize("ext", [".nrrd", ".mha", ".mhd", ".gipl", ".dcm", ".mat", ".h5", ".zarr", ".nrrd.gz"])
+def test_other_formats_are_sent_to_nifti(ext):
+    with pytest.raises(UnreadFormat) as caught:
+        require_suffix(Path(f"in/a{ext.upper()}"))
+    assert str(caught.value) == f"in/a{ext.upper()}: segcal does not read {ext}; convert it to NIfTI"
+
+
+@pytest.mark.parametrize("ext", [".jpg", ".jpeg"])
+def test_jpeg_is_refused_as_lossy(ext):
+    with pytest.raises(UnreadFormat) as caught:
+        require_suffix(Path(f"a{ext}"))
+    assert str(caught.value).startswith(f"a{ext}: segcal does not read {ext}; lossy")
+
+
+@pytest.mark.parametrize("ext", [".pkl", ".pt", ".pth", ".joblib"])
+def test_pickles_are_refused_as_code(ext):
+    with pytest.raises(UnreadFormat) as caught:
+        require_suffix(Path(f"a{ext}"))
+    assert str(caught.value) == f"a{ext}: segcal does not read {ext}; never opened, it can run code"
+
+
+def test_a_file_without_suffix_is_refused():
+    with pytest.raises(UnreadFormat, match="files without a suffix"):
+        require_suffix(Path("a"))

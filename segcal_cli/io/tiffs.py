@@ -1,0 +1,135 @@
+"""TIFF: a container of many things, of which segcal reads one, a gray image or a stack of them.
+
+tifffile takes the container apart. What it may be is decided here from the tags, before a pixel is decoded: one series,
+gray or palette, without compression or deflated, and with all of its strips inside the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.errors import FormatError
+from segcal_cli.io.inputs import check_case_size, check_expansion, input_size, open_input
+
+GRAY_AXES = ("YX", "ZYX", "IYX", "QYX")
+"""What tifffile calls a gray image and a stack of them. Channels (C), samples (S) and time (T) are something else."""
+
+PLAIN, DEFLATE = (1,), (8, 32946)
+"""The compression tags that are read: none, and deflate by its two numbers."""
+
+LOSSY = (6, 7, 33003, 33005, 34712, 34892)
+"""The compression tags of JPEG and JPEG 2000."""
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3
+"""Photometric tags: the first stores inverted values."""
+
+
+class BrokenTiff(FormatError):
+    """A TIFF that cannot be taken apart, or ends too early."""
+
+    template = "{0}: broken TIFF: {1}"
+
+
+class UnusableTiff(FormatError):
+    """A whole TIFF, but of another kind."""
+
+    template = "{0}: {1}; one gray stack (z, y, x), uncompressed or deflated, is expected"
+
+
+@dataclass(frozen=True, slots=True)
+class TiffHeader:
+    """mode: gray, P (palette) or RGB (any colour). shape: (z, y, x). bits: per sample. dtype: numpy name."""
+
+    mode: str
+    shape: tuple[int, int, int]
+    bits: int
+    dtype: str
+
+
+def probe_tiff(path: Path) -> TiffHeader:
+    """The header. Raises BrokenTiff, UnusableTiff, AbsurdSize, OversizedCase, UnreadableFile, EmptyFile."""
+    size = input_size(path)
+    with _opened(path) as tiff:
+        series = _only_series(path, tiff)
+        page = series.keyframe
+        shape, axes, dtype = tuple(int(n) for n in series.shape), series.axes, series.dtype
+        bits, photometric, compression = int(page.bitspersample), int(page.photometric), page.compression
+    if int(compression) in LOSSY:
+        raise UnusableTiff(path, "JPEG inside a TIFF is lossy")
+    if int(compression) not in PLAIN + DEFLATE:
+        raise UnusableTiff(path, f"compressed as {getattr(compression, 'name', compression)}")
+    if dtype is None or dtype.kind not in "buif" or dtype.itemsize > 8:
+        raise UnusableTiff(path, f"it holds {dtype}")
+    check_expansion(path, int(np.prod(shape, dtype=object)) * bits // 8, size)
+    check_case_size(path, int(np.prod(shape, dtype=object)) * max(dtype.itemsize, 4))
+    if "S" in axes and axes.count("Y") == axes.count("X") == 1:
+        return TiffHeader("RGB", (1, shape[axes.index("Y")], shape[axes.index("X")]), bits, dtype.name)
+    if axes not in GRAY_AXES or 0 in shape:
+        raise UnusableTiff(path, f"its axes are {axes} {shape}")
+    if photometric not in (BLACK_IS_ZERO, PALETTE):
+        raise UnusableTiff(path, "white is stored as 0" if photometric == WHITE_IS_ZERO else "it is not gray")
+    z, y, x = (1, *shape)[-3:]
+    return TiffHeader("P" if photometric == PALETTE else "gray", (z, y, x), bits, dtype.name)
+
+
+def read_tiff(path: Path) -> np.ndarray:
+    """The samples of a gray or palette TIFF, "z y x", stored type, native byte order. Raises as probe_tiff."""
+    size, header = input_size(path), probe_tiff(path)
+    with _opened(path) as tiff:
+        series = _only_series(path, tiff)
+        for page in series.pages:
+            ends = [start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)]
+            if max(ends, default=0) > size:
+                raise BrokenTiff(path, f"its pixels should end at byte {max(ends)} of {size}")
+        array = series.asarray(maxworkers=1)
+    if array.size != np.prod(header.shape):
+        raise BrokenTiff(path, f"{array.size} pixels decoded, {header.shape} declared")
+    array = array.reshape(header.shape)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _only_series(path: Path, tiff: Any) -> Any:
+    if len(tiff.series) != 1:
+        raise UnusableTiff(path, f"{len(tiff.series)} images of different kinds")
+    return tiff.series[0]
+
+
+class _Complaints(logging.Handler):
+    """What tifffile logs as an error in this thread: a stack that lost its last pages is not an exception to it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.thread = threading.get_ident()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self.thread:
+            self.texts.append(record.getMessage())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file as tifffile sees it. Errors, raised or logged, become BrokenTiff: damage surfaces there in any form."""
+    import tifffile
+
+    log, complaints = logging.getLogger("tifffile"), _Complaints()
+    log.addHandler(complaints)
+    try:
+        with open_input(path) as file, tifffile.TiffFile(file, name=path.name) as tiff:
+            yield tiff
+    except FormatError:
+        raise
+    except Exception as error:
+        raise BrokenTiff(path, " ".join(str(error).split()) or type(error).__name__) from error
+    finally:
+        log.removeHandler(complaints)
+    if complaints.texts:
+        raise BrokenTiff(path, complaints.texts[0])

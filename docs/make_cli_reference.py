@@ -23,9 +23,9 @@ PAGE = Path(__file__).parent / "cli.md"
 
 INTRODUCTION = """# Command-line reference
 
-Written from `--help` by `make docs`; a test fails when the two differ. Exit codes: 0 done, 1 a bug in segcal, 2 usage,
-3 no case matched, 4 bad input and nothing produced, 5 artifact missing, damaged or incompatible, 8 some cases failed and
-the rest is done, 130 interrupted.
+Written from `--help` by `make docs`; a test fails when the two differ. Exit codes: 0 done, 1 a bug in segcal, 2
+usage, 3 no case matched, 4 bad input and nothing produced, 5 artifact missing, damaged or incompatible, 8 some cases
+failed and the rest is done, 130 interrupted.
 """
 
 

@@ -41,7 +41,9 @@ def test_the_reference_has_every_command():
     assert set(cli_reference().COMMANDS) == {(), *(name for name, _ in commands())}
 
 
-@pytest.mark.parametrize(("name", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("name", "command"), list(commands()), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
 def test_every_command_and_every_option_has_help(name, command):
     assert command.help, name
     for parameter in command.params:

@@ -1,7 +1,7 @@
 """What people see: everything on stderr, data alone on stdout.
 
-Names from files are data: control characters are escaped and rich gets no markup, so that a case called ``[/red]`` stays
-itself. A progress bar appears only where stderr is a terminal; elsewhere no escape byte is written.
+Names from files are data: control characters are escaped and rich gets no markup, so that a case called ``[/red]``
+stays itself. A progress bar appears only where stderr is a terminal; elsewhere no escape byte is written.
 """
 
 from __future__ import annotations

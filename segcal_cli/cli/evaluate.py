@@ -27,7 +27,8 @@ def evaluate(
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
-    """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw and through each artifact, in one pass."""
+    """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw and through each artifact, in one
+    pass."""
     from segcal_cli.workflows import evaluate as workflow
 
     exits.guarded(

@@ -1,8 +1,8 @@
 """The only map from what happened to an exit code and a closing line.
 
 0 done, 1 a bug in segcal, 2 usage, 3 no case, 4 bad input and nothing produced, 5 artifact, 8 some cases failed, 130
-interrupted. ``guarded`` runs one command: it catches what ends a run, prints what a person or a program needs, and leaves
-with the code that the closing line names.
+interrupted. ``guarded`` runs one command: it catches what ends a run, prints what a person or a program needs, and
+leaves with the code that the closing line names.
 """
 
 from __future__ import annotations

@@ -79,40 +79,79 @@ def _plain(flag: str, help: str, panel: str, metavar: str | None = None, **more:
 
 REGISTRY: dict[type, dict[str, Words]] = {
     requests.PredictionOptions: {
-        "cases": _plain("--cases", "CSV with the columns case,prediction,label[,group][,roi]; replaces folder pairing. "
-                        "Paths are relative to the CSV.", READING, "CSV"),
-        "values": _plain("--values", "What the volumes hold. Needed unless the format says it (.npz keys); never guessed.",
-                         READING),
-        "activation": _plain("--activation", "softmax: classes exclude each other; sigmoid: independent regions. "
-                             "Taken from dataset.json if there is one.", READING),
-        "classes": _plain("--classes", "Class names and label values: an nnU-Net dataset.json, or "
-                          '{"background": 0, "tumour": [1, 3]}. Default: the dataset.json of PREDICTIONS.', READING,
-                          "FILE"),
+        "cases": _plain(
+            "--cases",
+            "CSV with the columns case,prediction,label[,group][,roi]; replaces folder pairing. "
+            "Paths are relative to the CSV.",
+            READING,
+            "CSV",
+        ),
+        "values": _plain(
+            "--values", "What the volumes hold. Needed unless the format says it (.npz keys); never guessed.", READING
+        ),
+        "activation": _plain(
+            "--activation",
+            "softmax: classes exclude each other; sigmoid: independent regions. "
+            "Taken from dataset.json if there is one.",
+            READING,
+        ),
+        "classes": _plain(
+            "--classes",
+            "Class names and label values: an nnU-Net dataset.json, or "
+            '{"background": 0, "tumour": [1, 3]}. Default: the dataset.json of PREDICTIONS.',
+            READING,
+            "FILE",
+        ),
         "channel_axis": _plain("--channel-axis", "For arrays whose format does not fix it.", READING),
-        "groups": _plain("--groups", "The patient (or site) of each case: a CSV with the columns case,group, or a regular "
-                         "expression (its first group) on the case id.", READING, "CSV|REGEX"),
-        "pattern": _plain("--pattern", "How prediction files are named, e.g. '{case}/{case}_soft.nii.gz'; {class} and "
-                          "{sample} for one file each.", READING, "PATTERN"),
-        "reader": _plain("--reader", "nnU-Net reader class that wrote the .npz, where plans.json does not say.", READING,
-                         "NAME"),
-        "prove": Words((" /--no-prove",), "Do not check that each prediction reproduces the segmentation beside it.",
-                       READING, show_default=False),
+        "groups": _plain(
+            "--groups",
+            "The patient (or site) of each case: a CSV with the columns case,group, or a regular "
+            "expression (its first group) on the case id.",
+            READING,
+            "CSV|REGEX",
+        ),
+        "pattern": _plain(
+            "--pattern",
+            "How prediction files are named, e.g. '{case}/{case}_soft.nii.gz'; {class} and {sample} for one file each.",
+            READING,
+            "PATTERN",
+        ),
+        "reader": _plain(
+            "--reader", "nnU-Net reader class that wrote the .npz, where plans.json does not say.", READING, "NAME"
+        ),
+        "prove": Words(
+            (" /--no-prove",),
+            "Do not check that each prediction reproduces the segmentation beside it.",
+            READING,
+            show_default=False,
+        ),
         "reduce": _plain("--reduce", "How several samples of one case become one prediction.", READING),
         "geometry": _plain("--geometry", "Images or segmentations that place bare arrays in space.", READING, "FOLDER"),
-        "calibrator": _plain("--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING,
-                             "ARTIFACT"),
+        "calibrator": _plain(
+            "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
+        ),
     },
     requests.LabelOptions: {
-        "label_pattern": _plain("--label-pattern", "How label files are named, e.g. '{case}/{class}.nii.gz' for one mask "
-                                "per class.", LABELS, "PATTERN"),
-        "roi": _plain("--roi", "Masks of the voxels that count (non-zero = keep), named as the cases.", LABELS, "FOLDER"),
+        "label_pattern": _plain(
+            "--label-pattern",
+            "How label files are named, e.g. '{case}/{class}.nii.gz' for one mask per class.",
+            LABELS,
+            "PATTERN",
+        ),
+        "roi": _plain(
+            "--roi", "Masks of the voxels that count (non-zero = keep), named as the cases.", LABELS, "FOLDER"
+        ),
         "ignore_label": _plain("--ignore-label", "Label value whose voxels are left out.", LABELS, "N"),
         "mask_value": _plain("--mask-value", "Value that means foreground in PNG masks.", LABELS, "N"),
     },
     requests.RunOptions: {
         "jobs": Words(("--jobs", "-j"), "Worker processes; 0 = all usable cores.", RUNNING, "N"),
-        "on_failure": _plain("--on-failure", "What a failing case does. Default: stop for fit and evaluate (nothing is "
-                             "written), continue for apply and convert.", RUNNING),
+        "on_failure": _plain(
+            "--on-failure",
+            "What a failing case does. Default: stop for fit and evaluate (nothing is "
+            "written), continue for apply and convert.",
+            RUNNING,
+        ),
     },
     requests.OutputOptions: {
         "overwrite": Words(("--overwrite",), "Replace outputs that exist.", OUTPUT),
@@ -120,27 +159,37 @@ REGISTRY: dict[type, dict[str, Words]] = {
     Talking: {
         "json": Words(("--json",), "Print one JSON document on stdout.", TALKING),
         "quiet": Words(("--quiet", "-q"), "Errors only.", TALKING),
-        "verbose": Words(("--verbose", "-v"), "Say more; twice for debugging.", TALKING, count=True, show_default=False),
+        "verbose": Words(
+            ("--verbose", "-v"), "Say more; twice for debugging.", TALKING, count=True, show_default=False
+        ),
         "log_file": _plain("--log-file", "Append every message, with its time, to FILE.", TALKING, "FILE"),
     },
     requests.MeasureOptions: {
         "bins": _plain("--bins", "Number of equal-width bins of probability.", CONVENTIONS, "M"),
         "closed": _plain("--closed", "Which end of a bin belongs to it.", CONVENTIONS),
-        "empty_bins": _plain("--empty-bins", "ACE averages over non-empty bins (skip), or counts empty ones as gap 0.",
-                             CONVENTIONS),
-        "background": _plain("--background", "Whether the first class of a softmax table goes into (all).", CONVENTIONS),
+        "empty_bins": _plain(
+            "--empty-bins", "ACE averages over non-empty bins (skip), or counts empty ones as gap 0.", CONVENTIONS
+        ),
+        "background": _plain(
+            "--background", "Whether the first class of a softmax table goes into (all).", CONVENTIONS
+        ),
         "absent": _plain("--absent", "Whether a class that a case does not hold is measured there.", CONVENTIONS),
         "decision": _plain("--decision", "Hard decision of softmax classes: argmax, or p > 0.5.", CONVENTIONS),
         "empty_dice": _plain("--empty-dice", "Dice where neither label nor prediction holds the class.", CONVENTIONS),
     },
     requests.EvaluateOptions: {
-        "artifact": _plain("--artifact", "Adds a source: PREDICTIONS through this calibrate artifact. Repeatable.",
-                           COMPARING, "[NAME=]FILE"),
+        "artifact": _plain(
+            "--artifact",
+            "Adds a source: PREDICTIONS through this calibrate artifact. Repeatable.",
+            COMPARING,
+            "[NAME=]FILE",
+        ),
         "name": _plain("--name", "Name of the first source, PREDICTIONS as they are.", COMPARING, "NAME"),
         "raw": Words(("--raw/--no-raw",), "Measure PREDICTIONS as they are.", COMPARING),
         "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
-        "allow_overlap": Words(("--allow-overlap",), "Measure cases that an artifact was fitted on; the numbers say so.",
-                               COMPARING),
+        "allow_overlap": Words(
+            ("--allow-overlap",), "Measure cases that an artifact was fitted on; the numbers say so.", COMPARING
+        ),
     },
     requests.CalibrateFitOptions: {
         "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
@@ -149,21 +198,27 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "scope": _plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
         "nesting": _plain("--nesting", "Nested regions: keep p(inner) <= p(outer) by projection, or leave it.", METHOD),
         "split_kind": _plain("--split-kind", "Were these cases held out of the network's training? Recorded.", METHOD),
-        "folds": _plain("--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD,
-                        "K"),
+        "folds": _plain(
+            "--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD, "K"
+        ),
         "summary": Words(("--summary/--no-summary",), "Estimate the gain.", METHOD),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
-        "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
+        "allow_overlap": Words(
+            ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD
+        ),
         "seed": _plain("--seed", "Seed of the bootstrap intervals.", METHOD, "N"),
     },
     requests.CalibrateApplyOptions: {
         "format": _plain("--format", "nifti, or npz (nnU-Net's layout). Default: nifti where there is a grid.", OUTPUT),
-        "dtype": _plain("--dtype", "Stored type; float16 with npz only, uint16 (steps of 1/65535) for display.", OUTPUT),
+        "dtype": _plain(
+            "--dtype", "Stored type; float16 with npz only, uint16 (steps of 1/65535) for display.", OUTPUT
+        ),
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
-        "segmentation": _plain("--segmentation", "Also write the label volume: the raw decision, or the calibrated one.",
-                               OUTPUT),
+        "segmentation": _plain(
+            "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
+        ),
     },
-}  # fmt: skip
+}
 
 
 def expanded(function: Callable[..., None]) -> Callable[..., None]:

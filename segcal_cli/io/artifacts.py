@@ -1,7 +1,7 @@
 """Artifacts on disk: one ``.npz`` with a JSON header (a string array named ``header``) and plain numeric arrays.
 
-Written whole or not at all; read without trust: no pickle, every size checked before it is allocated, every field of the
-header looked at. The same artifact has the same bytes, so its sha256 is its identity.
+Written whole or not at all; read without trust: no pickle, every size checked before it is allocated, every field of
+the header looked at. The same artifact has the same bytes, so its sha256 is its identity.
 """
 
 from __future__ import annotations

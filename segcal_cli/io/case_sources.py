@@ -76,9 +76,7 @@ class Opened:
         return self.sources[0].prediction.stored
 
 
-def open_cases(
-    cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRules, truth: TruthRules | None
-) -> Opened:
+def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRules, truth: TruthRules | None) -> Opened:
     """Look at every header of every case, and list what is wrong. truth: None where labels are not asked for."""
     sources: list[CaseSource] = []
     problems: list[Problem] = []

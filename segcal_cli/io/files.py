@@ -1,7 +1,8 @@
 """One file, whatever its format: what its header says, and its numbers.
 
-Each foreign format has a module of its own with ``probe`` and ``read``; this one only asks the right one, so that nothing
-above it knows how many formats there are. Probing reads headers alone and is done for every file before any voxel.
+Each foreign format has a module of its own with ``probe`` and ``read``; this one only asks the right one, so that
+nothing above it knows how many formats there are. Probing reads headers alone and is done for every file before any
+voxel.
 """
 
 from __future__ import annotations

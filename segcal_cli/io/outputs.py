@@ -117,9 +117,7 @@ def soft_files(
 
     array: "class z y x" of the written type. marks: further keys of the side file of a 4-D volume.
     """
-    names = soft_names(
-        case, kind, space, desc=desc, placed=place.grid.affine is not None, split_classes=split_classes
-    )
+    names = soft_names(case, kind, space, desc=desc, placed=place.grid.affine is not None, split_classes=split_classes)
     if place.grid.affine is None:
         return [npz_file(names[0], array)]
     if len(names) == 1 and len(space.channels) > 1:

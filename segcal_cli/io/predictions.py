@@ -174,14 +174,10 @@ def read_prediction(source: PredictionSource, place: Space | None = None) -> Rea
     return ReadPrediction(volume, tuple(reports), proofs[0] if len(set(proofs)) == 1 else "")
 
 
-def _open_part(
-    group: Sequence[PredictionFile], table: LabelSpace, model: ModelFiles, rules: ReadingRules
-) -> Part:
+def _open_part(group: Sequence[PredictionFile], table: LabelSpace, model: ModelFiles, rules: ReadingRules) -> Part:
     by_class = {file.class_name: files.probe(file.path) for file in group}
-    headers: tuple[FileHeader | None, ...]
-    if len(group) == 1:
-        headers = (files.probe(group[0].path),)
-    else:
+    headers: tuple[FileHeader | None, ...] = tuple(by_class.values())
+    if len(group) > 1:
         headers = tuple(by_class.get(name) for name in table.names)
     proof = files.probe(group[0].proof) if group[0].proof is not None else None
     return Part(headers, proof, model, rules.reader or model.reader())

@@ -56,8 +56,6 @@ def require_suffix(path: Path) -> str:
 def unread(path: Path) -> UnreadFormat:
     """The refusal of a file whose suffix is not in KNOWN, with the advice that fits it."""
     suffix = path.suffix.lower()
-    if suffix == ".gz":
-        suffix = "".join(path.suffixes[-2:]).lower()
     if suffix in PICKLES:
         advice = "never opened, it can run code"
     elif suffix in LOSSY:

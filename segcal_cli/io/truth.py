@@ -89,7 +89,13 @@ def open_truth(case: CaseFiles, prediction: PredictionSource, table: LabelSpace,
     if rules.volumes:
         check_voxel_size(place)
     return TruthSource(
-        case.id, aligned, None if roi is None else Aligned(roi, _align(place, roi)), place, table, prediction.space, rules
+        case.id,
+        aligned,
+        None if roi is None else Aligned(roi, _align(place, roi)),
+        place,
+        table,
+        prediction.space,
+        rules,
     )
 
 
@@ -139,5 +145,3 @@ def _values(aligned: Aligned) -> np.ndarray:
     if (numbers.slope, numbers.inter) == (1.0, 0.0):
         return raw
     return raw * numbers.slope + numbers.inter
-
-

@@ -1,7 +1,7 @@
 """Tables: CSV for programs, aligned columns for people.
 
-CSV is RFC 4180 with ``\\n``, always a header, an empty field for what is undefined, ``inf`` and ``-inf`` spelled out, and
-floats in their shortest form that reads back to the same number.
+CSV is RFC 4180 with ``\\n``, always a header, an empty field for what is undefined, ``inf`` and ``-inf`` spelled out,
+and floats in their shortest form that reads back to the same number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Table:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line per row, columns in the given order. Keys that are not columns are an error of the caller (ValueError)."""
+    """One line per row, columns in the given order. Keys that are not columns are an error of the caller
+    (ValueError)."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()

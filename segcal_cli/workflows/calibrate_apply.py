@@ -16,7 +16,9 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
 from segcal_cli.execution.work import Work
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import DSEG_TABLE, dseg_table, entity_values, refuse_same_names
+from segcal_cli.io.nnunet import find_model_files
 from segcal_cli.io.outputs import (
     File,
     label_file,
@@ -31,8 +33,6 @@ from segcal_cli.io.outputs import (
     text_file,
     write_files,
 )
-from segcal_cli.io.nnunet import find_model_files
-from segcal_cli.io.geometry import Space
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -67,9 +67,7 @@ class CaseWriter:
     seen: frozenset[str]
 
     def __call__(self, case: Case) -> dict[str, object]:
-        applied = self.calibrator.apply(
-            case.volume.array, case.volume.values, case.volume.stored, self.options.dtype
-        )
+        applied = self.calibrator.apply(case.volume.array, case.volume.values, case.volume.stored, self.options.dtype)
         files = case_files(case, applied, self.places[case.id], self.options)
         names = write_files(self.folder, files)
         return {

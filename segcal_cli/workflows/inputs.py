@@ -1,7 +1,7 @@
 """Inputs: from what a command was asked to read, to opened cases.
 
-Every command that reads predictions begins here: find the class table, pair files into cases, open every header, list all
-problems. What follows differs: a fit stops at any problem, ``apply`` goes on with the good cases.
+Every command that reads predictions begins here: find the class table, pair files into cases, open every header, list
+all problems. What follows differs: a fit stops at any problem, ``apply`` goes on with the good cases.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles, Pairing, missing_labels, same_predictions
-from segcal_cli.io.problems import Problem
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes
@@ -28,6 +27,7 @@ from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import find_model_files
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules
+from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
@@ -149,7 +149,9 @@ def reading_rules(reading: PredictionOptions) -> ReadingRules:
     )
 
 
-def reading_spec(reading: PredictionOptions, truth: LabelOptions | None, calibrator: Artifact | None) -> dict[str, object]:
+def reading_spec(
+    reading: PredictionOptions, truth: LabelOptions | None, calibrator: Artifact | None
+) -> dict[str, object]:
     """The options that change what is read, for the artifact's header."""
     spec: dict[str, object] = {
         "channel_axis": reading.channel_axis,

@@ -58,7 +58,8 @@ def description(artifact: Artifact) -> list[str]:
     kind = "exclusive" if header.space.exclusive else "independent"
     lines = [
         f"kind        {header.kind}, method {header.method}",
-        f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}, by segcal {header.segcal_version}",
+        f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}",
+        f"fitted by   segcal {header.segcal_version}",
         f"classes     {classes}; {kind}",
         f"guarantee   {header.guarantee}",
     ]

@@ -1,7 +1,8 @@
 """Measurement: every source of every case, in one pass, as an estimator.
 
-A source is one set of probabilities of the same scans: predictions as they are, or through a calibrator. The state keeps
-each case's finished columns and, per source, one pooled table in integers, so that merging is exact in any order.
+A source is one set of probabilities of the same scans: predictions as they are, or through a calibrator. The state
+keeps each case's finished columns and, per source, one pooled table in integers, so that merging is exact in any
+order.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the table."""
+    """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the
+    table."""
 
     calibrators: Mapping[str, Calibrator | None]
     settings: Settings

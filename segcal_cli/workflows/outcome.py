@@ -33,8 +33,9 @@ class Counts:
 class Outcome:
     """The result of a command.
 
-    result: the value of ``result`` in the ``--json`` document. lines, tables: for people, on stderr. data: what the command
-    prints on stdout where no ``--json`` is asked for (a CSV, a description). failures: records of failed cases.
+    result: the value of ``result`` in the ``--json`` document. lines, tables: for people, on stderr. data: what the
+    command prints on stdout where no ``--json`` is asked for (a CSV, a description). failures: records of failed
+    cases.
     """
 
     result: dict[str, Any]

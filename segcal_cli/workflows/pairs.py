@@ -16,7 +16,7 @@ from segcal_cli.io.case_sources import CaseReader, CaseSource, open_cases
 from segcal_cli.io.case_table import CaseRow, rows_of, write_rows
 from segcal_cli.io.outputs import refuse_existing
 from segcal_cli.workflows.inputs import find_cases, guessed_table, reading_rules, truth_rules
-from segcal_cli.workflows.outcome import Counts, DONE, NOTHING_PRODUCED, Outcome
+from segcal_cli.workflows.outcome import DONE, NOTHING_PRODUCED, Counts, Outcome
 from segcal_cli.workflows.requests import LabelOptions, OutputOptions, PredictionOptions, RunOptions
 from segcal_cli.workflows.running import jobs_of
 

@@ -1,7 +1,7 @@
 """Tracing: what reading the cases showed, gathered beside whatever an estimator learns from them.
 
-One case can look fine and the set still be unusable: every prediction a hard mask, one scan under two names, a scan that
-the calibrator has seen. Those rules need the facts of all cases, and stand here once for every command.
+One case can look fine and the set still be unusable: every prediction a hard mask, one scan under two names, a scan
+that the calibrator has seen. Those rules need the facts of all cases, and stand here once for every command.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def seen_by(artifact: Artifact, cases: Iterable[tuple[str, str]], digests: Mappi
     header = artifact.header
     ids, groups = set(header.case_ids), set(header.group_ids)
     known = set(header.case_digests.values())
-    return [
-        case for case, group in cases if case in ids or group in groups or (digests.get(case) or None) in known
-    ]
+    return [case for case, group in cases if case in ids or group in groups or (digests.get(case) or None) in known]
 
 
 def refuse_seen(

@@ -174,7 +174,7 @@ def test_a_measure_does_not_depend_on_the_others_beside_it():
 
 
 def test_too_few_groups_have_no_interval():
-    assert np.isnan(bootstrap_t(np.array([[1.0], [2.0]]), resample(2, 100))).all()
+    assert np.isnan(bootstrap_t(np.array([[1.0], [2.0], [4.0]]), resample(3, 100))).all()
     assert np.isnan(bootstrap_t(np.ones((8, 1)), resample(8, 0))).all()
     assert np.isnan(percentile(np.full((4, 1), np.nan))).all()
 

@@ -1,7 +1,7 @@
 """What intervals, bands and tests promise, simulated.
 
-Each bound lies at least 3.5 binomial standard errors from the rate of a right implementation, so over seeds a bound fails
-with probability below 5e-4; the seed is fixed.
+Each bound lies at least 3.5 binomial standard errors from the rate of a right implementation, so over seeds a bound
+fails with probability below 5e-4; the seed is fixed.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import numpy as np
 
 from segcal_cli.core.errors import UsageError
 
-MIN_GROUPS = 3
-"""Of two groups, every resample either repeats the data or has no spread: t* says nothing."""
+MIN_GROUPS = 4
+"""Nominal 95 % intervals of skewed errors cover 93 % at 4 and 5 groups, but 83 % at 3; of 2, resamples have no spread."""
 
 
 class BadInterval(UsageError):
@@ -31,7 +31,7 @@ def resample(groups: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 
 def bootstrap_t(values: np.ndarray, drawn: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """float64 "2 measure": low and high ends of the means over groups; NaN with fewer than three groups.
+    """float64 "2 measure": low and high ends of the means over groups; NaN with fewer than four groups.
 
     values: float64 "group measure", NaN where a group has no value: that group is left out of that mean. drawn: int64
     "resample group". Raises BadInterval.

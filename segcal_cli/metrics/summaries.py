@@ -129,7 +129,7 @@ def group_values(cases: Sequence[CaseMeasures], name: str, key: str) -> dict[str
     members: dict[str, list[CaseMeasures]] = {}
     for case in cases:
         members.setdefault(case.group, []).append(case)
-    return {group: mean(_row(case, name)[key] for case in members[group]) for group in sorted(members)}
+    return {group: mean(_row(case, name).get(key) for case in members[group]) for group in sorted(members)}
 
 
 def spreads(cases: Sequence[CaseMeasures], name: str, drawn: np.ndarray, level: float) -> dict[str, Spread]:

@@ -145,7 +145,9 @@ class Alignment:
         """What is done to the label, in words that are the same for all cases of a kind; None for nothing."""
         if self.identity:
             return None
-        axes = ", ".join(("-" if flip else "+") + AXIS_NAMES[axis] for axis, flip in zip(self.order, self.flips, strict=True))
+        axes = ", ".join(
+            ("-" if flip else "+") + AXIS_NAMES[axis] for axis, flip in zip(self.order, self.flips, strict=True)
+        )
         return f"label turned onto the prediction's grid without loss (prediction's x, y, z are the label's {axes})"
 
     def apply(self, labels: np.ndarray) -> np.ndarray:

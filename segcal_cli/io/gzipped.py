@@ -191,9 +191,7 @@ def read_into(
             on_progress(filled)
 
 
-def payload(
-    path: Path, pieces: Iterable[bytes | memoryview], *, skip: int, size: int
-) -> Iterator[bytes | memoryview]:
+def payload(path: Path, pieces: Iterable[bytes | memoryview], *, skip: int, size: int) -> Iterator[bytes | memoryview]:
     """``pieces`` without their first ``skip`` bytes, held to exactly ``size`` bytes. Raises TooShort, TooLong."""
     seen = 0
     for piece in pieces:

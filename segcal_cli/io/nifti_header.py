@@ -57,7 +57,15 @@ LAYOUTS = {1: NIFTI1, 2: NIFTI2}
 DATATYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 """NIfTI's codes of the types that hold one real number per voxel, as numpy kinds."""
 
-OTHER_DATATYPES = {1: "bits", 32: "complex", 128: "RGB", 1536: "float128", 1792: "complex", 2048: "complex", 2304: "RGBA"}
+OTHER_DATATYPES = {
+    1: "bits",
+    32: "complex",
+    128: "RGB",
+    1536: "float128",
+    1792: "complex",
+    2048: "complex",
+    2304: "RGBA",
+}
 
 UNITS_MM = {1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micrometre", 0.001)}
 """xyzt_units -> name and length in mm; anything else is read as mm."""
@@ -259,7 +267,9 @@ def _check_magic(path: Path, version: int, magic: bytes) -> None:
 def _shape(path: Path, dim: np.ndarray) -> tuple[int, ...]:
     rank, *lengths = (int(n) for n in dim)
     if not 2 <= rank <= 7 or min(lengths[:rank]) < 1:
-        raise BadDimensions(path, " x ".join(str(n) for n in lengths[: rank if 1 <= rank <= 7 else 7]) + f" (rank {rank})")
+        raise BadDimensions(
+            path, " x ".join(str(n) for n in lengths[: rank if 1 <= rank <= 7 else 7]) + f" (rank {rank})"
+        )
     return tuple(lengths[:rank])
 
 

@@ -88,7 +88,7 @@ class Evaluation:
         where = "voxels of the region of interest" if self.roi else "all voxels"
         parts = [
             f"{s.bins} bins, {s.closed}-closed", f"empty bins: {s.empty_bins}", f"absent classes: {s.absent}",
-            f"decision: {s.decision}{background}", dice, where,
+            f"decision: {s.decision if self.space.exclusive else 'p > 0.5'}{background}", dice, where,
         ]  # fmt: skip
         return "; ".join(parts)
 

@@ -1,7 +1,8 @@
-"""File names: which suffixes segcal reads, and what it says about the others.
+"""File names end in a suffix that names the format, and the suffix may hold a dot of its own.
 
-A case id may hold dots (``case.1.2.nii.gz`` is case ``case.1.2``), so a name is split at a known suffix and nowhere
-else; ``Path.stem`` would cut ids short. Files that segcal does not read are named at once, with what to do about them.
+``case.1.2.nii.gz`` is the file of ``case.1.2``: neither ``Path.stem`` (``case.1.2.nii``) nor a cut at the first dot
+(``case``) finds that. So the suffixes that segcal reads are a closed list, tried longest first and in any case; what
+ends otherwise is refused by its name alone, before anything is opened.
 """
 
 from __future__ import annotations
@@ -10,57 +11,50 @@ from pathlib import Path
 
 from segcal_cli.core.errors import FormatError
 
-KNOWN_SUFFIXES = (".nii.gz", ".tiff", ".nii", ".npz", ".npy", ".png", ".tif")
-"""Every suffix that segcal reads, longest first, so that ``.nii.gz`` is found before any part of it."""
+ARRAYS = (".npz", ".npy")
+"""Bare arrays: they do not say where they lie in space, so a segmentation may stand beside them as proof."""
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-ARRAY_SUFFIXES = (".npz", ".npy")
-IMAGE_SUFFIXES = (".tiff", ".png", ".tif")
+IMAGES = (".nii.gz", ".tiff", ".nii", ".png", ".tif")
+"""Images and volumes, which may hold predictions, labels or segmentations."""
 
-PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt")
-"""Files that are, or hold, pickles: opening one runs whatever code it names."""
+KNOWN = tuple(sorted(ARRAYS + IMAGES, key=len, reverse=True))
+"""Every suffix that segcal reads, longest first."""
 
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
-"""Images that change the numbers they store."""
+LOSSY = frozenset({".jpg", ".jpeg"})
+"""Formats that change the values which they store."""
 
-
-class UnreadSuffix(FormatError):
-    """A file in a format that segcal leaves to converters."""
-
-    template = "{0}: segcal does not read {1}; convert it to NIfTI"
+PICKLES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".joblib"})
+"""Formats whose loading can run code."""
 
 
-class LossySuffix(FormatError):
-    """A JPEG: its values are not those that the model wrote."""
+class UnreadFormat(FormatError):
+    """A file in a format that segcal does not read, known by its suffix. Arguments: path, suffix, advice."""
 
-    template = "{0}: segcal does not read {1}; lossy, so its values are not those that were saved"
-
-
-class PickleSuffix(FormatError):
-    """A pickle, by whatever name."""
-
-    template = "{0}: segcal does not read {1}; never opened, it can run code"
+    template = "{0}: segcal does not read {1}; {2}"
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """A file name without folders as (stem, known suffix in lower case); the suffix is "" if none of them fits."""
+    """(stem, suffix) of a file name. The suffix is one of KNOWN, in lower case, or "" if the name has none."""
     lower = name.lower()
-    for suffix in KNOWN_SUFFIXES:
+    for suffix in KNOWN:
         if lower.endswith(suffix):
-            return name[: -len(suffix)], suffix
+            return name[: len(name) - len(suffix)], suffix
     return name, ""
 
 
-def require_suffix(path: Path) -> str:
-    """The known suffix of a path. Raises PickleSuffix, LossySuffix, UnreadSuffix."""
-    suffix = split_suffix(path.name)[1]
-    if suffix:
-        return suffix
-    last = path.suffix.lower()
-    if last == ".gz":
-        last = "".join(path.suffixes[-2:]).lower()
-    if last in PICKLE_SUFFIXES:
-        raise PickleSuffix(path, last)
-    if last in LOSSY_SUFFIXES:
-        raise LossySuffix(path, last)
-    raise UnreadSuffix(path, last or "files without a suffix")
+def refuse_unread(path: Path) -> None:
+    """Raises UnreadFormat if the file's suffix is not one that segcal reads. Opens nothing."""
+    if not split_suffix(path.name)[1]:
+        raise unread(path)
+
+
+def unread(path: Path) -> UnreadFormat:
+    """The refusal of a file whose suffix is not in KNOWN, with the advice that fits it."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        advice = "never opened, it can run code"
+    elif suffix in LOSSY:
+        advice = "lossy"
+    else:
+        advice = "convert it to NIfTI"
+    return UnreadFormat(path, suffix or "files without a suffix", advice)

@@ -1,16 +1,16 @@
 """Where voxels lie in space, and whether a label lies where its prediction does.
 
-Every file says by a 4 x 4 affine where the centre of voxel (x, y, z) is, in mm, with x to the right, y to the front and z
-up. Two grids are the same if no corner of the one is further than a hundredth of a voxel from the corner of the other.
-That is the only distance that matters here: it sees shifts, spacings and rotations alike, and nothing else about two
-headers has to agree.
+Every file says by a 4 x 4 affine where the centre of voxel (x, y, z) is, in mm, with x to the right, y to the front
+and z up. Two grids are the same if no corner of the one is further than a hundredth of a voxel from the corner of the
+other. That is the only distance that matters here: it sees shifts, spacings and rotations alike, and nothing else
+about two headers has to agree.
 
-A label whose grid covers the very same voxels but counts them in another order or from another side (RAS against LPS) is
-flipped and permuted onto the prediction's grid, which loses nothing. Everything else is refused: a label is never
+A label whose grid covers the very same voxels but counts them in another order or from another side (RAS against LPS)
+is flipped and permuted onto the prediction's grid, which loses nothing. Everything else is refused: a label is never
 resampled, and a prediction never touched.
 
-NIfTI can hold two affines, qform and sform, both legal and both with readers that prefer them. Where a file's two differ,
-the label fits only if it fits by both.
+NIfTI can hold two affines, qform and sform, both legal and both with readers that prefer them. Where a file's two
+differ, the label fits only if it fits by both.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ class AffineUnusable(GeometryError):
 class Space:
     """A file's grid and all that its header says about its place.
 
-    name: how messages call the file. grid: shape and the affine that segcal uses (None: PNG, bare array). sform, qform:
-    float64 4 x 4, index (x, y, z, 1) -> mm, or None where the file has none (code 0). pixdim_mm: the voxel edges that stand
-    beside the affines, or None where the format has none. units: what the lengths were in before they were made mm.
+    name: how messages call the file. grid: shape and the affine that segcal uses (None: PNG, bare array). sform,
+    qform: float64 4 x 4, index (x, y, z, 1) -> mm, or None where the file has none (code 0). pixdim_mm: the voxel
+    edges that stand beside the affines, or None where the format has none. units: what the lengths were in before
+    they were made mm.
     """
 
     name: str
@@ -115,7 +116,8 @@ class Space:
         return self.forms_apart_mm > grid_tolerance(self.sform, self.qform)
 
     def by(self, form: str) -> np.ndarray | None:
-        """The affine that a reader which prefers ``form`` ("sform" or "qform") uses: the other one if there is only that."""
+        """The affine that a reader which prefers ``form`` ("sform" or "qform") uses: the other one if there is only
+        that."""
         preferred, other = (self.sform, self.qform) if form == "sform" else (self.qform, self.sform)
         if preferred is not None:
             return preferred
@@ -127,8 +129,8 @@ class Alignment:
     """How a label is brought onto a prediction's grid.
 
     order: for each axis (x, y, z) of the prediction, the label's axis that runs along it. flips: for each axis of the
-    prediction, whether the label counts it from the other side. distance_mm: the corner distance that is left, None where
-    a side has no affine. warnings: sentences about these two files.
+    prediction, whether the label counts it from the other side. distance_mm: the corner distance that is left, None
+    where a side has no affine. warnings: sentences about these two files.
     """
 
     order: Shape = (0, 1, 2)

@@ -1,9 +1,10 @@
 """The NIfTI header: 348 or 540 bytes that say how to read the rest, looked at before anything is believed.
 
-NIfTI-1 and NIfTI-2 hold the same fields in different places and widths; both exist in either byte order. A reader that
-trusts them tries to allocate whatever a damaged header asks for, so every field that decides on memory or meaning is
-checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and whether the file
-can hold so many. What the file says of its place in space is only collected; judging it is geometry's business.
+NIfTI-1 and NIfTI-2 hold the same fields in different places and widths; both exist in either byte order. A reader
+that trusts them tries to allocate whatever a damaged header asks for, so every field that decides on memory or
+meaning is checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and
+whether the file can hold so many. What the file says of its place in space is only collected; judging it is
+geometry's business.
 """
 
 from __future__ import annotations
@@ -183,7 +184,8 @@ def probe(path: Path) -> NiftiHeader:
     """Read and check the header of a ``.nii`` or ``.nii.gz``; no voxel is read.
 
     Raises gzipped's errors (Unreadable, EmptyFile, NotGzip, TruncatedGzip, TooLarge, ..), NotNifti, HeaderPair,
-    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or TooLong.
+    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or
+    TooLong.
     """
     compressed = is_compressed(path)
     start = _head(path, MIN_OFFSET[2], compressed)

@@ -84,5 +84,3 @@ class CaseErrors(InputError):
 def first_line(error: BaseException) -> str:
     """The error's message on one line, for tables and records."""
     return " ".join(str(error).split()) or type(error).__name__
-
-

@@ -27,29 +27,29 @@ class BinTable:
     @property
     def mean_probability(self) -> np.ndarray:
         """e_m, NaN in an empty bin."""
-        return _ratio(self.p, self.n)
+        return ratio(self.p, self.n)
 
     @property
     def frequency(self) -> np.ndarray:
         """o_m, NaN in an empty bin."""
-        return _ratio(self.hits, self.n)
+        return ratio(self.hits, self.n)
 
     @property
     def gap(self) -> np.ndarray:
         """|o_m - e_m|, NaN in an empty bin."""
-        return np.abs(_ratio(self.hits - self.p, self.n))
+        return np.abs(ratio(self.hits - self.p, self.n))
 
 
 def ece(table: BinTable) -> np.ndarray:
     """Expected calibration error; NaN without voxels."""
-    return _ratio(np.abs(table.hits - table.p).sum(axis=-1), table.n.sum(axis=-1))
+    return ratio(np.abs(table.hits - table.p).sum(axis=-1), table.n.sum(axis=-1))
 
 
 def ace(table: BinTable, empty_bins: EmptyBins = "skip") -> np.ndarray:
     """Average calibration error over the bins that hold voxels ("skip") or over all ("zero"); NaN without voxels."""
     filled = (table.n > 0).sum(axis=-1)
     total = np.where(table.n > 0, table.gap, 0.0).sum(axis=-1)
-    return _ratio(total, filled) if empty_bins == "skip" else np.where(filled > 0, total / table.n.shape[-1], np.nan)
+    return ratio(total, filled) if empty_bins == "skip" else np.where(filled > 0, total / table.n.shape[-1], np.nan)
 
 
 def mce(table: BinTable) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def mce(table: BinTable) -> tuple[np.ndarray, np.ndarray]:
 
 def volume_bias(table: BinTable) -> np.ndarray:
     """mean(p - y), signed: Popordanoska, Bertels, Vandermeulen, Maes, Blaschko 2021. Never larger than ECE in size."""
-    return _ratio((table.p - table.hits).sum(axis=-1), table.n.sum(axis=-1))
+    return ratio((table.p - table.hits).sum(axis=-1), table.n.sum(axis=-1))
 
 
 def adaptive_ece(cells: BinTable, bins: int) -> float:
@@ -78,7 +78,7 @@ def adaptive_ece(cells: BinTable, bins: int) -> float:
     return float(np.abs(np.diff(at)).sum() / voxels[-1])
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, NaN where whole is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(whole > 0, part / whole, np.nan)

@@ -75,18 +75,12 @@ class CellGrid:
 
     def uniform_bin(self, p: np.ndarray) -> np.ndarray:
         """int "...": the uniform bin of float64 probabilities."""
-        scaled = p * self.uniform
-        index = np.ceil(scaled) - 1.0 if self.closed == "right" else np.floor(scaled)
-        return np.clip(index, 0, self.uniform - 1).astype(np.intp)
-
-    def cell(self, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """int "...": the cell of float64 probabilities p with complements q, which need not be exactly 1 - p."""
-        index = self.uniform_bin(p)
-        first, last = np.flatnonzero(index == 0), np.flatnonzero(index == self.uniform - 1)
-        index += self.tail - 1
-        index[first] = np.minimum(geometric_cell(p[first]), self.tail - 1)
-        index[last] = self.size - 1 - np.minimum(geometric_cell(q[last]), self.tail - 1)
-        return index
+        scaled = p * float(self.uniform)
+        if self.closed == "right":
+            np.ceil(scaled, out=scaled)
+            scaled -= 1.0
+        index = scaled.astype(np.intp)  # truncation is floor here
+        return np.clip(index, 0, self.uniform - 1, out=index)
 
     def reported_bin(self, p: np.ndarray) -> np.ndarray:
         """int "...": the reported bin of float64 probabilities."""

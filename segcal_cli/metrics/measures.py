@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,11 +23,11 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.calibration_errors import EmptyBins
 from segcal_cli.metrics.cells import CellGrid, Closed
-from segcal_cli.metrics.columns import Measure, all_columns, class_columns
+from segcal_cli.metrics.columns import Row, all_row, class_rows
 from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
 from segcal_cli.metrics.pooling import Pooled
 
-BLOCK_VOXELS = 1 << 16
+BLOCK_VOXELS = 1 << 18
 """Voxels counted at a time: few enough for the cache of a core, and fixed, so that the order of sums is."""
 
 MM3_PER_ML = 1000.0
@@ -109,8 +110,8 @@ class CaseMeasures:
 
     case: str
     group: str
-    classes: dict[str, dict[str, Measure]]
-    all: dict[str, Measure]
+    classes: dict[str, Row]
+    all: Row
     pooled: Pooled
 
     def slim(self) -> CaseMeasures:
@@ -141,14 +142,12 @@ def measure_case(
     mm3 = case.volume.grid.voxel_mm3
     voxel_ml = None if mm3 is None else mm3 / MM3_PER_ML
     names, averaged = tuple(space.names[c] for c in space.measured), settings.averaged(space)
-    top = len(space.channels) == 1 or space.exclusive
     measured = {}
     for source, counts in totals.items():
         bias_ml = None if voxel_ml is None else counts.sums[:, SUMS.index("bias")] * voxel_ml
-        rows = class_columns(counts, names, settings, bias_ml)
-        row_all = all_columns(counts, rows, averaged, settings, top=top)
-        pooled = Pooled.of(counts, names, averaged, grid, bias_ml, top=top)
-        measured[source] = CaseMeasures(case.id, case.group, rows, row_all, pooled)
+        pooled = Pooled.of(counts, names, averaged, grid, bias_ml)
+        rows = class_rows(pooled, counts, bias_ml, settings)
+        measured[source] = CaseMeasures(case.id, case.group, rows, all_row(averaged, rows, counts, settings), pooled)
     return measured
 
 
@@ -175,8 +174,8 @@ def _count(case: Case, sources: Mapping[str, Source], counter: BlockCounter, thr
         return [counter.count(source(raw), truth, within) for source in sources.values()]
 
     totals = [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
-    with ThreadPoolExecutor(threads) as pool:
-        for parts in pool.map(block, range(0, codes.size, BLOCK_VOXELS)):
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        for parts in (pool.map if pool else map)(block, range(0, codes.size, BLOCK_VOXELS)):
             for total, part in zip(totals, parts, strict=True):
                 total.add(part)
     return dict(zip(sources, totals, strict=True))

@@ -31,17 +31,15 @@ class PoolMismatch(UsageError):
 class Pooled:
     """Counts of one source over one or more cases. Adding is exact, commutative and associative.
 
-    classes: the measured ones, in order; averaged: those that ``(all)`` averages. top: classes exclude each other, so
-    the most probable one has measures of its own. Arrays as in ``Counts``, but with every sum in int64 multiples of
-    2^-24, and "cell" being reported bins if ``cells`` is False. bias_ml: sum of p - y times the voxel volume, "class",
-    None if a case has no spacing.
+    classes: the measured ones, in order; averaged: those that ``(all)`` averages. Arrays as in ``Counts``, but every
+    sum in int64 multiples of 2^-24, and "cell" being reported bins if ``cells`` is False. bias_ml: sum of p - y times
+    the voxel volume in ml, "class"; None if a case has no spacing.
     """
 
     classes: tuple[str, ...]
     averaged: tuple[str, ...]
     grid: CellGrid
     cells: bool
-    top: bool
     n: np.ndarray
     hits: np.ndarray
     p: np.ndarray
@@ -61,15 +59,12 @@ class Pooled:
         averaged: tuple[str, ...],
         grid: CellGrid,
         bias_ml: np.ndarray | None,
-        *,
-        top: bool,
     ) -> Pooled:
         return cls(
             classes,
             averaged,
             grid,
             True,
-            top,
             counts.n,
             counts.hits,
             to_units(counts.p),
@@ -86,16 +81,27 @@ class Pooled:
         """Counts of both. Raises PoolMismatch."""
         if (self.classes, self.grid, self.cells) != (other.classes, other.grid, other.cells):
             raise PoolMismatch(self.classes, self.n.shape[-1], other.classes, other.n.shape[-1])
-        both = {name: getattr(self, name) + getattr(other, name) for name in _ADDED}
-        spaced = self.bias_ml is not None and other.bias_ml is not None
-        return replace(self, **both, bias_ml=self.bias_ml + other.bias_ml if spaced else None)
+        bias_ml = None if self.bias_ml is None or other.bias_ml is None else self.bias_ml + other.bias_ml
+        return replace(
+            self,
+            n=self.n + other.n,
+            hits=self.hits + other.hits,
+            p=self.p + other.p,
+            whole=self.whole + other.whole,
+            sums=self.sums + other.sums,
+            bias_ml=bias_ml,
+            top_n=self.top_n + other.top_n,
+            top_hits=self.top_hits + other.top_hits,
+            top_p=self.top_p + other.top_p,
+            joint=self.joint + other.joint,
+        )
 
     def binned(self) -> Pooled:
         """The same with reported bins in place of cells."""
         if not self.cells:
             return self
-        tables = {name: self.grid.binned(getattr(self, name)) for name in ("n", "hits", "p")}
-        return replace(self, **tables, cells=False)
+        n, hits, p = (self.grid.binned(a) for a in (self.n, self.hits, self.p))
+        return replace(self, n=n, hits=hits, p=p, cells=False)
 
     def counts(self) -> Counts:
         """Counts with float sums."""
@@ -115,9 +121,6 @@ class Pooled:
         """Reported bins of one class."""
         row, bins = self.classes.index(name), self.binned()
         return BinTable(bins.n[row], bins.hits[row], bins.p[row] / UNITS)
-
-
-_ADDED = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 
 
 def to_units(sums: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import scores_of
-from segcal_cli.metrics.columns import Measure, all_columns, class_columns
+from segcal_cli.metrics.columns import CLASS_COLUMNS, Measure, Row, all_row, binned_columns, defined
 from segcal_cli.metrics.measures import CaseMeasures, Settings, measure_case
 from segcal_cli.metrics.pooling import Pooled
 
@@ -92,9 +92,12 @@ def _joint(measures: CaseMeasures) -> float:
 def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     pooled: Pooled = reduce(add, (case.pooled for case in cases))
     counts = pooled.counts()
-    classes = class_columns(counts, pooled.classes, SETTINGS, None, cells=False)
-    together = all_columns(counts, classes, pooled.averaged, SETTINGS, top=pooled.top)
-    return replace(cases[0], classes=classes, all=together, pooled=pooled)
+    columns = binned_columns(counts, None, SETTINGS)
+    classes: dict[str, Row] = {
+        name: dict.fromkeys(CLASS_COLUMNS) | {key: defined(values[row]) for key, values in columns.items()}
+        for row, name in enumerate(pooled.classes)
+    }
+    return replace(cases[0], classes=classes, all=all_row(pooled.averaged, classes, counts, SETTINGS), pooled=pooled)
 
 
 def _rows(measures: CaseMeasures) -> Rows:

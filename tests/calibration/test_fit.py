@@ -25,7 +25,7 @@ from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Box, Stored
-from segcal_cli.metrics.columns import all_columns, class_columns
+from segcal_cli.metrics.columns import all_row, class_rows
 from segcal_cli.metrics.measures import Settings, measure_case
 from tests.calibration.builders_cases import binary_cases, case_of, regions, softmax_cases, space_of
 
@@ -188,8 +188,9 @@ def test_the_summary_from_sketches_is_that_of_all_voxels(method: str):
         pooled = measured[0][phase].pooled
         for one in measured[1:]:
             pooled = pooled + one[phase].pooled
-        rows = class_columns(pooled.counts(), pooled.classes, Settings(), None)
-        together = all_columns(pooled.counts(), rows, pooled.averaged, Settings(), top=True)
+        counts = pooled.counts()
+        rows = class_rows(pooled, counts, None, Settings())
+        together = all_row(pooled.averaged, rows, counts, Settings())
         micro = result.summary[phase]["micro"]
         for key, tolerance in (
             ("nll", 1e-7),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from segcal_cli.calibration.canonical import log_probabilities
 from segcal_cli.calibration.nodes import Curves, NodeSums, added, best_temperatures, node_sums
 from segcal_cli.core.scores import log_softmax
+from segcal_cli.core.volume import Stored
 
 FIT = np.load(Path(__file__).parent / "fixtures" / "fit.npz")
 
@@ -60,6 +62,14 @@ def test_the_loss_between_nodes_is_that_of_all_voxels():
         assert found.nll(np.array([t]))[0] == pytest.approx(-(log_p * onehot).sum() / 5000, rel=1e-7)
         exact = ((np.exp(log_p) - onehot) ** 2).sum() / 5000
         assert found.brier(np.array([t]))[0] == pytest.approx(exact, rel=1e-6)
+
+
+def test_float64_probabilities_and_logits_of_one_model_have_the_same_temperature():
+    logits, labels = drawn(5000)
+    p = np.exp(log_softmax(logits))
+    logs = [log_softmax(logits), log_probabilities(p, "probabilities", Stored("float64"))]
+    found = [best_temperatures(curves(node_sums(l, labels, squares=False, single=False)), "nll")[0] for l in logs]  # noqa: E741
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 def test_brier_has_its_own_best_temperature():

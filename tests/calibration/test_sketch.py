@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from segcal_cli.calibration import platt, temperature
+from segcal_cli.calibration.canonical import log_odds
 from segcal_cli.calibration.likelihood import LOSSES, sigmoid, softplus
 from segcal_cli.calibration.sketch import BINS, MIDDLES, bin_of, moments_of, sketch_of, table_of
+from segcal_cli.core.volume import Stored
+from tests.calibration.builders_cases import space_of
 
 FIT = np.load(Path(__file__).parent / "fixtures" / "fit.npz")
 
@@ -130,6 +133,13 @@ def test_logits_up_to_ten_thousand_do_not_overshoot():
     rows = platt.solve(moments, "nll")
     assert np.abs(platt.gradient_of(moments, rows, "nll")).max() <= 1e-8
     assert 1 / rows[0, 0] == pytest.approx(3000, rel=0.05)
+
+
+def test_float64_probabilities_and_logits_of_one_model_have_the_same_temperature():
+    y, space, stored = FIT["fit_y"].astype(bool), space_of(1, "sigmoid"), Stored("float64")
+    z = log_odds(sigmoid(FIT["fit_z"])[np.newaxis], "probabilities", stored, space)[0]
+    found = [temperature.solve(moments_of(table_of(x, y)[np.newaxis]), "nll")[0, 0] for x in (FIT["fit_z"], z)]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 def test_several_problems_at_once_have_the_optima_of_each():

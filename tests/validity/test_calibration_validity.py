@@ -61,9 +61,9 @@ def fresh(rng: np.random.Generator, count: int, slope: float, offset: float, spr
 
 @pytest.mark.validity
 def test_the_interval_of_the_slope_covers_that_of_the_pooled_model():
-    """40 patients with effects on the intercept, 400 studies, nominal 95 %; the percentile bootstrap over 40 patients
-    covers a little less. A right implementation covers at about 0.93, whose binomial standard error is 0.013: the
-    bounds are 3 to 4 of those away, false alarms below 2e-3."""
+    """40 patients with effects on the intercept, 400 studies, nominal 95 %. Seed 0 covers in 0.930: the percentile
+    bootstrap of 40 patients falls a little short. If that is the true rate, the bounds are 3.9 and 3.1 binomial
+    standard errors away and fail in about one seed of a thousand."""
     rng = np.random.default_rng(0)
     pooled = platt.solve(fresh(rng, 10_000, 0.6, -0.4, SPREAD), "nll")[0, 0]
     covered = 0
@@ -95,7 +95,9 @@ def test_the_loss_out_of_fold_is_that_of_new_patients_and_the_loss_in_sample_is_
 
 @pytest.mark.validity
 def test_data_that_are_calibrated_improve_by_chance_in_about_one_study_of_six(monkeypatch: pytest.MonkeyPatch):
-    """Two free parameters, 10 patients, 400 studies. The standard error of the share is 0.019."""
+    """Two free parameters, 10 patients, 400 studies. Seed 0 gives 0.845, with a standard error of 0.018. If the true
+    share
+    is 5/6, the upper bound is 2.5 of those away: it fails in about one seed of 150."""
     monkeypatch.setattr("segcal_cli.calibration.patients.RESAMPLES", 1)
     rng = np.random.default_rng(0)
     not_improved = sum(not improved(*study(rng, 10, 1.0, 0.0, 0.0).held_out) for _ in range(STUDIES))

@@ -1,0 +1,182 @@
+"""Files that appear whole or not at all.
+
+What is written goes to a temp beside its target, is forced to the disk, and takes the target's name in one step. Whoever
+looks sees the old file or the new one, and a killed run leaves at most a temp, which begins with a dot and is no output.
+The temp lies in the target's folder because only there is a rename one step; a symbolic link at the target is replaced,
+not followed.
+
+The files of one case belong together: all temps are complete before the first rename, and the renames come in the order
+that the caller gives, so that the file which stands for the case (the volume) can come last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from segcal_cli.core.errors import WriteError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+DEFAULT_TAG = "segcal"
+"""The tag of temps whose writer holds no lock."""
+
+MAX_NAME_BYTES = 255
+"""The longest file name that common file systems take; the target's name is cut in its temp's name to stay below."""
+
+_CREATE = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class _Temp(io.FileIO):
+    """An open temp whose failed writes name its target: an OSError of the disk would say nothing about the file."""
+
+    def __init__(self, descriptor: int, target: Path) -> None:
+        super().__init__(descriptor, "wb")
+        self._target = target
+
+    def write(self, data: Buffer, /) -> int | None:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise WriteError(self._target, _reason(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A target and the open temp that will take its name."""
+
+    target: Path
+    temp: Path
+    file: BinaryIO
+
+
+def temp_path(target: Path, tag: str) -> Path:
+    """A fresh ``.NAME.tmp-TAG-RANDOM.ext`` beside ``target``. The suffix stays last: some writers go by it."""
+    name = target.name
+    suffix = target.suffix
+    if suffix == ".gz":
+        suffix = Path(name[: -len(suffix)]).suffix + suffix
+    stem = name[: len(name) - len(suffix)]
+    tail = f".tmp-{tag}-{secrets.token_hex(6)}{suffix}"
+    room = MAX_NAME_BYTES - len(os.fsencode(tail)) - 1
+    stem = stem.encode()[:room].decode(errors="ignore")
+    return target.with_name(f".{stem}{tail}")
+
+
+@contextlib.contextmanager
+def writing_together(targets: Sequence[Path], *, tag: str = DEFAULT_TAG) -> Iterator[tuple[BinaryIO, ...]]:
+    """Open a temp for each target; when the block ends well, rename them all, in the order of ``targets``.
+
+    Any exception in the block (KeyboardInterrupt too) removes the temps and leaves every target as it was. Raises
+    WriteError naming the target and the reason where a file cannot be opened, written, synced or renamed.
+    """
+    pending: list[_Pending] = []
+    try:
+        for target in targets:
+            pending.append(_open(target, tag))
+        yield tuple(entry.file for entry in pending)
+        for entry in pending:
+            _finish(entry)
+        while pending:
+            _rename(pending[0])
+            del pending[0]
+        for folder in dict.fromkeys(target.parent for target in targets):
+            _sync_folder(folder)
+    finally:
+        for entry in pending:
+            with contextlib.suppress(OSError, WriteError):
+                entry.file.close()
+            with contextlib.suppress(OSError):
+                entry.temp.unlink()
+
+
+@contextlib.contextmanager
+def writing(target: Path, *, tag: str = DEFAULT_TAG) -> Iterator[BinaryIO]:
+    """Open a temp that becomes ``target`` when the block ends well. Raises WriteError; see ``writing_together``."""
+    with writing_together([target], tag=tag) as (file,):
+        yield file
+
+
+def write_bytes(target: Path, data: bytes, *, tag: str = DEFAULT_TAG) -> None:
+    """Make ``target`` hold exactly ``data``, or leave it as it was. Raises WriteError."""
+    with writing(target, tag=tag) as file:
+        file.write(data)
+
+
+def write_text(target: Path, text: str, *, tag: str = DEFAULT_TAG) -> None:
+    """The same for text: UTF-8, line ends as given. Raises WriteError."""
+    write_bytes(target, text.encode(), tag=tag)
+
+
+def remove_temps(folder: Path, tag: str, *, older_than_s: float = 0.0) -> tuple[Path, ...]:
+    """Remove the temps in ``folder`` that bear ``tag`` and were last written that long ago; returns them.
+
+    For the holder of the lock that the tag names: nobody else writes temps of that tag, so they are a killed run's.
+    """
+    removed = []
+    latest = time.time() - older_than_s
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") and f".tmp-{tag}-" in path.name:
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_mtime <= latest:
+                    path.unlink()
+                    removed.append(path)
+    return tuple(removed)
+
+
+def _open(target: Path, tag: str) -> _Pending:
+    temp = temp_path(target, tag)
+    try:
+        # Mode 0o666 is what plain open() asks for: the umask decides.
+        return _Pending(target, temp, io.BufferedWriter(_Temp(os.open(temp, _CREATE, 0o666), target)))
+    except FileNotFoundError as error:
+        raise WriteError(target, f"the folder {target.parent} does not exist") from error
+    except OSError as error:
+        raise WriteError(target, _reason(error)) from error
+
+
+def _finish(entry: _Pending) -> None:
+    """All bytes on the disk, and the file closed."""
+    try:
+        entry.file.flush()
+        os.fsync(entry.file.fileno())
+        entry.file.close()
+    except OSError as error:
+        raise WriteError(entry.target, _reason(error)) from error
+
+
+def _rename(entry: _Pending) -> None:
+    try:
+        entry.temp.replace(entry.target)
+    except OSError as error:
+        raise WriteError(entry.target, _reason(error)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renames last through a power cut. Where folders cannot be synced (Windows, some NFS) it is left at that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]

@@ -2,8 +2,8 @@
 
 NIfTI-1 and NIfTI-2 hold the same fields in different places and widths; both exist in either byte order. A reader that
 trusts them tries to allocate whatever a damaged header asks for, so every field that decides on memory or meaning is
-checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and whether the file
-can hold so many. What the file says of its place in space is only collected; judging it is geometry's business.
+checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and whether the
+file can hold so many. What the file says of its place in space is only collected; judging it is geometry's business.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from segcal_cli.core.errors import FormatError
 from segcal_cli.core.volume import Grid, Stored
 from segcal_cli.io import gzipped
 from segcal_cli.io.geometry import Space
+
+ByteOrder = Literal["<", ">"]
 
 MAX_EXTENSION_BYTES = 16 * 2**20
 """No text that rides along with a volume (a label table) is larger than this."""
@@ -57,7 +60,15 @@ LAYOUTS = {1: NIFTI1, 2: NIFTI2}
 DATATYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 """NIfTI's codes of the types that hold one real number per voxel, as numpy kinds."""
 
-OTHER_DATATYPES = {1: "bits", 32: "complex", 128: "RGB", 1536: "float128", 1792: "complex", 2048: "complex", 2304: "RGBA"}
+OTHER_DATATYPES = {
+    1: "bits",
+    32: "complex",
+    128: "RGB",
+    1536: "float128",
+    1792: "complex",
+    2048: "complex",
+    2304: "RGBA",
+}
 
 UNITS_MM = {1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micrometre", 0.001)}
 """xyzt_units -> name and length in mm; anything else is read as mm."""
@@ -175,7 +186,8 @@ def probe(path: Path) -> NiftiHeader:
     """Read and check the header of a ``.nii`` or ``.nii.gz``; no voxel is read.
 
     Raises gzipped's errors (Unreadable, EmptyFile, NotGzip, TruncatedGzip, TooLarge, ..), NotNifti, HeaderPair,
-    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or TooLong.
+    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or
+    TooLong.
     """
     compressed = is_compressed(path)
     start = _head(path, MIN_OFFSET[2], compressed)
@@ -237,9 +249,10 @@ def _head(path: Path, count: int, compressed: bool) -> bytes:
     return start
 
 
-def _version(path: Path, start: bytes) -> tuple[int, str]:
+def _version(path: Path, start: bytes) -> tuple[int, ByteOrder]:
     """NIfTI-1 or -2, and the byte order ("<" or ">") in which the header's own size makes sense."""
-    for order in "<>":
+    orders: tuple[ByteOrder, ...] = ("<", ">")
+    for order in orders:
         size = struct.unpack(order + "i", start[:4])[0] if len(start) >= 4 else 0
         if size in _HEADER_BYTES:
             return _HEADER_BYTES[size], order
@@ -259,7 +272,9 @@ def _check_magic(path: Path, version: int, magic: bytes) -> None:
 def _shape(path: Path, dim: np.ndarray) -> tuple[int, ...]:
     rank, *lengths = (int(n) for n in dim)
     if not 2 <= rank <= 7 or min(lengths[:rank]) < 1:
-        raise BadDimensions(path, " x ".join(str(n) for n in lengths[: rank if 1 <= rank <= 7 else 7]) + f" (rank {rank})")
+        raise BadDimensions(
+            path, " x ".join(str(n) for n in lengths[: rank if 1 <= rank <= 7 else 7]) + f" (rank {rank})"
+        )
     return tuple(lengths[:rank])
 
 

@@ -106,7 +106,7 @@ def edit(path: Path, offset: int, data: bytes) -> Path:
     packed = path.name.endswith(".gz")
     content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     content[offset : offset + len(data)] = data
-    path.write_bytes(gzip.compress(bytes(content), mtime=0) if packed else bytes(content))
+    path.write_bytes(gzip.compress(bytes(content), 1, mtime=0) if packed else bytes(content))
     return path
 
 

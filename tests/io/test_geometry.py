@@ -97,7 +97,7 @@ def test_another_spacing_and_another_rotation_are_named():
 
 
 def test_the_distance_is_that_of_the_outer_corner_in_mm():
-    """One more per cent along x: 6 voxels of 0.9 mm; the corner -1/2 and the corner 5.5 move by 0.5 and 5.5 hundredths."""
+    """One per cent more along x, 6 voxels of 1 mm: the corner at -0.5 moves by 0.005, that at 5.5 by 0.055 mm."""
     affine, other = np.eye(4), np.diag([1.01, 1, 1, 1])
     assert geometry.corner_distance(affine, other, SHAPE) == pytest.approx(0.055)
 
@@ -382,7 +382,7 @@ def test_a_file_with_a_zero_pixdim_is_refused_and_named(tmp_path):
     build.edit(path, 80, bytes(4))
     refused(
         geometry.AffineUnusable,
-        f"{path}: affine is not usable: qform axes lie in one plane, 0 0 0 0 1.1 0 0 0 2.5",
+        f"{path}: affine is not usable: pixdim = 0 1.1 2.5",
         lambda: geometry.check_usable(nifti.probe(path).space()),
     )
 

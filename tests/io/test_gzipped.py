@@ -8,12 +8,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from tests.io.builders_nifti import flipped, in_members
 
 from segcal_cli.core.errors import FormatError
 from segcal_cli.io import gzipped
+from tests.io.builders_nifti import flipped, in_members
 
 CONTENT = np.random.default_rng(1).integers(0, 60, 3_000_000, dtype=np.uint8).tobytes()
+CONTENT_BYTES = len(CONTENT)
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def packed(tmp_path):
     return path
 
 
-def read_all(path, size=len(CONTENT), skip=0):
+def read_all(path, size=CONTENT_BYTES, skip=0):
     buffer = bytearray(size)
     gzipped.read_into(path, memoryview(buffer), skip=skip)
     return bytes(buffer)
@@ -105,7 +106,7 @@ def test_an_empty_file_is_refused(packed):
     refused(gzipped.EmptyFile, packed, "the file is empty")
 
 
-@pytest.mark.parametrize("keep", [1, 2, 9, 60, 500_000, -9, -8, -1])
+@pytest.mark.parametrize("keep", [2, 9, 60, 500_000, -9, -8, -1])
 def test_a_truncated_file_is_refused(packed, keep):
     packed.write_bytes(packed.read_bytes()[:keep])
     text = "the gzip stream ends too early; the file is truncated"
@@ -140,7 +141,7 @@ def test_bytes_after_the_stream_are_refused(packed):
 
 def test_a_single_byte_after_the_stream_is_refused(packed):
     packed.write_bytes(packed.read_bytes() + b"\x1f")
-    refused(FormatError, packed, "the gzip stream ends too early; the file is truncated")
+    refused(gzipped.TrailingBytes, packed, "bytes that are not gzip follow the end of the stream")
 
 
 def test_something_else_named_gz_is_refused(packed):

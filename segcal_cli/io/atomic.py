@@ -49,7 +49,7 @@ class _Temp(io.FileIO):
         super().__init__(descriptor, "wb")
         self._target = target
 
-    def write(self, data: Buffer, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -168,8 +168,7 @@ def _rename(entry: _Pending) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames last through a power cut. Where folders cannot be synced (Windows, some NFS) it is left at
-    that."""
+    """Make the renames last through a power cut; where folders cannot be synced (Windows) that is left out."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -4,10 +4,10 @@ A compressed volume is decoded in pieces of a megabyte, each copied straight to 
 allocated for it, so reading needs the array and little else. isal drops the interpreter lock while it decodes, and
 ``on_progress`` tells a consumer in another thread how far the array is filled.
 
-A gzip file may consist of several members, one after the other; what they decode to is joined. Every member ends with
-a checksum that covers it, so a file is read to its very end even when all wanted bytes are there: stopping early
-would skip the check. Every way in which such a file can be broken has an error of its own here, and a size is checked
-against what the file can possibly hold before anything is allocated for it.
+A gzip file may consist of several members, one after the other; what they decode to is joined. Every member ends with a
+checksum that covers it, so a file is read to its very end even when all wanted bytes are there: stopping early would
+skip the check. Every way in which such a file can be broken has an error of its own here, and a size is checked against
+what the file can possibly hold before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
                     if piece:
                         yield piece
                 pending = _next_member(path, file, member.unused_data)
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]
         raise DamagedGzip(path, _reason(error)) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -166,7 +166,7 @@ def unreadable(path: Path, error: OSError) -> Unreadable:
 
 
 def head(path: Path, count: int) -> bytes:
-    """The first ``count`` decoded bytes, or all if there are fewer. What follows is neither decoded nor checked."""
+    """The first ``count`` (>= 1) decoded bytes, or all if there are fewer; what follows is not even checked."""
     taken = bytearray()
     for piece in chunks(path, chunk_bytes=count):
         taken += piece
@@ -208,8 +208,7 @@ def payload(path: Path, pieces: Iterable[bytes | memoryview], *, skip: int, size
 
 
 def compress_into(file: BinaryIO, parts: Iterable[bytes | memoryview]) -> None:
-    """Write ``parts`` to ``file`` as one gzip member: the same bytes for the same content, without date or file
-    name."""
+    """Write ``parts`` to ``file`` as one gzip member without date or name: same content, same bytes."""
     from isal import isal_zlib
 
     # 31 = 15 bits of window + 16: a gzip wrapper, whose date and name isal leaves empty.

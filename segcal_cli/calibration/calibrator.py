@@ -69,7 +69,7 @@ class Calibrator:
         if kind == "softmax":
             return self._against_rest(u, slab, values, stored)
         if self.space.exclusive:
-            return scores_of_log_softmax(np.concatenate([-softplus(u), -softplus(-u)]))
+            return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
         scores = scores_of_log_odds(u)
         if self._families():
             self._project_scores(scores, u)
@@ -111,7 +111,11 @@ class Calibrator:
                 return self._against_rest(u, slab, values, stored).p, int(np.count_nonzero(vanished))
             p /= p.sum(axis=0)
             return p, 0
-        return (np.concatenate([sigmoid(-u), sigmoid(u)]) if self.space.exclusive else sigmoid(u)), 0
+        return (self._both(sigmoid(u), sigmoid(-u)) if self.space.exclusive else sigmoid(u)), 0
+
+    def _both(self, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+        """The channels of two exclusive classes, in their order."""
+        return np.concatenate([foreground, background] if self.space.foreground == 0 else [background, foreground])
 
     def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
         """float64 l/T "class voxel", up to a constant per voxel."""

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from segcal_cli.calibration.calibrator import Calibrator, WrittenType
 from segcal_cli.calibration.likelihood import sigmoid
+from segcal_cli.core.labels import Channel, LabelSpace
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Stored, Values
 from tests.calibration.builders_cases import regions, space_of
@@ -159,3 +160,18 @@ def test_calibrators_travel_between_processes():
     again = pickle.loads(pickle.dumps(calibrator))
     assert again.space == calibrator.space
     assert (again.rows == calibrator.rows).all()
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+def test_the_order_of_two_exclusive_classes_does_not_matter(method):
+    """A table that names its foreground first gives the mirrored result."""
+    logits = np.random.default_rng(3).normal(size=(2, 50)).astype(np.float32)
+    rows = np.array([[2.0]] if method == "temperature" else [[0.6, -0.4]])
+    background, lesion = Channel("background", frozenset({0})), Channel("lesion", frozenset({1}))
+    usual = Calibrator(method, LabelSpace((background, lesion), "softmax"), rows)
+    mirrored = Calibrator(method, LabelSpace((lesion, background), "softmax"), rows)
+    one = usual.scores(logits, "logits", Stored("float32")).p
+    np.testing.assert_allclose(mirrored.scores(logits[::-1].copy(), "logits", Stored("float32")).p, one[::-1])
+    volume = logits.reshape(2, 1, 5, 10)
+    applied = mirrored.apply(volume[::-1].copy(), "logits", Stored("float32")).array
+    np.testing.assert_allclose(applied[::-1], usual.apply(volume, "logits", Stored("float32")).array, atol=1e-7)

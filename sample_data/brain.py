@@ -1,4 +1,4 @@
-"""Simulated scans of brain tumours: one contrast-enhanced FLAIR-like window of about 4 x 4 x 4 cm per scan.
+"""Simulated scans of brain tumours: one contrast-enhanced FLAIR-like window, 3 to 4 cm wide, per scan.
 
 Anatomy first, on a fine grid (each slice of 3 mm is made of three thin ones): a curved brain surface with everything
 outside it exactly zero, as after skull stripping; a cortical ribbon with dark sulci; white matter; a ventricle; a few
@@ -33,16 +33,8 @@ Spacing = tuple[float, ...]
 THIN = 3
 """Thin slices per stored slice; their mean is the partial-volume effect of a thick slice."""
 
-CSF, WHITE, GREY, OLD_SPOT, EDEMA_TONE, NECROSIS_TONE, VESSEL, ENHANCING_TONE = (
-    0.22,
-    0.52,
-    0.64,
-    0.82,
-    0.92,
-    0.40,
-    1.15,
-    1.30,
-)
+CSF, NECROSIS_TONE, WHITE, GREY = 0.22, 0.40, 0.52, 0.64
+OLD_SPOT, EDEMA_TONE, VESSEL, ENHANCING_TONE = 0.82, 0.92, 1.15, 1.30
 """Mean intensities, before contrast, bias and gain."""
 
 RIM_DRAWN = 0.5
@@ -80,7 +72,7 @@ def simulate_scan(patient: int, *, visit: int = 0, tumour: bool = True, varied_g
     anatomy = np.random.default_rng([SEED, patient])
     shape, spacing, affine = _grid(anatomy, varied_grid)
     shapes = _shapes(anatomy, shape, spacing, growth=1.0 + 0.12 * visit, tumour=tumour)
-    acquisition = np.random.default_rng([SEED, patient, visit])
+    acquisition = np.random.default_rng([SEED, patient, 1 + visit])  # a trailing 0 would repeat the anatomy's numbers
     affine[:3, 3] += acquisition.normal(0.0, 2.0, 3) * (visit > 0)
     image = _acquire(acquisition, shapes, spacing)
     return Scan(image, _annotate(acquisition, shapes, spacing), affine)
@@ -88,7 +80,7 @@ def simulate_scan(patient: int, *, visit: int = 0, tumour: bool = True, varied_g
 
 def _grid(rng: np.random.Generator, varied: bool) -> tuple[Shape, Spacing, np.ndarray]:
     """Shape and spacing in mm, "z y x", and affine; axes run to L, P, S as ITK's do, one scan in four oblique."""
-    size = rng.integers([11, 35, 35], [14, 39, 39])
+    size = rng.integers([11, 34, 34], [13, 40, 40])
     shape = tuple(int(n) for n in size) if varied else (12, 38, 38)
     in_plane, slice_gap = rng.uniform(0.9, 1.1), rng.uniform(2.7, 3.3)
     direction = np.diag([-1.0, -1.0, 1.0])
@@ -163,8 +155,8 @@ def _tumour(
     stretch /= np.prod(stretch) ** (1 / 3)
     rho = np.sqrt(sum(((p - c) / s) ** 2 for p, c, s in zip(position, centre, stretch, strict=True)))
     radius = rng.uniform(6.5, 11.5) * growth
-    rim = rng.uniform(0.12, 0.42) * radius
-    swelling = rng.uniform(1.2, 5.5) * growth
+    rim = rng.uniform(0.10, 0.42) * radius
+    swelling = rng.uniform(0.7, 4.5) * growth
     core = radius - rho + 1.3 * field(4.5)
     necrosis = np.minimum(core - rim + 0.8 * field(3.0), core - 0.8)
     edema = np.maximum(radius + swelling - rho + (1.0 + 0.25 * swelling) * field(5.0), core + 0.3)
@@ -218,7 +210,7 @@ def _annotate(rng: np.random.Generator, shapes: Shapes, spacing: Spacing) -> np.
     edema = edema + rng.normal(0, 0.35) + 0.75 * smooth_field(rng, shape, spacing, 3.0)
     core = core + 0.45 * smooth_field(rng, shape, spacing, 2.5)
     necrosis = np.minimum(
-        necrosis + rng.normal(0, 0.25) + 0.55 * smooth_field(rng, shape, spacing, 2.5), core - RIM_DRAWN
+        necrosis + rng.normal(0, 0.15) + 0.45 * smooth_field(rng, shape, spacing, 2.5), core - RIM_DRAWN
     )
     labels = np.zeros(shape, np.uint8)
     labels[(edema > 0) & (_slabs(shapes.csf) < 0)] = EDEMA

@@ -1,5 +1,6 @@
 """The committed sample data: files pair up, agree with each other, and stay small."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -35,12 +36,14 @@ NNUNET_CASES = case_names(NNUNET, ".npz")
 CELL_CASES = [(part, case) for part in ("calibration", "test") for case in case_names(CELLS / part / "images", ".png")]
 
 
+@functools.cache
 def read_brain(part: str, case: str) -> dict[str, nib.Nifti1Image]:
     return {kind: nib.load(BRAIN / part / kind / f"{case}.nii.gz") for kind in KINDS}
 
 
 def array_of(image: nib.Nifti1Image) -> np.ndarray:
-    return np.asarray(image.dataobj)
+    """As stored, and kept by the image: get_fdata() would be a float64 copy."""
+    return np.asanyarray(image.dataobj)
 
 
 def nonzero_box(image: np.ndarray) -> tuple[slice, ...]:
@@ -99,7 +102,7 @@ def test_a_brain_case_holds_bytes_and_logits_in_sixteenths(part, case):
 @pytest.mark.parametrize(("part", "case"), BRAIN_CASES)
 def test_brain_labels_are_in_the_class_table(part, case):
     table = json.loads((BRAIN / "dataset.json").read_text())["labels"]
-    labels = np.unique(array_of(nib.load(BRAIN / part / "labels" / f"{case}.nii.gz")))
+    labels = np.unique(array_of(read_brain(part, case)["labels"]))
     assert set(labels.tolist()) <= set(table.values())
 
 

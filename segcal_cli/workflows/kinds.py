@@ -1,11 +1,11 @@
 """Kinds of artifacts: what each command asks of one, whatever method it came from.
 
-Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind is met,
-so that no command loads methods that it does not use.
+Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
+is met, so that no command loads methods that it does not use.
 
-    describe(path, artifact) -> Description       for ``inspect``
-    measurement(...) -> Estimator, and present(...) -> Presented      for ``evaluate`` (kinds other than ``calibrate``, whose
-                                                                       artifacts are sources of probabilities themselves)
+    describe(path, artifact) -> Description       for ``inspect`` measurement(...) -> Estimator, and present(...) ->
+    Presented      for ``evaluate`` (kinds other than ``calibrate``, whose artifacts are sources of probabilities
+    themselves)
 """
 
 from __future__ import annotations

@@ -157,4 +157,3 @@ def distances_apart(views: Sequence[TargetView]) -> list[float]:
         gamma = outer_score(view, Score("distance"), ScoringRules())
         made.append(max(gamma, 0.0) if math.isfinite(gamma) else gamma)
     return made
-

@@ -67,9 +67,7 @@ class CaseTable:
         """The rows of these indices."""
         chosen = [int(row) for row in rows]
         arrays = {name: getattr(self, name)[rows] for name in ARRAYS}
-        return CaseTable(
-            tuple(self.ids[row] for row in chosen), tuple(self.groups[row] for row in chosen), **arrays
-        )
+        return CaseTable(tuple(self.ids[row] for row in chosen), tuple(self.groups[row] for row in chosen), **arrays)
 
 
 ARRAYS = (

@@ -120,9 +120,7 @@ def views(case: Case, targets: Sequence[Target], *, labels_only: bool = False) -
     if case.roi is not None:
         masks &= case.roi
     spacing = spacing_of(case)
-    return tuple(
-        TargetView(case, target, mask, case.roi, spacing) for target, mask in zip(targets, masks, strict=True)
-    )
+    return tuple(TargetView(case, target, mask, case.roi, spacing) for target, mask in zip(targets, masks, strict=True))
 
 
 def code_members(case: Case) -> np.ndarray:

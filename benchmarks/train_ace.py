@@ -10,8 +10,8 @@ cross-entropy, and cross-entropy with mL1-ACE. Each network is measured as it is
 fitted on the validation part, since a loss that a single number fitted afterwards could replace would not be worth its
 Dice. Every value is computed per test case and class, and losses are compared case by case (Wilcoxon signed-rank).
 
-Generated data. The border of a lesion is ambiguous, as it is between two human readers: a smooth level function says how
-deep inside a voxel lies, its label is drawn by adding spatially correlated noise to that depth, and the image shows the
+Generated data. The border of a lesion is ambiguous, as it is between two human readers: a smooth function says how deep
+inside a voxel lies, its label is drawn by adding spatially correlated noise to that depth, and the image shows the
 depth only, under noise and with a contrast that varies from case to case. The true probability of a voxel is therefore
 known to be Phi(depth / AMBIGUITY), intermediate in a band around the border, and no network can do better than to say
 so. Regions are nested (whole lesion, core, and in 3-D an innermost part), as in BraTS.
@@ -26,8 +26,9 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,13 @@ from torch import Tensor, nn
 
 from segcal_cli.losses import combine
 
-AMBIGUITY = 5.0
+AMBIGUITY = 6.0
 """Standard deviation, in voxels of depth, of what moves a label's border: the half-width of the uncertain band."""
 
 LABEL_CORRELATION = 2.0
 """Width in voxels of the Gaussian that correlates the label noise: borders wander, they do not speckle."""
 
-MARGIN = 0.45
+MARGIN = 0.4
 """Depth of a nested region's border below its parent's, as a part of the lesion's radius."""
 
 BINS = 20
@@ -102,12 +103,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """The three parts of a data set, and what of a label is evaluated: name -> label values, the background left out."""
+    """The three parts of a data set, and what is evaluated: region name -> label values, the background left out."""
 
     training: list[Case]
     validation: list[Case]
     test: list[Case]
-    regions: dict[str, tuple[int, ...]]
+    regions: Mapping[str, tuple[int, ...]]
 
     @property
     def classes(self) -> int:
@@ -138,7 +139,7 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], width: float)
 def generate(rng: np.random.Generator, shape: tuple[int, ...], nested: int) -> Case:
     """A case with `nested` regions, labels 1 (outermost only) to nested (innermost), in two image channels."""
     size = shape[0]
-    radius = size * rng.uniform(0.16, 0.28)
+    radius = size * rng.uniform(0.18, 0.3)
     centre = [n / 2 + rng.uniform(-0.5, 0.5) * (n - 2.4 * radius) for n in shape]
     stretch = rng.uniform(0.8, 1.25, len(shape))
     offsets = np.ogrid[tuple(slice(n) for n in shape)]
@@ -161,12 +162,14 @@ def generate(rng: np.random.Generator, shape: tuple[int, ...], nested: int) -> C
 
 def generated_study(dimensions: int, size: int, counts: tuple[int, int, int]) -> Study:
     """A study of generated cases; the same cases for every seed of the training."""
-    regions = {"whole": (1, 2), "core": (2,)} if dimensions == 2 else {"whole": (1, 2, 3), "core": (2, 3), "inner": (3,)}
-    parts = [
+    regions = (
+        {"whole": (1, 2), "core": (2,)} if dimensions == 2 else {"whole": (1, 2, 3), "core": (2, 3), "inner": (3,)}
+    )
+    training, validation, test = (
         [generate(np.random.default_rng((part, index)), (size,) * dimensions, len(regions)) for index in range(count)]
         for part, count in enumerate(counts)
-    ]
-    return Study(*parts, regions)
+    )
+    return Study(training, validation, test, regions)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -178,7 +181,7 @@ def read_image(path: Path) -> np.ndarray:
         return np.moveaxis(values, -1, 0) if values.ndim == 3 else values
     import nibabel
 
-    values = np.asanyarray(nibabel.load(path).dataobj)
+    values = np.asanyarray(nibabel.Nifti1Image.from_filename(path).dataobj)
     return np.moveaxis(values, -1, 0) if values.ndim == 4 else values
 
 
@@ -235,7 +238,9 @@ def take_patch(case: Case, size: int, rng: np.random.Generator) -> Case:
 
 
 class UNet(nn.Module):
-    """A U-Net with instance normalisation, one convolution per level down and one up, stride 2 between levels."""
+    """A U-Net with instance normalisation, one convolution per level down and one up; every level, the first one too,
+    halves the grid, and a transposed convolution at the end restores it.
+    """
 
     def __init__(self, dimensions: int, inputs: int, outputs: int, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -245,13 +250,13 @@ class UNet(nn.Module):
             layers = conv(before, after, 3, stride, padding=1, bias=False), norm(after, affine=True), nn.LeakyReLU(0.1)
             return nn.Sequential(*layers)
 
-        self.deepest_stride = 2 ** (len(channels) - 1)
-        self.down = nn.ModuleList([block(inputs, channels[0])])
-        self.down.extend(block(a, b, 2) for a, b in zip(channels, channels[1:], strict=False))
+        self.deepest_stride = 2 ** len(channels)
+        self.down = nn.ModuleList(block(a, b, 2) for a, b in zip((inputs, *channels), channels, strict=False))
         self.bottom = block(channels[-1], channels[-1])
-        self.up = nn.ModuleList(block(a + b, a) for a, b in zip(channels, channels[1:], strict=False))
+        self.up = nn.ModuleList(block(a + b, a) for a, b in pairwise(channels))
         self.grow = nn.Upsample(scale_factor=2)
-        self.head = conv(channels[0], outputs, 1)
+        transposed = nn.ConvTranspose2d if dimensions == 2 else nn.ConvTranspose3d
+        self.head = transposed(channels[0], outputs, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
@@ -289,7 +294,7 @@ def train(study: Study, weights: dict[str, float], plan: Plan, seed: int) -> UNe
         loss.backward()
         optimiser.step()
         if step % max(1, plan.iterations // CHECKS) == 0:
-            dice = np.nanmean([validation_dice(network, case, study, plan.device) for case in study.validation])
+            dice = float(np.nanmean([validation_dice(network, case, study, plan.device) for case in study.validation]))
             if dice > best:
                 best, best_state = dice, {key: value.clone() for key, value in network.state_dict().items()}
     network.load_state_dict(best_state)

@@ -40,11 +40,11 @@ from torch import Tensor, nn
 
 from segcal_cli.losses import combine
 
-AMBIGUITY = 6.0
+AMBIGUITY = 7.0
 """Standard deviation, in voxels of depth, of what moves a label's border: the half-width of the uncertain band."""
 
 LABEL_CORRELATION = 2.0
-"""Width in voxels of the Gaussian that correlates the label noise: borders wander, they do not speckle."""
+"""Width in voxels of the Gaussian that correlates the label noise: readers differ in patches, not in single voxels."""
 
 MARGIN = 0.4
 """Depth of a nested region's border below its parent's, as a part of the lesion's radius."""

@@ -14,7 +14,8 @@ Generated data. The border of a lesion is ambiguous, as it is between two human 
 inside a voxel lies, its label is drawn by adding spatially correlated noise to that depth, and the image shows the
 depth only, under noise and with a contrast that varies from case to case. The true probability of a voxel is therefore
 known to be Phi(depth / AMBIGUITY), intermediate in a band around the border, and no network can do better than to say
-so. Regions are nested (whole lesion, core, and in 3-D an innermost part), as in BraTS.
+so. Regions are nested (whole lesion, core, and in 3-D an innermost part), as in BraTS; the probability of an inner one
+is the product of its own and those around it.
 
 A Markdown table goes to stdout, progress to stderr. Barfoot, Garcia Peraza Herrera, Glocker, Vercauteren 2024, "Average
 Calibration Error: A Differentiable Loss for Improved Reliability in Image Segmentation", Table 2.
@@ -153,7 +154,7 @@ def generate(rng: np.random.Generator, shape: tuple[int, ...], nested: int) -> C
         inside &= depth + AMBIGUITY * smooth_field(rng, shape, LABEL_CORRELATION) > 0
         label[inside] = region + 1
         ramp = 1 / (1 + np.exp(-1.7 * depth / AMBIGUITY))
-        # The outermost region is bright in the first channel, those within it in the second, in alternation.
+        # The whole lesion is bright in the first channel, its core in the second; the innermost part dims the first.
         brightness[region % 2] += rng.uniform(0.7, 1.6) * ramp * (1 if region < 2 else -0.5)
         depth = depth - MARGIN * radius + 0.06 * radius * smooth_field(rng, shape, size / 20)
     noise = np.stack([0.25 * smooth_field(rng, shape, size / 10) + 0.3 * rng.standard_normal(shape) for _ in range(2)])
@@ -355,8 +356,10 @@ def measure(network: UNet, study: Study, temperature: float, device: torch.devic
 def interval(values: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap-t interval of the mean over cases; NaN with fewer than two. values: "case"."""
     n = len(values)
-    if n < 2 or not values.std():
+    if n < 2:
         return np.nan, np.nan
+    if not np.ptp(values):
+        return values[0], values[0]
     drawn = values[np.random.default_rng(0).integers(n, size=(BOOTSTRAP, n))]
     error = drawn.std(1, ddof=1) / n**0.5
     t = (drawn.mean(1) - values.mean())[error > 0] / error[error > 0]

@@ -61,7 +61,7 @@ class ACELoss(nn.Module):
 
     bins: M, the number of bins of equal width on [0, 1]; at least 1, and at least 2 for soft ones.
     binning: hard (as published) or soft.
-    closed: the side on which a hard bin holds its edge; right as published.
+    closed: the side on which a hard bin holds its edge; right as published. Soft bins have no edge to hold.
     absent: a class without a voxel in an image's target counts its error there (include, as published), counts as 0 in
         a mean that still divides by all images and classes (zero), or is left out of the mean (skip).
     activation: what turns scores into probabilities.
@@ -107,13 +107,13 @@ class ACELoss(nn.Module):
             probabilities = _activate(scores, self.activation)
             if not self.include_background:
                 probabilities, target = probabilities[:, 1:], target[:, 1:]
-            gaps, filled = self._gaps(probabilities.flatten(2).double(), target.flatten(2).double())
+            gaps, filled = self._gaps(probabilities.flatten(2).double(), target.flatten(2).to(probabilities.dtype))
             # A product, here and in _mean: NaN times 0 is NaN, so a broken network never looks calibrated.
             error = (gaps * filled).sum(-1) / filled.sum(-1).clamp(min=1)
             return self._mean(error, target.flatten(2).sum(-1) != 0).to(probabilities.dtype)
 
     def _gaps(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """abs(e - o) and whether the bin counts, both "image class bin"; p, y: float64 "image class voxel"."""
+        """abs(e - o) and whether the bin counts, both "image class bin". p: float64 "image class voxel"; y: float."""
         if self.binning == "hard":
             count, residual = self._hard_sums(p, y)
             filled = count > 0
@@ -130,7 +130,7 @@ class ACELoss(nn.Module):
             scaled = p * self.bins
             index = scaled.ceil_().long().sub_(1) if self.closed == "right" else scaled.floor_().long()
             index = self._flat(index.clamp_(0, self.bins - 1))
-            count = self._sum_by_bin(index, torch.ones_like(p))
+            count = self._sum_by_bin(index, p.new_ones(()).expand(index.numel()))
         return count, self._sum_by_bin(index, p - y)
 
     def _soft_sums(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,8 @@ class ACELoss(nn.Module):
         share = position - lower
         index = self._flat(lower)
         residual = p - y
-        return self._shared_sums(index, torch.ones_like(p), share), self._shared_sums(index, residual, residual * share)
+        one = p.new_ones(()).expand(index.numel())
+        return self._shared_sums(index, one, share), self._shared_sums(index, residual, residual * share)
 
     def _shared_sums(self, index: Tensor, values: Tensor, passed_on: Tensor) -> Tensor:
         """The sums of values by bin, less what each voxel passes on to the next bin, plus what came from the last one.
@@ -158,7 +159,7 @@ class ACELoss(nn.Module):
         return index.add_(start.view(images, classes, 1))
 
     def _sum_by_bin(self, index: Tensor, values: Tensor) -> Tensor:
-        """Values "image class voxel" summed by flat index, "image class bin"."""
+        """Values, as many as indices, summed by flat index: "image class bin"."""
         images, classes = index.shape[:2]
         sums = values.new_zeros(images * classes * self.bins)
         return sums.scatter_add(0, index.flatten(), values.flatten()).view(images, classes, self.bins)

@@ -87,6 +87,9 @@ TEMPERATURE_VOXELS = 50_000
 BOOTSTRAP = 2000
 """Resamples of cases behind each 95 % interval."""
 
+UNDEFINED = "undefined"
+"""Printed where no test case has a value: the Dice of a class that none of them holds or was given."""
+
 REQUIRED = {"ACE": -0.45, "MCE": -0.55}
 """The published change, Dice + ACE against Dice, that the generated data have to show at least."""
 
@@ -383,7 +386,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 def columns(study: Study) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Class name -> how its values "case metric" come out of "case region metric"; the last one is their mean."""
     picks = {name: (lambda values, i=i: values[:, i]) for i, name in enumerate(study.regions)}
-    return picks | ({"mean": lambda values: values.mean(1)} if len(picks) > 1 else {})
+    return picks | ({"mean": lambda values: np.nanmean(values, 1)} if len(picks) > 1 else {})
 
 
 def absolute_rows(name: str, values: np.ndarray, study: Study) -> list[list[str]]:
@@ -394,7 +397,8 @@ def absolute_rows(name: str, values: np.ndarray, study: Study) -> list[list[str]
         for metric in pick(values).T:
             metric = metric[~np.isnan(metric)]
             low, high = interval(metric)
-            row.append(f"{metric.mean():.4f} ± {metric.std(ddof=1):.4f} [{low:.4f}, {high:.4f}]")
+            spread = metric.std(ddof=1) if metric.size > 1 else np.nan
+            row.append(f"{metric.mean():.4f} ± {spread:.4f} [{low:.4f}, {high:.4f}]" if metric.size else UNDEFINED)
         rows.append(row)
     return rows
 
@@ -408,6 +412,9 @@ def compared_rows(name: str, against: str, results: dict[str, np.ndarray], study
         row = [name, against, region]
         for metric, new, old in zip(METRICS, pick(results[name]).T, pick(results[against]).T, strict=True):
             both = ~(np.isnan(new) | np.isnan(old))
+            if not both.any():
+                row.append(UNDEFINED)
+                continue
             difference = new[both] - old[both]
             p = p_value(difference)
             low, high = interval(difference)

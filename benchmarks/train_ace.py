@@ -87,6 +87,9 @@ TEMPERATURE_VOXELS = 50_000
 BOOTSTRAP = 2000
 """Resamples of cases behind each 95 % interval."""
 
+FEWEST = 6
+"""With fewer test cases there is no interval; no signed-rank test of fewer can reach 0.05 either."""
+
 UNDEFINED = "undefined"
 """Printed where no test case has a value: the Dice of a class that none of them holds or was given."""
 
@@ -357,15 +360,16 @@ def measure(network: UNet, study: Study, temperature: float, device: torch.devic
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap-t interval of the mean over cases; NaN with fewer than two. values: "case"."""
+    """95 % bootstrap-t interval of the mean over cases; NaN with fewer than FEWEST. values: "case"."""
     n = len(values)
-    if n < 2:
+    if n < FEWEST:
         return np.nan, np.nan
     if not np.ptp(values):
         return values[0], values[0]
     drawn = values[np.random.default_rng(0).integers(n, size=(BOOTSTRAP, n))]
     error = drawn.std(1, ddof=1) / n**0.5
-    t = (drawn.mean(1) - values.mean())[error > 0] / error[error > 0]
+    varied = error > 1e-9 * values.std()  # a resample of one case alone has no error, but for rounding
+    t = (drawn.mean(1) - values.mean())[varied] / error[varied]
     low, high = np.quantile(t, (0.975, 0.025))
     return tuple(values.mean() - np.array((low, high)) * values.std(ddof=1) / n**0.5)
 
@@ -441,6 +445,7 @@ def verdict(results: dict[str, np.ndarray]) -> str:
 
 
 def report(results: dict[str, np.ndarray], temperatures: dict[str, float], study: Study, facts: str) -> str:
+    """The whole document: what was done, every loss by itself, the comparisons."""
     absolute = [row for name, values in results.items() for row in absolute_rows(name, values, study)]
     compared = [row for name, against in COMPARED for row in compared_rows(name, against, results, study)]
     return "\n\n".join(
@@ -454,7 +459,6 @@ def report(results: dict[str, np.ndarray], temperatures: dict[str, float], study
             table(["loss", "against", "class", "Dice difference", *(f"{m} change" for m in METRICS[1:])], compared),
             "Paired over test cases: mean change [95 % bootstrap-t interval], p of the Wilcoxon signed-rank test, not "
             "adjusted for the number of tests.",
-            f"{COMPARED[0][0]} against {COMPARED[0][1]}, mean over classes:\n\n{verdict(results)}",
         )
     )
 
@@ -508,6 +512,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{time.monotonic() - start:.0f} s in all."
     )
     print(report(results, temperatures, study, facts))
+    if not options.data and not options.quick:
+        print(f"\n{COMPARED[0][0]} against {COMPARED[0][1]}, mean over classes:\n\n{verdict(results)}")
 
 
 if __name__ == "__main__":

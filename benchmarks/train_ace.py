@@ -13,7 +13,7 @@ Dice. Every value is computed per test case and class, and losses are compared c
 Generated data. The border of a lesion is ambiguous, as it is between two human readers: a smooth function says how deep
 inside a voxel lies, its label is drawn by adding spatially correlated noise to that depth, and the image shows the
 depth only, under noise and with a contrast that varies from case to case. The true probability of a voxel is therefore
-known to be Phi(depth / AMBIGUITY), intermediate in a band around the border, and no network can do better than to say
+known to be Phi(depth / ambiguity), intermediate in a band around the border, and no network can do better than to say
 so. Regions are nested (whole lesion, core, and in 3-D an innermost part), as in BraTS; the probability of an inner one
 is the product of its own and those around it.
 
@@ -41,8 +41,10 @@ from torch import Tensor, nn
 
 from segcal_cli.losses import combine
 
-AMBIGUITY = 7.0
-"""Standard deviation, in voxels of depth, of what moves a label's border: the half-width of the uncertain band."""
+AMBIGUITY = 7 / 160
+"""Standard deviation of the depth at which a label's border lies, as a part of the image's edge: the half-width of the
+uncertain band.
+"""
 
 LABEL_CORRELATION = 2.0
 """Width in voxels of the Gaussian that correlates the label noise: readers differ in patches, not in single voxels."""
@@ -146,6 +148,7 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], width: float)
 def generate(rng: np.random.Generator, shape: tuple[int, ...], nested: int) -> Case:
     """A case with `nested` regions, labels 1 (outermost only) to nested (innermost), in two image channels."""
     size = shape[0]
+    ambiguity = AMBIGUITY * size
     radius = size * rng.uniform(0.18, 0.3)
     centre = [n / 2 + rng.uniform(-0.5, 0.5) * (n - 2.4 * radius) for n in shape]
     stretch = rng.uniform(0.8, 1.25, len(shape))
@@ -157,9 +160,9 @@ def generate(rng: np.random.Generator, shape: tuple[int, ...], nested: int) -> C
     inside = np.ones(shape, bool)
     brightness = np.zeros((2, *shape), np.float32)
     for region in range(nested):
-        inside &= depth + AMBIGUITY * smooth_field(rng, shape, LABEL_CORRELATION) > 0
+        inside &= depth + ambiguity * smooth_field(rng, shape, LABEL_CORRELATION) > 0
         label[inside] = region + 1
-        ramp = 1 / (1 + np.exp(-1.7 * depth / AMBIGUITY))
+        ramp = 1 / (1 + np.exp(-1.7 * depth / ambiguity))
         # The whole lesion is bright in the first channel, its core in the second; the innermost part dims the first.
         brightness[region % 2] += rng.uniform(0.7, 1.6) * ramp * (1 if region < 2 else -0.5)
         depth = depth - MARGIN * radius + 0.06 * radius * smooth_field(rng, shape, size / 20)

@@ -1,11 +1,11 @@
 """Drift without labels: has what comes in changed since calibration?
 
-The stream test bets, scan after scan, that a feature's conformal p-value leans to one side; under exchangeability no bet
-wins in the long run, so the capital exceeds F/.05 with probability at most .05/F, ever (Ville's inequality; the simple
-jumper of Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point detection"). Ranks run
-over all earlier scans: p-values against a fixed calibration set are dependent and void the test. The mean of the capitals
-over features is shown but alarms nobody: the features' martingales live in different filtrations. Absence of an alarm is
-no proof of validity.
+The stream test bets, scan after scan, that a feature's conformal p-value leans to one side. Under exchangeability no
+bet wins in the long run, so the capital exceeds F/.05 with probability at most .05/F, ever (Ville's inequality; the
+simple jumper of Vovk et al. 2021, "Retrain or not retrain: conformal test martingales for change-point detection").
+Ranks run over all earlier scans: p-values against a fixed calibration set are dependent and void the test. The mean of
+the capitals over features is shown but alarms nobody: the features' martingales live in different filtrations. Absence
+of an alarm is no proof of validity.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ def log_odds(array: np.ndarray, values: Values, targets: Sequence[Target], *, ex
             with np.errstate(divide="ignore"):
                 made = np.log(made) - np.log1p(-made)
         return np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
+    weights = array.astype(np.float64)
     if values == "logits":
-        weights = np.exp(array.astype(np.float64) - array.max(axis=0))
-    else:
-        weights = array.astype(np.float64)
+        weights -= array.max(axis=0)
+        np.exp(weights, out=weights)
     made = np.empty((len(targets), *array.shape[1:]))
     with np.errstate(divide="ignore"):
         for out, target in zip(made, targets, strict=True):

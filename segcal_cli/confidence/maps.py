@@ -80,11 +80,9 @@ def score_map(
     box = bounding_box(mask)
     if box is None:
         return _of_empty(view, score, side, rules, around, reach)
-    if score.kind == "hybrid":
-        crop = whole(view.shape)
-    else:
-        crop = _crop(view, box, around, reach, metric_of(score, rules))
-    distance = _signed(view, mask, crop, metric_of(score, rules))
+    metric = metric_of(score, rules)
+    crop = whole(view.shape) if score.kind == "hybrid" else _crop(view, box, around, reach, metric)
+    distance = _signed(view, mask, crop, metric)
     return ScoreMap(_with_hybrid(view, score, distance), crop)
 
 

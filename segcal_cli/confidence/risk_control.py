@@ -1,4 +1,4 @@
-"""Risk control on the missed fraction: promises about the mean share of the target that is missed, not about whole masks.
+"""Risk control on the missed fraction: promises about the mean share of the target that is missed, no whole masks.
 
 A comparison, not a set: conformal risk control (Angelopoulos, Bates, Fisch, Lei, Schuster 2022) bounds the mean, RCPS
 (Bates, Angelopoulos, Lei, Malik, Jordan 2021) bounds it with high probability. Both take the largest threshold lambda

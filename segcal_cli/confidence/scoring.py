@@ -1,16 +1,16 @@
 """Tau and gamma: how strongly the model claims a voxel that is not target, and denies one that is.
 
 tau = max of f_I over voxels outside the truth, gamma = max of -f_O over the truth, maxima over nothing being -inf
-(Davenport 2024, Theorems 2.1 and 2.2, with tau for the inner and gamma for the outer set). With a coverage ratio R, gamma is
-the ceil(R|Y|)-th smallest value (Mossina, Friedrich 2025); with an inner ratio, tau is the (floor((1-R)|M|) + 1)-th
-largest, which lets at most that share of the predicted mask be wrong.
+(Davenport 2024, Theorems 2.1 and 2.2, with tau for the inner and gamma for the outer set). With a coverage ratio R,
+gamma is the ceil(R|Y|)-th smallest value (Mossina, Friedrich 2025); with an inner ratio, tau is the (floor((1-R)|M|) +
+1)-th largest, which lets at most that share of the predicted mask be wrong.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,7 +29,7 @@ COUNT_ROUNDING = 1e-9
 class ScoringRules:
     """What tau and gamma are taken of."""
 
-    maps: MapRules = MapRules()
+    maps: MapRules = field(default_factory=MapRules)
     coverage_ratio: float = 1.0
     inner_ratio: float = 1.0
     box_truth: bool = False

@@ -1,7 +1,7 @@
 """The sets of one case: I = {f_I > lambda_I}, O = not {-f_O > lambda_O}, with raised thresholds.
 
-Strict inside, not strict outside; the outer set is written as a negation so that infinities behave. Afterwards voxels may
-be taken from I or added to O, and nothing else.
+Strict inside, not strict outside; the outer set is written as a negation so that infinities behave. Afterwards voxels
+may be taken from I or added to O, and nothing else.
 """
 
 from __future__ import annotations

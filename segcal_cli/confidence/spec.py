@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from segcal_cli.confidence.maps import MapRules
@@ -53,7 +53,7 @@ class SetSpec:
     alpha: float = 0.1
     joint: Joint = "split"
     across: Across = "each"
-    rules: ScoringRules = ScoringRules()
+    rules: ScoringRules = field(default_factory=ScoringRules)
     present_only: bool = True
     unit: Unit = "case"
     confidence: float | None = None

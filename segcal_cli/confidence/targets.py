@@ -20,9 +20,7 @@ class UnknownTarget(UsageError):
 class UnionOfRegions(UsageError):
     """A union under sigmoid, where the channels are no exclusive events."""
 
-    template = (
-        "--target {0}: a union needs exclusive classes (softmax); regions of a sigmoid model are taken one by one"
-    )
+    template = "--target {0}: a union needs exclusive classes (softmax); regions are taken one by one"
 
 
 class PartOfClass(UsageError):

@@ -1,8 +1,8 @@
 """What observed coverage says: exact laws, random resplits, alpha sweeps, and leave-one-group-out.
 
 Given n calibration and m new units without ties the number covered is beta-binomial whatever the data, so random
-resplits prove nothing about exchangeability: they check the program and show the spread. Leaving out one group at a time
-is the test that can fail.
+resplits prove nothing about exchangeability: they check the program and show the spread. Leaving out one group at a
+time is the test that can fail.
 """
 
 from __future__ import annotations

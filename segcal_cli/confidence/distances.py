@@ -22,8 +22,7 @@ SPACING_DIGITS = 5
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
-    rows = mask.any(axis=2)
-    edges = (rows.any(axis=1), rows.any(axis=0), mask.any(axis=(0, 1)))
+    edges = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
     if not edges[0].any():
         return None
     found = [np.flatnonzero(edge) for edge in edges]

@@ -75,7 +75,7 @@ def case_sets(view: TargetView, spec: SetSpec, target: int, lambda_inner: float,
     return CaseSets(inner, outer, int(np.count_nonzero(inner & ~outer)))
 
 
-def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequence[float]) -> np.ndarray:
+def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
     """int64 "threshold": voxels of the set at each (printed) threshold, in the domain. found: exact for all of them."""
     ups = np.asarray(raised(np.asarray(thresholds, dtype=np.float64)))
     values = found.values if view.domain is None else found.values[view.domain[found.box]]

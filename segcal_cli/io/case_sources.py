@@ -88,7 +88,8 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
             if folder not in models:
                 models[folder] = find_model_files(folder)
             opened = open_prediction(case, table, rules, models[folder], placed_by_label=bool(truth and case.labels))
-            labels = None if truth is None or not case.labels else open_truth(case, opened, table, truth)
+            known = truth is not None and (case.labels or case.roi is not None)
+            labels = open_truth(case, opened, table, truth) if known and truth is not None else None
             _refuse_mixture(opened, sources)
         except SegcalError as error:
             problems.append(Problem(case.id, error))

@@ -99,11 +99,14 @@ def open_truth(case: CaseFiles, prediction: PredictionSource, table: LabelSpace,
     )
 
 
-def read_truth(source: TruthSource) -> tuple[LabelMap, np.ndarray | None]:
-    """The label map in terms of the prediction's channels, and the region of interest (bool "z y x" or None)."""
-    labels = _joined(source) if source.labels[0].channel is not None else _single(source)
-    if len(source.space.channels) < len(source.table.channels):
-        labels = foreground(labels, source.table)
+def read_truth(source: TruthSource) -> tuple[LabelMap | None, np.ndarray | None]:
+    """The label map in terms of the prediction's channels (None without label files), and the region of interest (bool
+    "z y x" or None)."""
+    labels = None
+    if source.labels:
+        labels = _joined(source) if source.labels[0].channel is not None else _single(source)
+        if len(source.space.channels) < len(source.table.channels):
+            labels = foreground(labels, source.table)
     roi = None
     if source.roi is not None:
         roi = roi_mask(_values(source.roi), source.roi.header.path)

@@ -102,15 +102,18 @@ def open_inputs(
     observer: Observer,
     *,
     volumes: bool = False,
+    labelled: bool = True,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3.
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. labelled: whether
+    a case must have labels, where there is a truth at all (a region of interest may come without).
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth)
     for note in pairing.notes:
         observer.note(note)
-    problems = [*pairing.problems, *_more_problems(pairing.cases, labels is not None or truth is not None, pairing)]
+    wanted = labelled and (labels is not None or truth is not None)
+    problems = [*pairing.problems, *_more_problems(pairing.cases, wanted, pairing)]
     if not pairing.cases:
         pairing.require()
     if table is None:

@@ -110,7 +110,7 @@ def check_counts(found, reference, slack=0):
 
 
 def test_the_images_are_those_of_the_reference():
-    logits, labels, site = synth2d()
+    logits, labels, _ = synth2d()
     counts = expected()["counts"]
     assert (len(logits), int((~labels.reshape(409, -1).any(axis=1)).sum())) == (counts["cases"], counts["empty_truth"])
     assert int((~(logits > 0).reshape(409, -1).any(axis=1)).sum()) == counts["empty_prediction"]

@@ -186,17 +186,40 @@ class Calibration:
 
     def ranked(self, target: int, side: Side, stratum: int = 0) -> Ranked:
         """The scores that one side's threshold is ranked among; under ``max`` those of both sides, on its scale."""
-        if self.spec.joint == "max":
-            location, scale = self.spec.targets[target].standard[SIDES.index(side)]
-            combined = self._units(self._combined(target), self._rows(target, stratum), None)
-            return replace(combined, scores=location + scale * combined.scores)
-        scores = (self.table.tau if side == "inner" else self.table.gamma)[:, target]
-        present = self.table.present[:, target] if side == "outer" and self.spec.ranks_present else None
-        return self._units(scores, self._rows(target, stratum), present)
+        if self.spec.joint != "max":
+            scores = (self.table.tau if side == "inner" else self.table.gamma)[:, target]
+            present = self.table.present[:, target] if side == "outer" and self.spec.ranks_present else None
+            return self._units(scores, self._rows(target, stratum), present)
+        scores, rows, (location, scale) = self._side(target, side, stratum)
+        combined = self._units(scores, rows, None)
+        return replace(combined, scores=location + scale * combined.scores)
 
-    def unit_scores(self, target: int, side: Side, stratum: int = 0) -> np.ndarray:
-        """float64: the same, unsorted copies for resplits and curves."""
-        return self.ranked(target, side, stratum).scores
+    def _side(self, target: int, side: Side, stratum: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+        """Scores of all cases, the rows that are ranked one by one, and (location, scale) of the side's own scale."""
+        rows = self._rows(target, stratum)
+        if self.spec.joint == "max":
+            return self._combined(target), rows, self.spec.targets[target].standard[SIDES.index(side)]
+        if side == "outer" and self.spec.ranks_present:
+            rows = rows[self.table.present[rows, target]]
+        return (self.table.tau if side == "inner" else self.table.gamma)[:, target], rows, (0.0, 1.0)
+
+    def weighted_threshold(
+        self, target: int, stratum: int, alpha: float, weights: np.ndarray, new_weight: float
+    ) -> ThresholdRow:
+        """Both sides for a new case of this weight. weights: float64 "case", of the calibration cases (case units)."""
+        sides = [
+            self.weighted_ranked(target, side, stratum, weights, new_weight).threshold(level)
+            for side, level in zip(SIDES, self.spec.levels(target, alpha), strict=True)
+        ]
+        name = None if stratum < 0 else self.strata[stratum]
+        return ThresholdRow(self.spec.targets[target].target.name, name, alpha, *sides)
+
+    def weighted_ranked(self, target: int, side: Side, stratum: int, weights: np.ndarray, new_weight: float) -> Ranked:
+        """As ``ranked``, each case with a weight of its own: exact if these are density ratios."""
+        scores, rows, scale = self._side(target, side, stratum)
+        order = np.argsort(scores[rows], kind="stable")
+        location, spread = scale
+        return Ranked(location + spread * scores[rows][order], rows.size, weights[rows][order], new_weight)
 
     def _rows(self, target: int, stratum: int) -> np.ndarray:
         return np.flatnonzero(self.table.stratum[:, target] == stratum)

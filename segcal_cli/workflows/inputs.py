@@ -104,8 +104,9 @@ def open_inputs(
     volumes: bool = False,
     labelled: bool = True,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. labelled: whether
-    a case must have labels, where there is a truth at all (a region of interest may come without).
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3.
+
+    labelled: whether a case must have labels where there is a truth at all (a region of interest may come without).
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """

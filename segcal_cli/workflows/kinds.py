@@ -18,7 +18,7 @@ from typing import Any
 
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind"}
+KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "conformal-sets": "conformal_kind"}
 """Kind -> its module in this package."""
 
 

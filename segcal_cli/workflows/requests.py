@@ -75,6 +75,46 @@ class CalibrateApplyOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ConformalFitOptions:
+    """Which sets, of what, at which level, and whom the promise is for. None: the default hangs on other options."""
+
+    target: tuple[str, ...] = ()
+    alpha: float = 0.1
+    joint: Literal["split", "max", "none"] = "split"
+    alpha_split: str | None = None
+    across_targets: Literal["each", "split", "max"] = "each"
+    inner_score: str | None = None
+    outer_score: str | None = None
+    metric: Literal["euclidean", "taxicab", "chessboard"] = "euclidean"
+    empty_prediction: Literal["empty", "full", "peak"] = "empty"
+    box_truth: bool = False
+    present_only: bool | None = None
+    learn: str | None = None
+    unit: Literal["case", "max", "hcp"] | None = None
+    mondrian: str | None = None
+    confidence: float | None = None
+    coverage_ratio: float = 1.0
+    inner_ratio: float = 1.0
+    labels_only: bool = False
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConformalApplyOptions:
+    """At which level, what is written besides the sets, and how new cases are weighted and watched."""
+
+    alpha: float | None = None
+    alpha_split: str | None = None
+    p_values: Literal["none", "inner", "outer", "both"] = "none"
+    weights: str | None = None
+    mondrian: str | None = None
+    roi: Path | None = None
+    drift: bool = True
+    history: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MeasureOptions:
     """The conventions of the calibration measures."""
 

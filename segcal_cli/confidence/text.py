@@ -27,15 +27,16 @@ def guarantee(calibration: Calibration, alpha: float, *, roi: bool, ignored: boo
     """What the sets at this alpha promise. weights: "", "given" or "estimated". Raises BadLevel."""
     spec = calibration.spec
     rows = calibration.thresholds(alpha)
-    sentences = [_for_whom(calibration, rows), _promise(spec, rows, alpha, weights), *_exceptions(calibration, rows)]
-    text = " ".join(sentence for sentence in sentences if sentence)
+    head = f"{_for_whom(calibration)}{_promise(spec, rows, alpha, weights)}"
+    sentences = [head, *_exceptions(calibration, rows)]
+    text = " ".join(sentences)
     places = [*(["inside the region of interest"] if roi else []), *(["outside the ignored voxels"] if ignored else [])]
     if places:
         text += f" All of this {' and '.join(places)}."
     return text
 
 
-def _for_whom(calibration: Calibration, rows: Sequence[ThresholdRow]) -> str:
+def _for_whom(calibration: Calibration) -> str:
     spec, n = calibration.spec, calibration.table.n
     patients = len(set(calibration.table.groups))
     if spec.unit == "hcp":
@@ -94,7 +95,7 @@ def _outer(spec: SetSpec, name: str) -> str:
     elif spec.rules.coverage_ratio < 1.0:
         whole = f"at least {percent(spec.rules.coverage_ratio)} of it is in the outer set"
     if spec.ranks_present:
-        return f"if there is a {name}, {whole}"
+        return f"if there is any {name}, {whole}"
     return f"{whole.replace('of it', f'of the {name}')}"
 
 

@@ -101,6 +101,10 @@ class Settings:
             raise BadSetting(f"--weighted is for --method nested, joint and cp, not {self.method}")
         if self.weighted and self.quantile != "conformal":
             raise BadSetting(f"--weighted ranks conformal scores; --quantile {self.quantile} has no ranks")
+        if self.delta1 is not None and self.split != "fixed":
+            raise BadSetting("--delta1 needs --split fixed")
+        if self.tail == "fieller" and self.estimation == "none":
+            raise BadSetting("--estimation-tail fieller needs an estimation bound; --estimation none has none")
         if self.delta1 is not None and not 0.0 < self.delta1 < self.delta:
             raise BadSetting(f"--delta1 {self.delta1:g} is not allowed; it must lie between 0 and 1 - level")
         if self.minimum is not None and not 0.0 <= self.minimum < float("inf"):
@@ -115,6 +119,11 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Settings:
+        """Raises TypeError for unknown names."""
+        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

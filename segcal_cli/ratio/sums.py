@@ -118,6 +118,8 @@ class _FirstPass:
                 row[f"ece_{name}"] = v * float(np.abs(self.gaps[index]).sum())
                 row[f"ece_{name}_hard"] = v * int(self.wrong[index])
                 row[f"brier_{name}"] = float(self.brier[index]) / n
+            ignored = voxels.case.labels.ignored if voxels.case.labels is not None else None
+            row["unannotated"] = 0.0 if ignored is None else float(np.count_nonzero(ignored))
         return row
 
 

@@ -38,8 +38,8 @@ KERNEL = ("kde_A", "kde_B")
 VARIANCES = ("mean_variance_aa", "mean_variance_ab", "mean_variance_bb")
 """Sample variances of the voxel means a' and b', and their covariance; one array of three columns on disk."""
 
-MEASURED = ("brier_A", "brier_B", "ratio_first", "ratio_paper", "ratio_exact", "ratio_jackknife")
-"""Columns that only some commands ask for."""
+MEASURED = ("brier_A", "brier_B", "unannotated", "ratio_first", "ratio_paper", "ratio_exact", "ratio_jackknife")
+"""Columns that no artifact keeps: Brier scores, the number of voxels without annotation, debiased ratios."""
 
 COLUMNS = (*STORED, *KERNEL, *VARIANCES, *MEASURED)
 

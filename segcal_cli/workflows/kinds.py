@@ -18,7 +18,7 @@ from typing import Any
 
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind"}
+KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "ntr-interval": "ratio_kind"}
 """Kind -> its module in this package."""
 
 

@@ -67,9 +67,9 @@ class Calibrator:
             return scores_of_log_softmax(log_softmax(self._cooled(slab, values, stored)))
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
-            return self._against_rest(u, slab, values, stored)[0]
+            return self._against_rest(u, slab, values, stored)
         if self.space.exclusive:
-            return scores_of_log_softmax(np.concatenate([-softplus(u), -softplus(-u)]))
+            return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
         scores = scores_of_log_odds(u)
         if self._families():
             self._project_scores(scores, u)
@@ -105,9 +105,17 @@ class Calibrator:
             return power, 0
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
-            scores, kept = self._against_rest(u, slab, values, stored)
-            return scores.p, kept
-        return (np.concatenate([sigmoid(-u), sigmoid(u)]) if self.space.exclusive else sigmoid(u)), 0
+            p = sigmoid(u)
+            vanished = p.max(axis=0) < TINY
+            if vanished.any():
+                return self._against_rest(u, slab, values, stored).p, int(np.count_nonzero(vanished))
+            p /= p.sum(axis=0)
+            return p, 0
+        return (self._both(sigmoid(u), sigmoid(-u)) if self.space.exclusive else sigmoid(u)), 0
+
+    def _both(self, foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+        """The channels of two exclusive classes, in their order."""
+        return np.concatenate([foreground, background] if self.space.foreground == 0 else [background, foreground])
 
     def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
         """float64 l/T "class voxel", up to a constant per voxel."""
@@ -122,7 +130,7 @@ class Calibrator:
         z = log_odds(slab, values, stored, self.space)
         return np.stack([self.record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
 
-    def _against_rest(self, u: np.ndarray, slab: np.ndarray, values: Values, stored: Stored) -> tuple[Scores, int]:
+    def _against_rest(self, u: np.ndarray, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """One-vs-rest probabilities divided by their sum; where all of them vanish, the raw ones stand."""
         log_p = -softplus(-u)
         best = log_p.max(axis=0)
@@ -132,7 +140,7 @@ class Calibrator:
         if vanished.any():
             raw = scores_of(slab[:, vanished], values, stored, exclusive=True)
             log_p[:, vanished] = np.log(np.maximum(raw.p, raw.floor)) if raw.log_p is None else raw.log_p
-        return scores_of_log_softmax(log_p), int(np.count_nonzero(vanished))
+        return scores_of_log_softmax(log_p)
 
     def _families(self) -> tuple:
         # One increasing map for all channels cannot break an order.

@@ -101,10 +101,11 @@ def log_odds(array: np.ndarray, values: Values, stored: Stored, space: LabelSpac
         return _log_odds_against_rest(array, values, stored)
     if space.exclusive:
         wide = array.astype(np.float64)
+        foreground, background = wide[space.foreground][None], wide[1 - space.foreground][None]
         if values == "logits":
-            return wide[1:] - wide[:1]
+            return foreground - background
         np.maximum(wide, stored.floor, out=wide)
-        return np.log(wide[1:] / wide[:1])
+        return np.log(foreground / background)
     wide = array.astype(np.float64)
     if values == "logits":
         return wide

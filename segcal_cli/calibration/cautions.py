@@ -157,8 +157,8 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
                 else "the slope reached its bound"
             )
             yield (
-                f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or labels "
-                "made from them?"
+                f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or "
+                "labels made from them?"
             )
 
 
@@ -168,8 +168,8 @@ def _zeros(patients: Patients, space: LabelSpace) -> Iterator[str]:
     for channel, count in zip(space.measured, counts, strict=True):
         if count:
             yield (
-                f"{space.names[channel]}: {int(count)} voxels of the true class have a stored probability of exactly "
-                f"0; each adds its floor, up to {floor:.0f} nats, and drags the fit"
+                f"{space.names[channel]}: {int(count)} voxels of the true class have a stored probability of exactly 0;"
+                f" each adds its floor, up to {floor:.0f} nats, and drags the fit"
             )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcal_cli.calibration.method import SLOPE_LIMIT, Method
-from segcal_cli.calibration.nodes import LOG_LIMIT, Curves, best_temperatures, slope_at
+from segcal_cli.calibration.nodes import LOG_LIMIT, SCAN, Curves, best_temperatures, slope_at
 from segcal_cli.calibration.patients import GroupTables, Patients, bootstrap
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.errors import FitError
@@ -140,7 +140,10 @@ def _fit_sketches(
     interval = np.full((2, len(identity)), np.nan)
     if len(chosen[0]) > 1 and not missing[0]:
         interval = bootstrap(
-            len(chosen[0]), spec.seed, lambda counts: _resample(tables, counts, record, spec.loss, rows[0])
+            len(chosen[0]),
+            len(tables.middles),
+            spec.seed,
+            lambda counts: _resample(tables, counts, record, spec.loss, rows[0]),
         )
     parts = _held_out_parts(chosen)
     outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
@@ -178,7 +181,7 @@ def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) 
     interval = np.full((2, 1), np.nan)
     if groups > 1:
         interval = bootstrap(
-            groups, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
+            groups, SCAN, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
         )
     everybody = table.curves(chosen[:1])
     parts = _held_out_parts(chosen)

@@ -55,8 +55,7 @@ def nll(moments: Moments, theta: np.ndarray) -> Evaluation:
 
 
 def brier(moments: Moments, theta: np.ndarray) -> Evaluation:
-    """Mean squared difference of p and y. theta: float64 "problem 2", rows (a, b). The curvature: Gauss and
-    Newton's."""
+    """Mean squared difference of p and y. theta: float64 "problem 2", rows (a, b). Gauss-Newton curvature."""
     a, b = theta[:, :1], theta[:, 1:]
     p = sigmoid(a * moments.c + b)
     q = sigmoid(a * moments.label_mean + b)

@@ -18,7 +18,7 @@ from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import scores_of
-from segcal_cli.metrics.columns import Measure, Row, binned_columns, defined, mean, top_columns
+from segcal_cli.metrics.columns import CLASS_COLUMNS, Measure, Row, all_row, binned_columns, defined
 from segcal_cli.metrics.measures import CaseMeasures, Settings, measure_case
 from segcal_cli.metrics.pooling import Pooled
 
@@ -92,13 +92,12 @@ def _joint(measures: CaseMeasures) -> float:
 def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     pooled: Pooled = reduce(add, (case.pooled for case in cases))
     counts = pooled.counts()
-    binned = binned_columns(counts, None, SETTINGS)
+    columns = binned_columns(counts, None, SETTINGS)
     classes: dict[str, Row] = {
-        name: {key: defined(binned[key][row]) for key in KEYS} for row, name in enumerate(pooled.classes)
+        name: dict.fromkeys(CLASS_COLUMNS) | {key: defined(values[row]) for key, values in columns.items()}
+        for row, name in enumerate(pooled.classes)
     }
-    together: Row = {key: mean(classes[name][key] for name in pooled.averaged) for key in KEYS}
-    together |= {key: defined(value) for key, value in top_columns(counts, SETTINGS).items()}
-    return replace(cases[0], classes=classes, all=together, pooled=pooled)
+    return replace(cases[0], classes=classes, all=all_row(pooled.averaged, classes, counts, SETTINGS), pooled=pooled)
 
 
 def _rows(measures: CaseMeasures) -> Rows:

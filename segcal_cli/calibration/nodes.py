@@ -115,14 +115,19 @@ class Curves:
     total: np.ndarray
     squares: np.ndarray | None = None
 
+    def table(self, name: str) -> np.ndarray:
+        """Sums float64 "problem node" that a loss stands on."""
+        table = self.d if name == "nll" else self.squares
+        assert table is not None, "squares are kept where the loss is brier"
+        return table
+
     def nll(self, temperature: np.ndarray) -> np.ndarray:
         """Mean negative log-likelihood, nats per voxel, of each problem at its temperature."""
         return (self._at(self.d, temperature) + self.label_gap / temperature) / self.total
 
     def brier(self, temperature: np.ndarray) -> np.ndarray:
         """Mean over voxels of the sum over classes of (p - y)^2."""
-        assert self.squares is not None, "squares are kept where the loss is brier"
-        return self._at(self.squares, temperature) / self.total
+        return self._at(self.table("brier"), temperature) / self.total
 
     def loss(self, name: str, temperature: np.ndarray) -> np.ndarray:
         return self.nll(temperature) if name == "nll" else self.brier(temperature)
@@ -130,9 +135,7 @@ class Curves:
     def slopes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Of the loss in x = log(beta)/log 20: Chebyshev coefficients "problem node - 1", and the factor of e^(x log
         20)."""
-        table = self.d if name == "nll" else self.squares
-        assert table is not None, "squares are kept where the loss is brier"
-        coefficients = chebyshev.chebder(table @ _TO_COEFFICIENTS.T, axis=1) / self.total[:, np.newaxis]
+        coefficients = chebyshev.chebder(self.table(name) @ _TO_COEFFICIENTS.T, axis=1) / self.total[:, np.newaxis]
         linear = self.label_gap * LOG_LIMIT / self.total if name == "nll" else np.zeros_like(self.total)
         return coefficients, linear
 
@@ -150,8 +153,11 @@ def best_temperatures(curves: Curves, loss: str) -> np.ndarray:
     coefficients, linear = curves.slopes(loss)
     scan = np.linspace(-1.0, 1.0, SCAN)
     basis = chebyshev.chebvander(scan, NODES - 2)
-    slopes = coefficients @ basis.T + linear[:, np.newaxis] * np.exp(LOG_LIMIT * scan)
-    losses = np.array([curves.loss(loss, np.full(len(linear), np.exp(-LOG_LIMIT * x))) for x in scan]).T
+    betas = np.exp(LOG_LIMIT * scan)
+    slopes = coefficients @ basis.T + linear[:, np.newaxis] * betas
+    # The loss itself, per voxel: the label term is linear in beta, so its slope and its value in x differ by log 20.
+    table = curves.table(loss) @ _TO_COEFFICIENTS.T / curves.total[:, np.newaxis]
+    losses = table @ chebyshev.chebvander(scan, NODES - 1).T + linear[:, np.newaxis] / LOG_LIMIT * betas
     best = np.empty(len(linear))
     for i, at in enumerate(losses.argmin(axis=1)):
         low, high = max(at - 1, 0), min(at + 1, SCAN - 1)

@@ -21,8 +21,8 @@ RESAMPLES = 1000
 LEVEL = 0.95
 """Of the intervals of parameters."""
 
-RESAMPLES_AT_ONCE = 20
-"""Resamples solved together: few enough that their tables stay small."""
+NUMBERS_AT_ONCE = 1 << 15
+"""Resamples times bins solved together: arrays of this length stay in a core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +118,15 @@ def curves_of(table: np.ndarray) -> Curves:
     return Curves(d, table[:, -2], table[:, -1], nodes[:, NODES:] if kept else None)
 
 
-def bootstrap(groups: int, seed: int, solve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def bootstrap(groups: int, width: int, seed: int, solve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """float64 "2 parameter": lower and upper ends of the percentile intervals of parameters over resamples of groups.
 
     solve: parameters "resample parameter" for counts float64 "resample group", NaN where a resample cannot be fitted.
-    Efron 1979, "Bootstrap methods: another look at the jackknife".
+    width: numbers per resample, which decides how many are solved together. Efron 1979, "Bootstrap methods: another
+    look at the jackknife".
     """
     draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1.0 / groups), size=RESAMPLES)
-    found = [
-        solve(draws[start : start + RESAMPLES_AT_ONCE].astype(np.float64))
-        for start in range(0, RESAMPLES, RESAMPLES_AT_ONCE)
-    ]
+    together = max(1, NUMBERS_AT_ONCE // width)
+    found = [solve(draws[start : start + together].astype(np.float64)) for start in range(0, RESAMPLES, together)]
     tail = (1.0 - LEVEL) / 2.0
     return np.nanquantile(np.concatenate(found), [tail, 1.0 - tail], axis=0)

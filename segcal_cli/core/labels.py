@@ -87,9 +87,15 @@ class LabelSpace:
         return len(self.channels) == 1 or (self.exclusive and len(self.channels) == 2)
 
     @property
+    def foreground(self) -> int:
+        """Of a binary problem the channel that is not the background: the one without label value 0, else the last."""
+        without = [index for index, channel in enumerate(self.channels) if 0 not in channel.values]
+        return without[0] if without else len(self.channels) - 1
+
+    @property
     def measured(self) -> tuple[int, ...]:
         """Channels that are problems of their own: of two exclusive classes only the foreground, else all."""
-        return (len(self.channels) - 1,) if self.binary else tuple(range(len(self.channels)))
+        return (self.foreground,) if self.binary else tuple(range(len(self.channels)))
 
     @property
     def known_values(self) -> frozenset[int]:

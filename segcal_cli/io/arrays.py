@@ -19,7 +19,7 @@ from segcal_cli.core.volume import Stored, Values
 from segcal_cli.io.inputs import check_case_size
 from segcal_cli.io.members import Member, array_members, bare_file
 from segcal_cli.io.npy import NpyHeader, UnusableType, fill, read_header
-from segcal_cli.io.suffixes import require_suffix, unread
+from segcal_cli.io.suffixes import split_suffix, unread
 
 ChannelAxis = Literal["first", "last"]
 
@@ -118,7 +118,7 @@ def probe(path: Path, key: str | None = None) -> ArrayHeader:
     key: which array of an ``.npz``; by default the one of ``probabilities``, ``softmax`` and ``logits`` that is there,
     or the only array. Raises SeveralArrays, NoArray, EmptyArray, and what the archive and header readers raise.
     """
-    suffix = require_suffix(path)
+    suffix = split_suffix(path.name)[1]
     keys: tuple[str, ...] = ()
     if suffix == ".npy":
         key, member = None, bare_file(path)

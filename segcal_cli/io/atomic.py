@@ -1,9 +1,9 @@
 """Files that appear whole or not at all.
 
-What is written goes to a temp beside its target, is forced to the disk, and takes the target's name in one step. Whoever
-looks sees the old file or the new one, and a killed run leaves at most a temp, which begins with a dot and is no output.
-The temp lies in the target's folder because only there is a rename one step; a symbolic link at the target is replaced,
-not followed.
+What is written goes to a temp beside its target, is forced to the disk, and takes the target's name in one step.
+Whoever looks sees the old file or the new one, and a killed run leaves at most a temp, which begins with a dot and is
+no output. The temp lies in the target's folder because only there is a rename one step; a symbolic link at the target
+is replaced, not followed.
 
 The files of one case belong together: all temps are complete before the first rename, and the renames come in the order
 that the caller gives, so that the file which stands for the case (the volume) can come last.
@@ -49,7 +49,7 @@ class _Temp(io.FileIO):
         super().__init__(descriptor, "wb")
         self._target = target
 
-    def write(self, data: Buffer, /) -> int | None:
+    def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -168,7 +168,7 @@ def _rename(entry: _Pending) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renames last through a power cut. Where folders cannot be synced (Windows, some NFS) it is left at that."""
+    """Make the renames last through a power cut; where folders cannot be synced (Windows) that is left out."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -137,7 +137,7 @@ class CaseReader:
 def digest_of(array: np.ndarray) -> str:
     """sha256 of an array's shape and numbers, in hexadecimal: the same prediction in another file is the same."""
     digest = hashlib.sha256(repr(array.shape).encode())
-    digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

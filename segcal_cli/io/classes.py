@@ -83,14 +83,6 @@ def default_space(path: Path, channels: int) -> LabelSpace:
     return single_foreground()
 
 
-def foreground_index(space: LabelSpace) -> int:
-    """The channel of a binary table that is not the background: the one without label value 0, else the last."""
-    for index, channel in enumerate(space.channels):
-        if 0 not in channel.values:
-            return index
-    return len(space.channels) - 1
-
-
 def reduce_to_foreground(space: LabelSpace) -> LabelSpace:
     """The foreground of two exclusive classes as a table of its own, for predictions that hold that channel only.
 
@@ -99,7 +91,7 @@ def reduce_to_foreground(space: LabelSpace) -> LabelSpace:
     """
     if not (space.exclusive and space.binary):
         return space
-    return LabelSpace((space.channels[foreground_index(space)],), "sigmoid", space.ignore)
+    return LabelSpace((space.channels[space.foreground],), "sigmoid", space.ignore)
 
 
 def classes_from_caret(xml: bytes, path: Path) -> LabelSpace:

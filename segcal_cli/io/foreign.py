@@ -1,7 +1,7 @@
 """Files that segcal does not read, and what to say of each.
 
-Most can be converted by a tool that knows them. A JPEG cannot: its numbers are no longer those that were saved. A pickle
-is never opened at all, because loading one runs whatever code it holds.
+Most can be converted by a tool that knows them. A JPEG cannot: its numbers are no longer those that were saved. A
+pickle is never opened at all, because loading one runs whatever code it holds.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """gzip, both ways, as fast as isal does it and without a second copy of anything.
 
-A compressed volume is decoded in pieces of a megabyte, each copied straight to its place in the array that was allocated
-for it, so reading needs the array and little else. isal drops the interpreter lock while it decodes, and ``on_progress``
-tells a consumer in another thread how far the array is filled.
+A compressed volume is decoded in pieces of a megabyte, each copied straight to its place in the array that was
+allocated for it, so reading needs the array and little else. isal drops the interpreter lock while it decodes, and
+``on_progress`` tells a consumer in another thread how far the array is filled.
 
 A gzip file may consist of several members, one after the other; what they decode to is joined. Every member ends with a
-checksum that covers it, so a file is read to its very end even when all wanted bytes are there: stopping early would skip
-the check. Every way in which such a file can be broken has an error of its own here, and a size is checked against what
-the file can possibly hold before anything is allocated for it.
+checksum that covers it, so a file is read to its very end even when all wanted bytes are there: stopping early would
+skip the check. Every way in which such a file can be broken has an error of its own here, and a size is checked against
+what the file can possibly hold before anything is allocated for it.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def check_size(path: Path, declared: int, *, compressed: bool) -> None:
 def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """The decoded bytes of all members, in pieces of 1 to ``chunk_bytes`` bytes, with every checksum verified.
 
-    A member's checksum is verified before its last piece is handed out. Zero bytes after the last member are the padding
-    that block devices add, and are passed over as gzip itself does. Raises Unreadable, EmptyFile, NotGzip, TruncatedGzip,
-    DamagedGzip, TrailingBytes.
+    A member's checksum is verified before its last piece is handed out. Zero bytes after the last member are the
+    padding that block devices add, and are passed over as gzip itself does. Raises Unreadable, EmptyFile, NotGzip,
+    TruncatedGzip, DamagedGzip, TrailingBytes.
     """
     from isal import igzip_lib
 
@@ -133,7 +133,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
                     if piece:
                         yield piece
                 pending = _next_member(path, file, member.unused_data)
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]
         raise DamagedGzip(path, _reason(error)) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -166,7 +166,7 @@ def unreadable(path: Path, error: OSError) -> Unreadable:
 
 
 def head(path: Path, count: int) -> bytes:
-    """The first ``count`` decoded bytes, or all if there are fewer. What follows is neither decoded nor checked."""
+    """The first ``count`` (>= 1) decoded bytes, or all if there are fewer; what follows is not even checked."""
     taken = bytearray()
     for piece in chunks(path, chunk_bytes=count):
         taken += piece
@@ -180,8 +180,9 @@ def read_into(
 ) -> None:
     """Decode ``path`` into ``buffer``, leaving out its first ``skip`` bytes; both together must be all that there is.
 
-    buffer: writable bytes, e.g. ``memoryview(array).cast("B")``. on_progress: called after each piece with the number of
-    bytes of ``buffer`` that are final. Raises what ``chunks`` raises, TooShort, TooLong; the buffer is then half filled.
+    buffer: writable bytes, e.g. ``memoryview(array).cast("B")``. on_progress: called after each piece with the number
+    of bytes of ``buffer`` that are final. Raises what ``chunks`` raises, TooShort, TooLong; the buffer is then half
+    filled.
     """
     filled = 0
     for piece in payload(path, chunks(path), skip=skip, size=len(buffer)):
@@ -207,7 +208,7 @@ def payload(path: Path, pieces: Iterable[bytes | memoryview], *, skip: int, size
 
 
 def compress_into(file: BinaryIO, parts: Iterable[bytes | memoryview]) -> None:
-    """Write ``parts`` to ``file`` as one gzip member: the same bytes for the same content, without date or file name."""
+    """Write ``parts`` to ``file`` as one gzip member without date or name: same content, same bytes."""
     from isal import isal_zlib
 
     # 31 = 15 bits of window + 16: a gzip wrapper, whose date and name isal leaves empty.

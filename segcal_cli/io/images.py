@@ -20,7 +20,7 @@ from segcal_cli.core.volume import Grid, Stored, Values
 from segcal_cli.io.arrays import HardMask
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.inputs import check_case_size, check_expansion, input_size, open_input
-from segcal_cli.io.suffixes import PICTURES, require_suffix, split_suffix, unread
+from segcal_cli.io.suffixes import split_suffix, unread
 from segcal_cli.io.tiffs import probe_tiff, read_tiff
 
 PNG_HEADER = struct.Struct(">16sIIBB")
@@ -31,6 +31,8 @@ PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 PNG_COLOURS = {0: ("L", 1), 2: ("RGB", 3), 3: ("P", 1), 4: ("LA", 2), 6: ("RGBA", 4)}
 """PNG colour types: name of the 8-bit mode, samples per pixel."""
+
+TIFF_SUFFIXES = (".tif", ".tiff")
 
 PNG_BITS = (1, 2, 4, 8, 16)
 
@@ -93,11 +95,11 @@ def probe(path: Path) -> ImageHeader:
     Raises BrokenImage, BrokenTiff, UnusableTiff, AbsurdSize, OversizedCase, UnreadableFile, EmptyFile, and the
     refusals by suffix.
     """
-    suffix = require_suffix(path)
-    if suffix not in PICTURES:
-        raise unread(path)
+    suffix = split_suffix(path.name)[1]
     if suffix == ".png":
         return _probe_png(path)
+    if suffix not in TIFF_SUFFIXES:
+        raise unread(path)
     tiff = probe_tiff(path)
     return ImageHeader(path, "tiff", tiff.mode, tiff.shape, tiff.bits, tiff.dtype)
 

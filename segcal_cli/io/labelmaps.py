@@ -15,7 +15,6 @@ import numpy as np
 
 from segcal_cli.core.errors import FitError, LabelError
 from segcal_cli.core.labels import LabelMap, LabelSpace
-from segcal_cli.io.classes import foreground_index
 
 LABEL_ROUNDING = 1e-3
 """How far a stored label may lie from a whole number: a slope of 4.58e-05 on int16 costs 2e-5, a soft map far more."""
@@ -150,7 +149,7 @@ def as_volume(raw: np.ndarray, path: Path, classes: int = 0) -> np.ndarray:
 
 def foreground(labels: LabelMap, space: LabelSpace) -> LabelMap:
     """The label map of two exclusive classes (``space``) in terms of the foreground channel alone."""
-    index = foreground_index(space)
+    index = space.foreground
     return LabelMap(labels.codes, labels.members[index : index + 1], labels.ignored)
 
 
@@ -227,7 +226,7 @@ def _mask_codes(space: LabelSpace, code_of: dict[int, int], mask_value: int, pat
     """As _codes, for a mask: ``mask_value`` is the foreground, 0 the rest, anything else unknown."""
     if not space.binary:
         raise MaskValueUnclear(path, mask_value, len(space.channels) - any(0 in c.values for c in space.channels))
-    inside = space.channels[foreground_index(space)].values
+    inside = space.channels[space.foreground].values
     outside = {code for value, code in code_of.items() if value not in inside}
     return {0: min(outside, default=0), mask_value: code_of[min(inside)]}
 

@@ -113,9 +113,9 @@ def array_members(path: Path) -> dict[str, Member]:
 
 def _first_byte(path: Path, file: BinaryIO, name: str, header_offset: int) -> int:
     """Where a member's bytes begin: behind its own header, whose length the directory does not tell."""
-    file.seek(header_offset)
+    file.seek(max(header_offset, 0))
     header = file.read(LOCAL_HEADER.size)
-    if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+    if header_offset < 0 or len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
         raise BrokenMember(path, name, "no member begins where the archive says")
     *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
     return header_offset + LOCAL_HEADER.size + name_length + extra_length

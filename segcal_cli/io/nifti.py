@@ -2,10 +2,12 @@
 
 A NIfTI file counts x fastest, then y, z and the channel. Seen in C order the very same bytes are ``"class z y x"``, the
 order in which segcal keeps volumes, so reading is decoding into place and writing is the reverse. Whatever is stored as
-something else than float32 is converted a megabyte at a time while it is decoded; no float64 copy of a volume ever exists.
+something else than float32 is converted a megabyte at a time while it is decoded; no float64 copy of a volume ever
+exists.
 
-A header does not say which axis holds the channels. By convention it is the last (MONAI's 4-D files) or the fifth (ITK's
-vector images, whose fourth axis is time); ``check_channels`` compares that with the class table before a voxel is read.
+A header does not say which axis holds the channels. By convention it is the last (MONAI's 4-D files) or the fifth
+(ITK's vector images, whose fourth axis is time); ``check_channels`` compares that with the class table before a voxel
+is read.
 """
 
 from __future__ import annotations
@@ -25,9 +27,17 @@ from segcal_cli.io.geometry import sheared, voxel_edges
 from segcal_cli.io.nifti_header import DATATYPES, LAYOUTS, MIN_OFFSET, NiftiHeader, is_compressed, probe
 
 __all__ = [
-    "INTENT_LABEL", "INTENT_ESTIMATE", "NiftiHeader", "as_channels", "check_channels", "probe", "read", "read_raw", "stored",
+    "INTENT_ESTIMATE",
+    "INTENT_LABEL",
+    "NiftiHeader",
+    "as_channels",
+    "check_channels",
+    "probe",
+    "read",
+    "read_raw",
+    "stored",
     "write",
-]  # fmt: skip
+]
 
 ChannelAxis = Literal["first", "last"]
 
@@ -179,8 +189,9 @@ def as_channels(
 ) -> np.ndarray:
     """What ``read`` gave, as float32 "class z y x", C-contiguous; a view unless the channels came first.
 
-    A file of one channel gives one channel, also where two exclusive classes are expected: it is then the foreground, and
-    the caller, who knows whether it holds logits or probabilities, adds the background. Raises what check_channels raises.
+    A file of one channel gives one channel, also where two exclusive classes are expected: it is then the foreground,
+    and the caller, who knows whether it holds logits or probabilities, adds the background. Raises what check_channels
+    raises.
     """
     check_channels(header, space, channel_axis)
     if channel_axis == "first" and len(header.shape) >= 4:
@@ -211,9 +222,9 @@ def write(
 ) -> None:
     """Write "z y x" or "class z y x" so that x is fastest and the class slowest, in mm; the same input, the same bytes.
 
-    target: a path (written whole or not at all; raises WriteError) or an open binary file. affine: (x, y, z, 1) -> mm; it
-    becomes the sform, and the qform too unless its axes are sheared, which a quaternion cannot say. dtype: on disk, by
-    default that of ``array``. slope: stored = round(value / slope), clipped to the dtype; it stands in the header.
+    target: a path (written whole or not at all; raises WriteError) or an open binary file. affine: (x, y, z, 1) -> mm;
+    it becomes the sform, and the qform too unless its axes are sheared, which a quaternion cannot say. dtype: on disk,
+    by default that of ``array``. slope: stored = round(value / slope), clipped to the dtype; it stands in the header.
     compressed: by default whether the path ends in .gz. Raises ValueError for a type that NIfTI does not have, such as
     float16. Nothing else is written: no description, no name, no extension.
     """
@@ -248,7 +259,7 @@ def _parts(header: bytes, array: np.ndarray, kind: np.dtype, slope: float | None
         if slope is not None:
             limits = np.iinfo(kind)
             plane = np.clip(np.rint(plane / np.float64(slope)), limits.min, limits.max)
-        yield memoryview(np.ascontiguousarray(plane, dtype=kind).reshape(-1).view(np.uint8))
+        yield np.ascontiguousarray(plane, dtype=kind).reshape(-1).view(np.uint8).data
 
 
 def _header_bytes(
@@ -291,8 +302,8 @@ def quaternion(affine: np.ndarray) -> tuple[float, tuple[float, float, float]]:
     """(qfac, (b, c, d)): the unit quaternion, real part >= 0, of the rotation nearest to the affine's axes.
 
     qfac is -1 if the axes are left-handed; the third is then reversed first. The quaternion is the eigenvector of the
-    largest eigenvalue of a symmetric 4 x 4 matrix, which is accurate for every rotation, half turns included. Bar-Itzhack
-    2000, "New method for extracting the quaternion from a rotation matrix", equation 5.
+    largest eigenvalue of a symmetric 4 x 4 matrix, which is accurate for every rotation, half turns included.
+    Bar-Itzhack 2000, "New method for extracting the quaternion from a rotation matrix", equation 5.
     """
     m = affine[:3, :3] / voxel_edges(affine)
     qfac = 1.0

@@ -2,8 +2,8 @@
 
 NIfTI-1 and NIfTI-2 hold the same fields in different places and widths; both exist in either byte order. A reader that
 trusts them tries to allocate whatever a damaged header asks for, so every field that decides on memory or meaning is
-checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and whether the file
-can hold so many. What the file says of its place in space is only collected; judging it is geometry's business.
+checked here: the size of the header, the magic, the dimensions, the type, the offset of the voxels, and whether the
+file can hold so many. What the file says of its place in space is only collected; judging it is geometry's business.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from segcal_cli.core.errors import FormatError
 from segcal_cli.core.volume import Grid, Stored
 from segcal_cli.io import gzipped
 from segcal_cli.io.geometry import Space
+
+ByteOrder = Literal["<", ">"]
 
 MAX_EXTENSION_BYTES = 16 * 2**20
 """No text that rides along with a volume (a label table) is larger than this."""
@@ -183,7 +186,8 @@ def probe(path: Path) -> NiftiHeader:
     """Read and check the header of a ``.nii`` or ``.nii.gz``; no voxel is read.
 
     Raises gzipped's errors (Unreadable, EmptyFile, NotGzip, TruncatedGzip, TooLarge, ..), NotNifti, HeaderPair,
-    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or TooLong.
+    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or
+    TooLong.
     """
     compressed = is_compressed(path)
     start = _head(path, MIN_OFFSET[2], compressed)
@@ -245,9 +249,10 @@ def _head(path: Path, count: int, compressed: bool) -> bytes:
     return start
 
 
-def _version(path: Path, start: bytes) -> tuple[int, str]:
+def _version(path: Path, start: bytes) -> tuple[int, ByteOrder]:
     """NIfTI-1 or -2, and the byte order ("<" or ">") in which the header's own size makes sense."""
-    for order in "<>":
+    orders: tuple[ByteOrder, ...] = ("<", ">")
+    for order in orders:
         size = struct.unpack(order + "i", start[:4])[0] if len(start) >= 4 else 0
         if size in _HEADER_BYTES:
             return _HEADER_BYTES[size], order

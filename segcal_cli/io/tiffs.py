@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +27,9 @@ PLAIN, DEFLATE = (1,), (8, 32946)
 
 LOSSY = (6, 7, 33003, 33005, 34712, 34892)
 """The compression tags of JPEG and JPEG 2000."""
+
+MAX_PAGES = 65_536
+"""Pages of one stack. tifffile follows a chain of pages that bites its own tail for minutes."""
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE = 0, 1, 3
 """Photometric tags: the first stores inverted values."""
@@ -61,11 +64,12 @@ def probe_tiff(path: Path) -> TiffHeader:
         series = _only_series(path, tiff)
         page = series.keyframe
         shape, axes, dtype = tuple(int(n) for n in series.shape), series.axes, series.dtype
-        bits, photometric, compression = int(page.bitspersample), int(page.photometric), page.compression
-    if int(compression) in LOSSY:
+        bits, photometric, compression = int(page.bitspersample), int(page.photometric), int(page.compression)
+        codec = getattr(page.compression, "name", compression)
+    if compression in LOSSY:
         raise UnusableTiff(path, "JPEG inside a TIFF is lossy")
-    if int(compression) not in PLAIN + DEFLATE:
-        raise UnusableTiff(path, f"compressed as {getattr(compression, 'name', compression)}")
+    if compression not in PLAIN + DEFLATE:
+        raise UnusableTiff(path, f"compressed as {codec}")
     if dtype is None or dtype.kind not in "buif" or dtype.itemsize > 8:
         raise UnusableTiff(path, f"it holds {dtype}")
     check_expansion(path, int(np.prod(shape, dtype=object)) * bits // 8, size)
@@ -102,6 +106,30 @@ def _only_series(path: Path, tiff: Any) -> Any:
     return tiff.series[0]
 
 
+def _check_chain(path: Path, file: BinaryIO) -> None:
+    """Follows the pages from one to the next: each must begin inside the file, and none twice. Raises BrokenTiff."""
+    order = {b"II": "little", b"MM": "big"}.get(file.read(2))
+    if order is None:
+        raise BrokenTiff(path, "it does not begin as a TIFF")
+
+    def number(width: int) -> int:
+        return int.from_bytes(file.read(width), order)  # type: ignore[arg-type]
+
+    big = number(2) == 43
+    width, entry, count = (8, 20, 8) if big else (4, 12, 2)
+    file.seek(8 if big else 4)
+    size, at = input_size(path), number(width)
+    seen: set[int] = set()
+    while at:
+        if at >= size or at in seen or len(seen) == MAX_PAGES:
+            raise BrokenTiff(path, f"page {len(seen) + 1} would begin at byte {at} of {size}")
+        seen.add(at)
+        file.seek(at)
+        file.seek(at + count + entry * min(number(count), size))
+        at = number(width)
+    file.seek(0)
+
+
 class _Complaints(logging.Handler):
     """What tifffile logs as an error in this thread: a stack that lost its last pages is not an exception to it."""
 
@@ -123,8 +151,10 @@ def _opened(path: Path) -> Iterator[Any]:
     log, complaints = logging.getLogger("tifffile"), _Complaints()
     log.addHandler(complaints)
     try:
-        with open_input(path) as file, tifffile.TiffFile(file, name=path.name) as tiff:
-            yield tiff
+        with open_input(path) as file:
+            _check_chain(path, file)
+            with tifffile.TiffFile(file, name=path.name) as tiff:
+                yield tiff
     except FormatError:
         raise
     except Exception as error:

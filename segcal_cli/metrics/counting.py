@@ -14,25 +14,19 @@ their order, so the number of threads that counted them cannot be seen in the re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, CellGrid, geometric_cell
+from segcal_cli.metrics.likelihood import complement, compressed, most_probable, nll_of_hits, nll_of_misses
 
 NEAR = 1e-6
 """Probabilities closer than this to 0 or 1 are reported as near it."""
 
 PIECE_VOXELS = 1 << 14
 """Voxels whose cells are computed at a time: their two float64 arrays fit the cache of a core."""
-
-FACTORS = 64
-"""Probabilities multiplied before one logarithm is taken."""
-
-SMALLEST_FACTOR = 2.0**-12
-"""Smaller probabilities stay out of products, which could underflow. Below the first uniform bin of every grid."""
 
 WHOLE = (
     "n_label",
@@ -113,8 +107,6 @@ class BlockCounter:
     def count(self, scores: Scores, codes: np.ndarray, inside: np.ndarray | None) -> Counts:
         """Counts of a block. codes: "voxel"; inside: bool "voxel", False for padding, or None if there is none."""
         counts = Counts.zero(len(self.measured), self.grid)
-        if not codes.size:
-            return counts
         best, decision = most_probable(scores.p) if self.exclusive else (scores.p[0], None)
         truths = [self._truth(channel, codes) for channel in self.measured]
         for row, channel in enumerate(self.measured):
@@ -129,7 +121,7 @@ class BlockCounter:
             for row, channel in enumerate(self.measured):
                 padded = scores.p[channel][outside].sum(dtype=np.float64)
                 counts.sums[row, 2] = padded - np.count_nonzero(truths[row] & outside)
-            scores, codes, best = _compressed(scores, inside), codes[inside], best[inside]
+            scores, codes, best = compressed(scores, inside), codes[inside], best[inside]
             decision = None if decision is None else decision[inside]
             truths = [truth[inside] for truth in truths]
             if not codes.size:
@@ -174,8 +166,8 @@ class BlockCounter:
             counts.p[row] += np.bincount(cell, weights=values, minlength=self.grid.size)
             if where is hits:
                 counts.hits[row] += found
-        nll_hits = _nll_of_hits(scores, channel, hits, p_hits) + (certain_nll if upper else 0.0)
-        nll_misses = _nll_of_misses(scores, channel, misses) + (0.0 if upper else certain_nll)
+        nll_hits = nll_of_hits(scores, channel, hits, p_hits) + (certain_nll if upper else 0.0)
+        nll_misses = nll_of_misses(scores, channel, misses) + (0.0 if upper else certain_nll)
         counts.sums[row, 0] = squares + np.square(p_hits - 1.0).sum() + np.square(p_misses).sum()
         counts.sums[row, 1] = nll_hits + nll_misses
         counts.sums[row, 2] += counts.p[row].sum() - counts.hits[row].sum()
@@ -270,35 +262,6 @@ class _Edges:
         )
 
 
-def most_probable(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest probability and its channel, the lowest one of equals. p: "class voxel".
-
-    A running maximum: ``np.argmax`` over the first axis transposes and takes ten times as long.
-    """
-    best = p[0].copy()
-    channel_type = np.uint8 if len(p) <= 256 else np.uint16
-    decision = np.zeros(best.shape, channel_type)
-    for channel in range(1, len(p)):
-        better = (p[channel] > best).astype(channel_type)
-        better *= channel_type(channel)
-        np.maximum(decision, better, out=decision)
-        np.maximum(best, p[channel], out=best)
-    return best, decision
-
-
-def complement(scores: Scores, channel: int, where: np.ndarray | slice) -> np.ndarray:
-    """float64 1 - p of the voxels at ``where``: the sum of the other channels if they exclude each other."""
-    if scores.exclusive:
-        others = [c for c in range(len(scores.p)) if c != channel]
-        q = scores.p[others[0]][where].astype(np.float64)
-        for other in others[1:]:
-            q += scores.p[other][where]
-        return q
-    if scores.log_q is not None:
-        return np.exp(scores.log_q[channel][where])
-    return 1.0 - scores.p[channel][where].astype(np.float64)
-
-
 def _certain_cells(
     scores: Scores, channel: int, others: tuple[np.ndarray, np.ndarray], tail: int, *, upper: bool
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -336,39 +299,3 @@ def _certain_cells(
         deviation += np.bincount(key, weights=d, minlength=tail + 1)
         squares.append(np.square(d, out=d).sum())
     return n[1:], deviation[1:], math.fsum(squares)
-
-
-def _nll_of_hits(scores: Scores, channel: int, hits: np.ndarray, p: np.ndarray) -> float:
-    """Sum of -log p over voxels of the class. p: their float64 probabilities."""
-    if scores.log_p is not None:
-        return -float(scores.log_p[channel][hits].sum())
-    return -sum_of_logs(np.maximum(p, scores.floor))
-
-
-def _nll_of_misses(scores: Scores, channel: int, misses: np.ndarray) -> float:
-    """Sum of -log(1 - p) over voxels of other classes."""
-    if scores.log_q is not None:
-        return -float(scores.log_q[channel][misses].sum())
-    floor = scores.floor if scores.exclusive else scores.complement_floor
-    return -sum_of_logs(np.maximum(complement(scores, channel, misses), floor))
-
-
-def sum_of_logs(likelihood: np.ndarray) -> float:
-    """Sum of the natural logarithms of positive float64 numbers up to about 1, as logarithms of products of 64 of them.
-
-    One logarithm for 64 voxels, and nearer to the exact sum than 64 logarithms. A product of 64 numbers above 2^-12 is
-    above 2^-768; smaller ones are taken one by one.
-    """
-    small = np.flatnonzero(likelihood < SMALLEST_FACTOR)
-    alone = np.log(likelihood[small]).sum()
-    likelihood = likelihood.copy()
-    likelihood[small] = 1.0
-    columns = likelihood.size // FACTORS
-    products = likelihood[: FACTORS * columns].reshape(FACTORS, columns).prod(axis=0)
-    return float(alone + np.log(products).sum() + np.log(likelihood[FACTORS * columns :]).sum())
-
-
-def _compressed(scores: Scores, inside: np.ndarray) -> Scores:
-    """Scores of the voxels inside."""
-    cut: Callable[[np.ndarray | None], np.ndarray | None] = lambda a: None if a is None else a[:, inside]  # noqa: E731
-    return replace(scores, p=scores.p[:, inside], log_p=cut(scores.log_p), log_q=cut(scores.log_q))

@@ -14,7 +14,7 @@ import numpy as np
 from segcal_cli.core.errors import UsageError
 
 MIN_GROUPS = 4
-"""Nominal 95 % intervals of skewed errors cover 93 % at 4 and 5 groups, but 83 % at 3; of 2, resamples have no spread."""
+"""Nominal 95 % intervals of skewed errors cover 93 % at 4 and 5 groups, but 83 % at 3; 2 have no spread left."""
 
 
 class BadInterval(UsageError):

@@ -16,6 +16,7 @@ import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import Scores
+from segcal_cli.metrics.measures import NoTruth
 
 CLIP = 1e-6
 """Probabilities are moved this far from 0 and 1, where the beta density may be infinite or zero."""
@@ -44,9 +45,10 @@ def case_kde_ece(
     """KDE-ECE of each measured class of a labelled case, on at most ``sample`` counted voxels.
 
     The voxels are drawn by a generator that only seed and case id decide, so they are the same for every source.
-    bandwidth: None for the likeliest one. None for fewer than two voxels.
+    bandwidth: None for the likeliest one. None for fewer than two voxels. Raises NoTruth.
     """
-    assert case.labels is not None
+    if case.labels is None:
+        raise NoTruth(case.id)
     kept = case.counted(padding=False)
     voxels = np.arange(case.labels.codes.size) if kept is None else np.flatnonzero(kept)
     if voxels.size > sample:

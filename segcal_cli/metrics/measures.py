@@ -160,7 +160,7 @@ def measure_case(
         exclusive=space.exclusive,
         argmax=settings.decision == "argmax",
     )
-    totals = _count(case, sources, counter, threads)
+    totals = _count(case, case.labels.codes.reshape(-1), sources, counter, threads)
     if not next(iter(totals.values())).n.any():
         raise NothingToMeasure(case.id)
     mm3 = case.volume.grid.voxel_mm3
@@ -186,11 +186,11 @@ def _add_kde(case: Case, source: Source, settings: Settings, rows: dict[str, Row
         rows[name]["kde_ece"] = None if settings.absent == "skip" and not rows[name]["n_label"] else value
 
 
-def _count(case: Case, sources: Mapping[str, Source], counter: BlockCounter, threads: int) -> dict[str, Counts]:
-    """Counts of every source, block by block."""
-    assert case.labels is not None
+def _count(
+    case: Case, codes: np.ndarray, sources: Mapping[str, Source], counter: BlockCounter, threads: int
+) -> dict[str, Counts]:
+    """Counts of every source, block by block. codes: "voxel"."""
     array = case.volume.array.reshape(len(case.volume.array), -1)
-    codes = case.labels.codes.reshape(-1)
     kept, inside = (
         None if m is None else m.reshape(-1) for m in (case.counted(padding=True), case.counted(padding=False))
     )
@@ -202,7 +202,9 @@ def _count(case: Case, sources: Mapping[str, Source], counter: BlockCounter, thr
         within = inside[at] if padded and inside is not None else None
         if kept is not None and not kept[at].all():
             keep = kept[at]
-            raw, truth = raw[:, keep], truth[keep]
+            if not keep.any():
+                return [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+            raw, truth = np.compress(keep, raw, axis=1), truth[keep]
             within = None if within is None else within[keep]
         if within is not None and within.all():
             within = None

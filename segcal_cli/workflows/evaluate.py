@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
@@ -90,7 +91,7 @@ def run(
     for one in loaded:
         refuse_seen(one.artifact, one.path, who, {}, allow=comparing.allow_overlap)
 
-    calibrators = {comparing.name: None} if comparing.raw else {}
+    calibrators: dict[str, Calibrator | None] = {comparing.name: None} if comparing.raw else {}
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
     estimator = WithFacts(Measurement(calibrators, settings, threads_of(plan.jobs)))
     reader = inputs.reader(

@@ -51,7 +51,7 @@ def case_of(
     )
     truth = LabelMap(codes.reshape(shape), members, None if ignored is None else ignored.reshape(shape))
     where = None if roi is None else roi.reshape(shape)
-    return Case(name, group or name, space, volume, truth, where, digest=name)
+    return Case(name, group or name, space, volume, truth, where)
 
 
 def binary_cases(n: int, voxels: int, seed: int, slope: float = 0.6, offset: float = -0.4) -> list[Case]:

@@ -35,6 +35,7 @@ def test_a_name_stands_once_and_the_ignore_value_belongs_to_no_class():
 
 def test_two_exclusive_classes_and_one_channel_are_one_binary_problem():
     assert table(background=[0], lesion=[1]).measured == (1,)
+    assert table(lesion=[1], background=[0]).measured == (0,)
     assert table("sigmoid", lesion=[1]).measured == (0,)
     assert table(background=[0], a=[1], b=[2]).measured == (0, 1, 2)
     assert not table("sigmoid", a=[1], b=[2]).binary

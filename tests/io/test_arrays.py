@@ -329,6 +329,15 @@ def test_an_array_that_stands_twice_is_refused(tmp_path):
         module.probe(path)
 
 
+@pytest.mark.parametrize("shift", [-9999, 7])
+def test_a_directory_that_points_beside_its_members_is_refused(tmp_path, deflated, shift):
+    content = bytearray(deflated.read_bytes())
+    end = content.index(b"PK\x05\x06")
+    content[end + 16 : end + 20] = struct.pack("<I", int.from_bytes(content[end + 16 : end + 20], "little") - shift)
+    with pytest.raises(BrokenMember, match="no member begins where the archive says"):
+        module.probe(save(tmp_path / "b.npz", bytes(content)))
+
+
 def test_an_encrypted_member_is_refused(tmp_path, deflated):
     content = bytearray(deflated.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1

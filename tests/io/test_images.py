@@ -18,7 +18,7 @@ from segcal_cli.io import images
 from segcal_cli.io.arrays import HardMask
 from segcal_cli.io.images import BadSpacing, BrokenImage, ColourLabels, ColourProbabilities, UnusableNumbers
 from segcal_cli.io.inputs import AbsurdSize, EmptyFile, OversizedCase
-from segcal_cli.io.tiffs import UnusableTiff
+from segcal_cli.io.tiffs import BrokenTiff, UnusableTiff
 from tests.io.builders_arrays import palette_png, png_bytes, saved_image, write_json
 
 RAMP8 = np.arange(12, dtype=np.uint8).reshape(3, 4) * 23
@@ -249,6 +249,20 @@ def test_truncated_tiff_files_are_refused(tmp_path, compression, capfd):
         with pytest.raises(FormatError, match=r"b.tif"):
             images.read_indices(images.probe(save(path, whole[:end])))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_chain_of_pages_that_bites_its_own_tail_is_refused(tmp_path, bigtiff, byteorder):
+    path, width = tmp_path / "a.tif", 8 if bigtiff else 4
+    tifffile.imwrite(path, RAMP8, bigtiff=bigtiff, byteorder=byteorder, metadata=None)
+    np.testing.assert_array_equal(images.read_indices(images.probe(path)), RAMP8[None])
+    with tifffile.TiffFile(path) as tiff:
+        first, end = tiff.pages[0].offset, tiff.pages.next_page_offset
+    content = bytearray(path.read_bytes())
+    content[end : end + width] = first.to_bytes(width, "little" if byteorder == "<" else "big")
+    with pytest.raises(BrokenTiff, match=f"page 2 would begin at byte {first} of {len(content)}"):
+        images.probe(save(path, bytes(content)))
 
 
 def test_a_tiff_that_claims_gigapixels_is_refused(tmp_path):

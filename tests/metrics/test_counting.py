@@ -15,7 +15,8 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics import counting, measures
 from segcal_cli.metrics.cells import CellGrid
-from segcal_cli.metrics.counting import BlockCounter, most_probable, sum_of_logs
+from segcal_cli.metrics.counting import BlockCounter
+from segcal_cli.metrics.likelihood import most_probable, sum_of_logs
 from segcal_cli.metrics.measures import Settings, measure_case
 from tests.metrics.builders_measures import binary_case, measured, random_softmax, softmax_case
 
@@ -65,7 +66,7 @@ def test_top_label_ece_equals_the_multiclass_one_of_torchmetrics(seed, size, cla
     assert top == pytest.approx(float(other), abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(SEEDS, SIZES, SPREADS, st.sampled_from(["right", "left"]))
 def test_invariants_of_every_case(seed, size, spread, closed):
     p, y = binary(seed, size, spread)

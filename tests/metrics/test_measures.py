@@ -312,3 +312,25 @@ def test_one_bin_makes_ece_the_size_of_the_volume_bias():
 def test_unknown_settings_list_the_known_ones():
     with pytest.raises(UnknownSetting, match="closed = 'both' is not known; it is one of right, left"):
         Settings(closed="both")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_a_source_never_sees_a_block_without_counted_voxels(keep, monkeypatch):
+    monkeypatch.setattr(measures, "BLOCK_VOXELS", 100)
+    rng = np.random.default_rng(8)
+    roi = np.concatenate([np.zeros(200, bool), rng.random(100) < keep, np.ones(50, bool)])
+    case = binary_case(rng.random(350).astype(np.float32), rng.integers(0, 2, 350), roi=roi)
+    sizes = []
+
+    def source(raw):
+        sizes.append(raw.shape[1])
+        return Scores(raw, False, 2.0**-149, 2.0**-25)
+
+    measure_case(case, {"raw": source}, Settings())
+    assert 0 not in sizes
+    assert sum(sizes) == roi.sum()
+
+
+def test_smooth_ece_is_within_the_bisection_error_of_the_published_package():
+    row = measured(binary_case(REFERENCE["bin_prob"][0], REFERENCE["bin_label"][0])).classes["lesion"]
+    assert row["smooth_ece"] == pytest.approx(float(REFERENCE["relplot.smECE.bin0"]), abs=1e-3)

@@ -1,0 +1,89 @@
+"""Likelihoods of what is true, from scores: which class is likeliest, what 1 - p is, and sums of logarithms.
+
+1 - p of a p near 1 has no digits left, so for exclusive channels it is the sum of the others; for a single channel from
+logits it comes from its own logarithm. (Near 0 no such care is needed: 1 - p has all its digits.) Where logits are
+known, logarithms are those of the scores; else probabilities are raised to the floor of the stored type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from segcal_cli.core.scores import Scores
+
+FACTORS = 64
+"""Probabilities multiplied before one logarithm is taken."""
+
+SMALLEST_FACTOR = 2.0**-12
+"""Smaller probabilities stay out of products, which could underflow. Below the first uniform bin of every grid."""
+
+
+def most_probable(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest probability and its channel, the lowest one of equals. p: "class voxel".
+
+    A running maximum: ``np.argmax`` over the first axis takes twice as long, and does not give the probability.
+    """
+    best = p[0].copy()
+    channel_type = np.uint8 if len(p) <= 256 else np.uint16
+    decision = np.zeros(best.shape, channel_type)
+    for channel in range(1, len(p)):
+        better = (p[channel] > best).astype(channel_type)
+        better *= channel_type(channel)
+        np.maximum(decision, better, out=decision)
+        np.maximum(best, p[channel], out=best)
+    return best, decision
+
+
+def complement(scores: Scores, channel: int, where: np.ndarray | slice) -> np.ndarray:
+    """float64 1 - p of the voxels at ``where``: the sum of the other channels if they exclude each other."""
+    if scores.exclusive:
+        others = [c for c in range(len(scores.p)) if c != channel]
+        q = scores.p[others[0]][where].astype(np.float64)
+        for other in others[1:]:
+            q += scores.p[other][where]
+        return q
+    if scores.log_q is not None:
+        return np.exp(scores.log_q[channel][where])
+    return 1.0 - scores.p[channel][where].astype(np.float64)
+
+
+def nll_of_hits(scores: Scores, channel: int, hits: np.ndarray, p: np.ndarray) -> float:
+    """Sum of -log p over voxels of the class. p: their float64 probabilities."""
+    if scores.log_p is not None:
+        return -float(scores.log_p[channel][hits].sum())
+    return -sum_of_logs(np.maximum(p, scores.floor))
+
+
+def nll_of_misses(scores: Scores, channel: int, misses: np.ndarray) -> float:
+    """Sum of -log(1 - p) over voxels of other classes."""
+    if scores.log_q is not None:
+        return -float(scores.log_q[channel][misses].sum())
+    floor = scores.floor if scores.exclusive else scores.complement_floor
+    return -sum_of_logs(np.maximum(complement(scores, channel, misses), floor))
+
+
+def sum_of_logs(likelihood: np.ndarray) -> float:
+    """Sum of the natural logarithms of positive float64 numbers up to about 1, as logarithms of products of 64 of them.
+
+    One logarithm for 64 voxels, and nearer to the exact sum than 64 logarithms. A product of 64 numbers above 2^-12 is
+    above 2^-768; smaller ones are taken one by one.
+    """
+    small = np.flatnonzero(likelihood < SMALLEST_FACTOR)
+    alone = np.log(likelihood[small]).sum()
+    likelihood = likelihood.copy()
+    likelihood[small] = 1.0
+    columns = likelihood.size // FACTORS
+    products = likelihood[: FACTORS * columns].reshape(FACTORS, columns).prod(axis=0)
+    return float(alone + np.log(products).sum() + np.log(likelihood[FACTORS * columns :]).sum())
+
+
+def compressed(scores: Scores, kept: np.ndarray) -> Scores:
+    """Scores of the voxels kept, bool "voxel", channels contiguous."""
+    return replace(
+        scores,
+        p=np.compress(kept, scores.p, axis=1),
+        log_p=None if scores.log_p is None else np.compress(kept, scores.log_p, axis=1),
+        log_q=None if scores.log_q is None else np.compress(kept, scores.log_q, axis=1),
+    )

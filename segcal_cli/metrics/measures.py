@@ -24,9 +24,8 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.calibration_errors import EmptyBins
 from segcal_cli.metrics.cells import CellGrid, Closed
-from segcal_cli.metrics.columns import Row, all_row, class_rows, mean
+from segcal_cli.metrics.columns import Row, all_row, class_rows
 from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
-from segcal_cli.metrics.kde import case_kde_ece
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.metrics.selection import DEFAULT_METRICS, check_metrics
 
@@ -171,19 +170,8 @@ def measure_case(
         bias_ml = None if voxel_ml is None else counts.sums[:, SUMS.index("bias")] * voxel_ml
         pooled = Pooled.of(counts, names, averaged, grid, bias_ml)
         rows = class_rows(pooled, counts, bias_ml, settings)
-        whole = all_row(averaged, rows, counts, settings)
-        if "kde_ece" in settings.wanted:
-            _add_kde(case, sources[source], settings, rows)
-            whole["kde_ece"] = mean(rows[name]["kde_ece"] for name in averaged)
-        measured[source] = CaseMeasures(case.id, case.group, rows, whole, pooled)
+        measured[source] = CaseMeasures(case.id, case.group, rows, all_row(averaged, rows, counts, settings), pooled)
     return measured
-
-
-def _add_kde(case: Case, source: Source, settings: Settings, rows: dict[str, Row]) -> None:
-    """Fill in the kernel estimate, which no histogram gives."""
-    found = case_kde_ece(case, source, sample=settings.kde_sample, bandwidth=settings.kde_bandwidth, seed=settings.seed)
-    for name, value in found.items():
-        rows[name]["kde_ece"] = None if settings.absent == "skip" and not rows[name]["n_label"] else value
 
 
 def _count(

@@ -37,11 +37,15 @@ CARET_EXTENSION = 30
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened."""
+    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
+
+    files: those of all paired cases, opened or not.
+    """
 
     table: LabelSpace
     opened: Opened
     failures: tuple[Result, ...]
+    files: tuple[CaseFiles, ...] = ()
 
     @property
     def sources(self) -> tuple[CaseSource, ...]:
@@ -102,8 +106,10 @@ def open_inputs(
     observer: Observer,
     *,
     volumes: bool = False,
+    hard: bool = False,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3.
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
+    label maps are predictions too.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -115,11 +121,11 @@ def open_inputs(
         pairing.require()
     if table is None:
         table = guessed_table(pairing.cases)
-    opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=volumes))
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=volumes))
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
-    inputs = Inputs(table, opened, failures)
+    inputs = Inputs(table, opened, failures, tuple(pairing.cases))
     if not opened.sources:
         inputs.require_all()
     return inputs
@@ -138,8 +144,10 @@ def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
     return default_space(header.path, files.channel_count(header))
 
 
-def reading_rules(reading: PredictionOptions) -> ReadingRules:
+def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
+    """hard: masks and label maps are predictions too."""
     return ReadingRules(
+        hard=hard,
         values=reading.values,
         channel_axis=reading.channel_axis,
         reader=reading.reader,

@@ -33,14 +33,8 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.saved_studies import load_study, save_study
-from segcal_cli.workflows.study import Study, measure, say
-
-
-class ImagesNeeded(UsageError):
-    """Neither images nor saved measures, or both."""
-
-    template = "give either PREDICTIONS and LABELS, or --from FILE.npz"
+from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
+from segcal_cli.workflows.study import Study, say
 
 
 class OutputTwice(UsageError):
@@ -73,15 +67,10 @@ def run(
         if targets.count(path) > 1:
             raise OutputTwice(path)
     refuse_existing(targets, overwrite=writing.overwrite)
-    if sourcing.saved is not None and predictions is None:
-        study = load_study(sourcing.saved, sourcing, measuring, drawing)
-    elif sourcing.saved is None and predictions is not None and labels is not None:
-        study = measure(
-            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=outputs.histograms is not None,
-        )  # fmt: skip
-    else:
-        raise ImagesNeeded
+    study = measured_or_loaded(
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
+        with_digests=outputs.histograms is not None,
+    )  # fmt: skip
     say(study.evaluation, observer)
     _write(study, output, outputs)
     done = len(study.evaluation.sources[0].cases)

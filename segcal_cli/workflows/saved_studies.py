@@ -1,8 +1,8 @@
 """Saved studies: every count of a study in an artifact of kind ``evaluation``, from which its tables come again.
 
-Kept are the finished measures and reported bins of each case, and the pooled cells of each source, all exact; so the
-same options give the same bytes as the run that read the images. Intervals are drawn anew, with any level and seed.
-What the counts cannot be turned into, other bins above all, is refused.
+Kept are the finished measures, reported bins and band cells of each case, and the pooled cells of each source, all
+exact; so the same options give the same bytes as the run that read the images. Intervals are drawn anew, with any
+level and seed. What the counts cannot be turned into, other bins above all, is refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,22 @@ import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
+from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
-from segcal_cli.workflows.requests import IntervalOptions, MeasureOptions, SourceOptions
-from segcal_cli.workflows.study import Study
+from segcal_cli.workflows.requests import (
+    IntervalOptions,
+    LabelOptions,
+    MeasureOptions,
+    PredictionOptions,
+    RunOptions,
+    SourceOptions,
+)
+from segcal_cli.workflows.study import Study, measure
 
 KIND = "evaluation"
 
@@ -48,10 +56,40 @@ class SourcesFixed(UsageError):
     template = "--from brings its own sources; {0} cannot be given beside it"
 
 
+class ImagesNeeded(UsageError):
+    """Neither images nor saved measures, or both."""
+
+    template = "give either PREDICTIONS and LABELS, or --from FILE.npz"
+
+
 class DamagedStudy(ArtifactError):
     """An artifact whose arrays do not make a study."""
 
     template = "{0} is not a segcal artifact: its arrays are damaged ({1})"
+
+
+def measured_or_loaded(
+    predictions: Path | None,
+    labels: Path | None,
+    sourcing: SourceOptions,
+    measuring: MeasureOptions,
+    drawing: IntervalOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    observer: Observer,
+    *,
+    with_digests: bool = False,
+) -> Study:
+    """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
+    if sourcing.saved is not None and predictions is None:
+        return load_study(sourcing.saved, sourcing, measuring, drawing)
+    if sourcing.saved is None and predictions is not None and labels is not None:
+        return measure(
+            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
+            with_digests=with_digests,
+        )  # fmt: skip
+    raise ImagesNeeded
 
 
 def save_study(path: Path, study: Study) -> str:
@@ -162,6 +200,7 @@ def _arrays(source: SourceResult) -> dict[str, np.ndarray]:
     for name in TABLES:
         found[name] = np.stack([getattr(case.pooled, name) for case in cases])
         found[f"pooled_{name}"] = getattr(source.pooled, name)
+    found["curves"] = np.stack([case.curves for case in cases if case.curves is not None])
     classes = len(source.pooled.classes)
     found["spaced"] = np.array([case.pooled.bias_ml is not None for case in cases])
     found["bias_ml"] = np.stack([_or_zero(case.pooled.bias_ml, classes) for case in cases])
@@ -177,7 +216,7 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         if name.startswith(f"source{number}_")
     }
     names, averaged = tuple(header.results["measured"]), tuple(header.results["averaged"])
-    counts = {len(of[name]) for name in ("rows", "all", "spaced", "bias_ml", *TABLES)}
+    counts = {len(of[name]) for name in ("rows", "all", "curves", "spaced", "bias_ml", *TABLES)}
     if counts != {len(header.case_ids)} or of["rows"].shape[1:] != (len(names), len(CLASS_COLUMNS)):
         raise ValueError("arrays of another number of cases or classes")
 
@@ -199,7 +238,7 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         }
         whole = only_wanted(_row(of["all"][i], ALL_COLUMNS, WHOLE_OF_ALL), settings)
         table = pooled("", (i,), cells=False, spaced=bool(of["spaced"][i]))
-        cases.append(CaseMeasures(case, group, rows, whole, table))
+        cases.append(CaseMeasures(case, group, rows, whole, table, of["curves"][i]))
     entry = header.results["sources"][number]
     together = pooled("pooled_", (), cells=True, spaced=bool(of["spaced"].all()))
     return SourceResult(entry["name"], entry["artifact"], bool(entry["in_sample"]), cases, together)

@@ -37,11 +37,15 @@ CARET_EXTENSION = 30
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened."""
+    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
+
+    files: those of all paired cases, opened or not.
+    """
 
     table: LabelSpace
     opened: Opened
     failures: tuple[Result, ...]
+    files: tuple[CaseFiles, ...] = ()
 
     @property
     def sources(self) -> tuple[CaseSource, ...]:
@@ -109,11 +113,13 @@ def open_inputs(
     observer: Observer,
     *,
     volumes: bool = False,
+    hard: bool = False,
     regions: bool = False,
     roi: Path | None = None,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. regions: read
-    the regions of interest (of ``roi`` or of the table of cases) although no labels are asked for.
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
+    label maps are predictions too. regions: read the regions of interest (of ``roi`` or of the table of cases) although
+    no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -128,11 +134,11 @@ def open_inputs(
     rules = truth_rules(truth, volumes=volumes)
     if rules is None and regions:
         rules = TruthRules(volumes=volumes, labelled=False)
-    opened = open_cases(pairing.cases, table, reading_rules(reading), rules)
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
-    inputs = Inputs(table, opened, failures)
+    inputs = Inputs(table, opened, failures, tuple(pairing.cases))
     if not opened.sources:
         inputs.require_all()
     return inputs
@@ -151,8 +157,10 @@ def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
     return default_space(header.path, files.channel_count(header))
 
 
-def reading_rules(reading: PredictionOptions) -> ReadingRules:
+def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
+    """hard: masks and label maps are predictions too."""
     return ReadingRules(
+        hard=hard,
         values=reading.values,
         channel_axis=reading.channel_axis,
         reader=reading.reader,

@@ -3,9 +3,9 @@
 Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
 is met, so that no command loads methods that it does not use.
 
-    describe(path, artifact) -> Description       for ``inspect`` measurement(...) -> Estimator, and present(...) ->
-    Presented      for ``evaluate`` (kinds other than ``calibrate``, whose artifacts are sources of probabilities
-    themselves)
+    describe(path, artifact) -> Description     for ``inspect``
+    measurement(...) -> Estimator               for ``evaluate``, of kinds other than ``calibrate``: a calibrator is a
+    present(...) -> Presented                   source of probabilities, and measured like any other
 """
 
 from __future__ import annotations

@@ -9,15 +9,11 @@ LabelOptions        calibrate fit, evaluate, pairs
 RunOptions          every command that works on cases
 OutputOptions       every command that writes files
 Talking             every command
-<<<<<<< HEAD
-MeasureOptions, EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions: the command of that name
+MeasureOptions, SourceOptions, IntervalOptions    every command that measures
+EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
 RatioApplyOptions   ntr-interval apply
-=======
-MeasureOptions, SourceOptions, IntervalOptions    every command that measures
-EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
->>>>>>> evaluate
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.metrics.coverage import exact_interval, undercoverage_p
+from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
 from segcal_cli.ratio.alarms import alarm_threshold, rounded, wide
 from segcal_cli.ratio.intervals import Intervals, intervals
 from segcal_cli.ratio.settings import METHODS, MM3_PER_ML, Method, Settings
@@ -110,7 +110,7 @@ def method_entry(one: Comparison, tolerance: float) -> dict[str, object]:
     """The numbers of a comparison, as ``evaluate`` reports them. tolerance: an error above it is a large one."""
     covered, width = one.covered, rounded(one.found.width)
     n, n_covered = len(one.cases), int(covered.sum())
-    low, high = exact_interval(n_covered, n)
+    low, high = clopper_pearson(n_covered, n)
     patients = sorted(set(one.cases.groups), key=str.encode)
     missed = {group for group, inside in zip(one.cases.groups, covered, strict=True) if not inside}
     correlation = spearman(width, np.abs(one.error))
@@ -219,7 +219,7 @@ def _undercoverage(one: Comparison, patients: int, missed: int) -> float | None:
         # What the rank decides is that both volumes hold; that the ratio then does too is more.
         held = _volume_covered(one, "A") & _volume_covered(one, "B")
         missed = len({group for group, inside in zip(one.cases.groups, held, strict=True) if not inside})
-    return undercoverage_p(patients - missed, patients, rank, one.calibration.n)
+    return probability_of_at_most(patients - missed, patients, one.calibration.n, rank)
 
 
 def _tertile(one: Comparison, index: int, covered: np.ndarray, width: np.ndarray) -> dict[str, object]:

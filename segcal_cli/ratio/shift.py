@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.metrics.coverage import effective_sample_size
 from segcal_cli.ratio.table import RatioTable
 
 FEATURES = ("log_denominator", "softness", "ratio")
@@ -50,7 +51,7 @@ class Weights:
 
     @property
     def effective(self) -> float:
-        return float(self.calibration.sum() ** 2 / np.square(self.calibration).sum())
+        return effective_sample_size(self.calibration)
 
 
 def features(table: RatioTable) -> np.ndarray:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.core.conformal import conformal_quantile, conformal_rank
-from segcal_cli.core.patients import hierarchical_quantile, largest_of_each, mean_of_each, shares, weighted_quantile
+from segcal_cli.core.conformal import conformal_quantile, conformal_rank, smallest_sufficient_n
+from segcal_cli.core.patients import largest_of_each, mean_of_each
+from segcal_cli.metrics.coverage import group_weights, hierarchical_quantile, weighted_quantile
 from segcal_cli.ratio.settings import Settings
 from segcal_cli.ratio.table import RatioTable
 
@@ -67,7 +68,7 @@ class Calibration:
     @property
     def n_needed(self) -> int:
         """The smallest number of patients with a finite threshold."""
-        return n_needed(self.alpha)
+        return smallest_sufficient_n(self.alpha)
 
     def splits(self) -> tuple[Split, ...]:
         """How the error may be divided between the two bounds of care."""
@@ -81,10 +82,10 @@ class Calibration:
         """float64 "new": the threshold of each new case. weights: float64 "scored case"."""
         scores, groups = method_scores(self.scored, self.settings.method), self.scored.groups
         if self.settings.unit == "hcp":
-            return weighted_quantile(scores, weights * shares(groups), new_weights, self.settings.delta, self.n)
-        return weighted_quantile(
-            largest_of_each(scores, groups), mean_of_each(weights, groups), new_weights, self.settings.delta
-        )
+            weights = weights * group_weights(np.array(groups))
+        else:
+            scores, weights = largest_of_each(scores, groups), mean_of_each(weights, groups)
+        return np.array([weighted_quantile(scores, weights, float(w), self.settings.delta) for w in new_weights])
 
     def volume_threshold(self, name: str) -> float:
         """The threshold of |A - A_label| / U_A over all calibration cases, or of B. Always conformal."""
@@ -163,19 +164,11 @@ def field_of_view(table: RatioTable) -> np.ndarray:
     return table["voxels"] * table["voxel_mm3"]
 
 
-def n_needed(alpha: float) -> int:
-    """The smallest n whose conformal rank exists."""
-    n = max(1, math.floor(1.0 / alpha) - 2)
-    while conformal_rank(n, alpha) > n:
-        n += 1
-    return n
-
-
 def _conformal(scores: np.ndarray, groups: tuple[str, ...], alpha: float, unit: str) -> float:
     if alpha <= 0.0 or not scores.size:
         return math.inf
     if unit == "hcp":
-        return hierarchical_quantile(scores, groups, alpha)
+        return hierarchical_quantile(scores, np.array(groups), alpha)
     return conformal_quantile(largest_of_each(scores, groups), alpha)
 
 

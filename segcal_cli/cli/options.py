@@ -11,6 +11,7 @@ OutputOptions       every command that writes files
 Talking             every command
 MeasureOptions, SourceOptions, IntervalOptions    every command that measures
 EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
+JudgeOptions        evaluate
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
 RatioApplyOptions   ntr-interval apply
@@ -276,6 +277,16 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
+        ),
+    },
+    requests.JudgeOptions: {
+        "ratio_tolerance": _plain(
+            "--ratio-tolerance", "With an ntr-interval artifact: an error of a ratio above this is a large one.",
+            COMPARING, "E",
+        ),
+        "alarm_width": _plain(
+            "--alarm-width", "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
+            "calibration cases' own. Default: as stored.", COMPARING, "W",
         ),
     },
     requests.RatioRegionOptions: {

@@ -33,7 +33,8 @@ TERTILES = ("small", "medium", "large")
 class Comparison:
     """One method, source (``soft`` or ``hard``) and level on the scored cases. cases: them; all arrays are "case".
 
-    volumes: the cases whose volume intervals are judged (all, but for joint and hard), and those intervals.
+    volume_cases, volume_intervals: the cases whose volume intervals are judged (all, but for joint and hard), and
+    those intervals. unit: "ml" or "voxel", where volumes in ml are undefined.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Comparison:
     alarm_threshold: float
     volume_cases: RatioTable
     volume_intervals: Intervals
+    unit: str
 
     @property
     def error(self) -> np.ndarray:
@@ -79,7 +81,7 @@ def comparisons(calibration: RatioTable, new: RatioTable, stored: Settings, unit
         ends = intervals(known, soft, limit)
         whole = (soft, ends) if settings.method == "joint" else (new, intervals(known, new, limit))
         found.append(
-            Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole)
+            Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole, unit)
         )
     for settings in compared_settings(stored, HARD_METHODS):
         if not len(hard_new) or settings.score == "kde":
@@ -87,7 +89,7 @@ def comparisons(calibration: RatioTable, new: RatioTable, stored: Settings, unit
         known = Calibration(hard_known, hard_known, settings)
         ends = intervals(known, hard_new, limit)
         found.append(
-            Comparison(settings, "hard", known, hard_new, ends, alarm_threshold(known, limit), hard_new, ends)
+            Comparison(settings, "hard", known, hard_new, ends, alarm_threshold(known, limit), hard_new, ends, unit)
         )
     return found
 
@@ -150,8 +152,6 @@ def biases(new: RatioTable, stored: Settings, unit: str) -> dict[str, object]:
         name: {"abs_mean": _mean(np.abs(soft[f"ratio_{name}"] - soft.ratio_label))}
         for name in ("first", "paper", "exact", "jackknife")
     }
-    scale = 1.0 if unit == "voxel" else 1.0 / MM3_PER_ML
-    suffix = "voxels" if unit == "voxel" else "ml"
     bias = {name: new[name] - new[f"{name}_label"] for name in "AB"}
     names = {"numerator": "A", "denominator": "B"}
     return {
@@ -160,8 +160,8 @@ def biases(new: RatioTable, stored: Settings, unit: str) -> dict[str, object]:
         "r_bias_hard": {"abs_mean": _mean(np.abs(hard_error)), "signed_mean": _mean(hard_error), "n": len(hard)},
         "v_bias": {
             key: {
-                f"abs_mean_{suffix}": _mean(np.abs(bias[name])) * scale,
-                f"signed_mean_{suffix}": _mean(bias[name]) * scale,
+                "abs_mean_ml": _mean(np.abs(bias[name])) * _per_ml(unit),
+                "signed_mean_ml": _mean(bias[name]) * _per_ml(unit),
                 "signed_mean_per_voxel": _mean(bias[name] / field_of_view(new)),
             }
             for key, name in names.items()
@@ -224,7 +224,7 @@ def _undercoverage(one: Comparison, patients: int, missed: int) -> float | None:
 
 def _tertile(one: Comparison, index: int, covered: np.ndarray, width: np.ndarray) -> dict[str, object]:
     inside = one.tertile == index
-    denominators = one.cases["B_label"][inside] / MM3_PER_ML
+    denominators = one.cases["B_label"][inside] * _per_ml(one.unit)
     return {
         "name": TERTILES[index],
         "n": int(inside.sum()),
@@ -260,7 +260,7 @@ def _volumes(one: Comparison) -> dict[str, object] | None:
         relative = ends[name].width[predicted > 0] / predicted[predicted > 0]
         entry[key] = {
             "coverage": _mean(inside[name].astype(np.float64)),
-            "width_mean_ml": _mean(ends[name].width) / MM3_PER_ML,
+            "width_mean_ml": _mean(ends[name].width) * _per_ml(one.unit),
             "width_relative_median": _median(relative),
         }
     return {**entry, "joint_coverage": _mean((inside["A"] & inside["B"]).astype(np.float64))}
@@ -271,6 +271,11 @@ def _volume_covered(one: Comparison, name: str) -> np.ndarray:
     target = one.volume_cases[f"{name}_label"]
     slack = COVERED_SLACK * (1.0 + target)
     return (ends.low - slack <= target) & (target <= ends.high + slack)
+
+
+def _per_ml(unit: str) -> float:
+    """ml in a unit of volume; NaN where there is no grid."""
+    return 1.0 / MM3_PER_ML if unit == "ml" else float("nan")
 
 
 def _mean(values: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing
 from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.judged import entries, file_ends
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -26,6 +27,7 @@ from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     OutputOptions,
@@ -34,7 +36,7 @@ from segcal_cli.workflows.requests import (
     SourceOptions,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
-from segcal_cli.workflows.study import Study, say
+from segcal_cli.workflows.study import Study, named_artifacts, say
 
 
 class OutputTwice(UsageError):
@@ -55,6 +57,7 @@ def run(
     truth: LabelOptions,
     running: RunOptions,
     writing: OutputOptions,
+    judging: JudgeOptions,
     observer: Observer,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
@@ -66,21 +69,32 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
-    refuse_existing(targets, overwrite=writing.overwrite)
+    _, promised = named_artifacts(sourcing.artifact)
+    beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
         with_digests=outputs.histograms is not None,
     )  # fmt: skip
     say(study.evaluation, observer)
+    presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    for name, one in presented.items():
+        for end, text in one.files.items():
+            write_text(path_beside(output, name, end), text)
     _write(study, output, outputs)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
-        result=evaluation_json(study.evaluation),
+        result={**evaluation_json(study.evaluation), **entries(list(presented.values()))},
         counts=Counts(done + failed, done, failed),
-        tables=tuple(people_tables(study.evaluation)),
+        tables=(*people_tables(study.evaluation), *(table for one in presented.values() for table in one.tables)),
         failures=study.failures,
     )
+
+
+def path_beside(output: Path, name: str, end: str) -> Path:
+    """The file ``TABLE.NAME.END`` beside TABLE.csv."""
+    return output.with_name(f"{output.name.removesuffix('.csv')}.{name}.{end}")
 
 
 def _write(study: Study, output: Path, outputs: EvaluateOptions) -> None:

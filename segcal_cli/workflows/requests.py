@@ -130,6 +130,14 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """How intervals of ratios are judged. alarm_width None: as stored in the artifact."""
+
+    ratio_tolerance: float = 0.1
+    alarm_width: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RatioRegionOptions:
     """What is divided by what."""
 

@@ -281,12 +281,17 @@ REGISTRY: dict[type, dict[str, Words]] = {
     },
     requests.JudgeOptions: {
         "ratio_tolerance": _plain(
-            "--ratio-tolerance", "With an ntr-interval artifact: an error of a ratio above this is a large one.",
-            COMPARING, "E",
+            "--ratio-tolerance",
+            "With an ntr-interval artifact: an error of a ratio above this is a large one.",
+            COMPARING,
+            "E",
         ),
         "alarm_width": _plain(
-            "--alarm-width", "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
-            "calibration cases' own. Default: as stored.", COMPARING, "W",
+            "--alarm-width",
+            "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
+            "calibration cases' own. Default: as stored.",
+            COMPARING,
+            "W",
         ),
     },
     requests.RatioRegionOptions: {
@@ -305,8 +310,10 @@ REGISTRY: dict[type, dict[str, Words]] = {
     },
     requests.RatioOptions: {
         "level": _plain(
-            "--level", "Share of new patients whose intervals are to hold. Default: 0.9 at fit, as stored at apply.",
-            INTERVAL, "T",
+            "--level",
+            "Share of new patients whose intervals are to hold. Default: 0.9 at fit, as stored at apply.",
+            INTERVAL,
+            "T",
         ),
         "method": _plain(
             "--method",
@@ -316,44 +323,63 @@ REGISTRY: dict[type, dict[str, Words]] = {
             INTERVAL,
         ),
         "quantile": _plain(
-            "--quantile", "conformal (default) holds at any number of patients; plain and mean are for care and cp, "
-            "and without a guarantee.", INTERVAL,
+            "--quantile",
+            "conformal (default) holds at any number of patients; plain and mean are for care and cp, "
+            "and without a guarantee.",
+            INTERVAL,
         ),
         "unit": _plain(
-            "--unit", "Several scans of a patient. max (default): holds for all of them; hcp: for one, each weighs "
-            "1/m.", INTERVAL,
+            "--unit",
+            "Several scans of a patient. max (default): holds for all of them; hcp: for one, each weighs 1/m.",
+            INTERVAL,
         ),
         "weighted": Words(
-            ("--weighted/--no-weighted",), "Weigh calibration cases by how much they look like the new ones "
-            "(20 or more). Approximate.", INTERVAL, show_default=False,
+            ("--weighted/--no-weighted",),
+            "Weigh calibration cases by how much they look like the new ones (20 or more). Approximate.",
+            INTERVAL,
+            show_default=False,
         ),
         "min_denominator_ml": _plain(
-            "--min-denominator-ml", "Below this predicted denominator there is no ratio. Default 0.01 ml; without a "
-            "grid the number is of voxels, default 10.", INTERVAL, "M",
+            "--min-denominator-ml",
+            "Below this predicted denominator there is no ratio. Default 0.01 ml; without a "
+            "grid the number is of voxels, default 10.",
+            INTERVAL,
+            "M",
         ),
         "debias": _plain("--debias", "Estimator of the column ratio_debiased. Intervals stay as they are.", INTERVAL),
         "calibration_error": _plain(
-            "--calibration-error", "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
-            "asked for at fit, bounds nothing.", PAPER,
+            "--calibration-error",
+            "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
+            "asked for at fit, bounds nothing.",
+            PAPER,
         ),
         "split": _plain(
             "--split", "The error between both bounds: the best of 20 splits per case (grid, default), or one.", PAPER
         ),
-        "delta1": _plain("--delta1", "The share of the estimation bound with --split fixed. Default: half.", PAPER, "D"),
+        "delta1": _plain(
+            "--delta1", "The share of the estimation bound with --split fixed. Default: half.", PAPER, "D"
+        ),
         "estimation": _plain(
-            "--estimation", "Squared error of independent voxels (iid, default), of neighbours that vary together "
-            "(block), or no estimation bound (none).", PAPER,
+            "--estimation",
+            "Squared error of independent voxels (iid, default), of neighbours that vary together "
+            "(block), or no estimation bound (none).",
+            PAPER,
         ),
         "estimation_tail": _plain("--estimation-tail", "Markov's inequality (default), or Fieller's interval.", PAPER),
         "ce_unit": _plain(
             "--ce-unit", "Calibration errors in mm3 (volume, default), or per voxel of the field of view (mean).", PAPER
         ),
         "alarm_width": _plain(
-            "--alarm-width", "Alarm above this width, or above this percentile of the calibration cases' own widths. "
-            "Default 80%.", ALARMS, "W",
+            "--alarm-width",
+            "Alarm above this width, or above this percentile of the calibration cases' own widths. Default 80%.",
+            ALARMS,
+            "W",
         ),
-        "cutoff": _plain("--cutoff", "Clinical cut-off: says on which side an interval lies, alarm if it crosses.",
-            ALARMS, "C",
+        "cutoff": _plain(
+            "--cutoff",
+            "Clinical cut-off: says on which side an interval lies, alarm if it crosses.",
+            ALARMS,
+            "C",
         ),
     },
     requests.RatioFitOptions: {

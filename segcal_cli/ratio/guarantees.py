@@ -55,7 +55,9 @@ def _promise(calibration: Calibration, ratio: Ratio, volume_unit: str) -> str:
     hcp = settings.unit == "hcp"
     whom = "new scans, one per patient," if hcp else "new patients"
     which = "the interval of a scan" if hcp else "the interval of every scan"
-    held = "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
+    held = (
+        "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
+    )
     text = (
         f"In at least {level} of {whom} from the population of the {n} calibration patients, {which} in which {names} "
         f"is present and predicted to be at least {minimum_text(settings, volume_unit)} holds {held}"

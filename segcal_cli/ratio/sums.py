@@ -180,7 +180,7 @@ def _kernel_errors(voxels: Voxels, labels: LabelMap, seed: int) -> dict[str, flo
 
 
 def _hard_squared_error(n: int, a: int, b: int, ab: int) -> float:
-    """The squared error of masks: R(1 - R)/B n/(n - 1) for nested ones. Counts of voxels; whole numbers until the end."""
+    """The squared error of masks, R(1 - R)/B n/(n - 1) for nested ones, from counts of voxels."""
     if b == 0:
         return math.nan
     # sum (a - R b)^2 = (a b - 2 ab a + a^2) / b with R = a / b.

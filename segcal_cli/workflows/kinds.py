@@ -5,7 +5,7 @@ is met, so that no command loads methods that it does not use.
 
     describe(path, artifact) -> Description     for ``inspect``
 
-For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities, measured like any other):
+For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 
     FILES                                       ends of the names of the files that ``present`` makes
     measurement(path, artifact, predictions, inputs) -> Estimator over cases

@@ -186,9 +186,7 @@ def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
     return np.array([case in seen for case in new.ids], dtype=bool)
 
 
-def _failed_rows(
-    failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings
-) -> list[dict[str, Any]]:
+def _failed_rows(failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings) -> list[dict[str, Any]]:
     groups = {source.id: source.group for source in inputs.sources}
     return [
         failed_row(failure["case"], groups.get(failure["case"], ""), failure["file"], failure["message"], settings)

@@ -133,7 +133,12 @@ def run(
     _warn(calibration, ratio, summary, observer)
     done = len(table)
     return Outcome(
-        result={"artifact": {"file": output.name, "sha256": digest}, **ratio.to_json(), **summary, "guarantee": promise},
+        result={
+            "artifact": {"file": output.name, "sha256": digest},
+            **ratio.to_json(),
+            **summary,
+            "guarantee": promise,
+        },
         counts=Counts(done + len(failures), done, len(failures)),
         lines=(_scored_line(calibration, summary), promise),
         failures=tuple(failure_records(failures)),
@@ -202,8 +207,8 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
     below = " + ".join(ratio.denominator.names)
     if not ratio.contained:
         observer.warn(
-            f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an interval "
-            "may have no upper end"
+            f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an "
+            "interval may have no upper end"
         )
     if summary["n_without_denominator"]:
         observer.warn(
@@ -240,6 +245,6 @@ def _after_dropping(failed: int, done: int) -> str:
     if not failed:
         return ""
     return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason related "
-        "to their scores."
+        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
+        "related to their scores."
     )

@@ -12,7 +12,7 @@ from segcal_cli.core.estimator import Estimator
 from segcal_cli.ratio.comparison import Comparison, biases, comparisons, method_entry, width_parts
 from segcal_cli.ratio.fit import RatioSums
 from segcal_cli.ratio.regions import Region
-from segcal_cli.ratio.settings import METHODS
+from segcal_cli.ratio.settings import METHODS, Method
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
@@ -122,7 +122,7 @@ def _region(region: Region) -> str:
     return f"{' + '.join(region.names)} (label {','.join(map(str, region.values))}) = {region.expression}"
 
 
-def _threshold(loaded: LoadedRatio, method: str, level: float) -> str:
+def _threshold(loaded: LoadedRatio, method: Method, level: float) -> str:
     settings = dataclasses.replace(
         loaded.settings, method=method, level=level, weighted=False, quantile="conformal", delta1=None, split="grid",
         calibration_error=None,
@@ -133,7 +133,7 @@ def _threshold(loaded: LoadedRatio, method: str, level: float) -> str:
     if not settings.care:
         return f"{calibration.score_threshold():.6g}"
     scale, unit = (1000.0, "ml") if loaded.unit == "ml" else (1.0, "voxels")
-    radii = [calibration.radius(name, calibration.splits()[0].delta2) / scale for name in "AB"]
+    radii = [calibration.radii(name)[0] / scale for name in "AB"]
     if settings.ce_unit == "mean":
         return " / ".join(f"{radius * scale:.3g}" for radius in radii)
     return " / ".join(f"{radius:.4g}" for radius in radii) + f" {unit}"

@@ -33,8 +33,8 @@ from segcal_cli.workflows.calibrators import (
 )
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
-from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
+from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
@@ -166,9 +166,7 @@ def measure(
         for name in (*calibrators, *others)
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
-    verdicts = tuple(
-        Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged
-    )
+    verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
     return Study(evaluation, inputs.values, digests, tuple(failure_records([*opening_failures, *failures])), verdicts)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segcal_cli import __version__
-from segcal_cli.cli import calibrate, conformal_sets, convert, evaluate, inspect, pairs
+from segcal_cli.cli import calibrate, conformal_sets, convert, evaluate, inspect, ntr_interval, pairs
 
 app = typer.Typer(
     name="segcal",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(conformal_sets.app, name="conformal-sets")
+app.add_typer(ntr_interval.app, name="ntr-interval")
 app.command("evaluate")(evaluate.evaluate)
 app.command("pairs")(pairs.pairs)
 app.command("convert")(convert.convert)

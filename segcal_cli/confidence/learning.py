@@ -160,7 +160,7 @@ class Learning:
         return Sizing(self.spec, self.candidates, cases, _fold_thresholds(self.spec, self.candidates, cases))
 
     def _read(self, case: Case) -> LearnedCase:
-        made = views(case, [entry.target for entry in self.spec.targets], labels_only=self.spec.labels_only)
+        made = views(case, [entry.target for entry in self.spec.targets])
         scans = [None] * len(made) if self.spec.labels_only else scan(made)
         rules = self.spec.rules
         return LearnedCase(
@@ -228,7 +228,7 @@ class Sizing:
         return finished(self.spec, tuple(chosen), tuple(tables), self.cases, self.candidates)
 
     def _sizes(self, case: Case) -> Mapping[Side, np.ndarray]:
-        made = views(case, [entry.target for entry in self.spec.targets], labels_only=self.spec.labels_only)
+        made = views(case, [entry.target for entry in self.spec.targets])
         fold = fold_of(self.spec, self.cases)[case.id]
         found: dict[Side, np.ndarray] = {}
         for side in SIDES:

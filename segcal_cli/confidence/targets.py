@@ -81,18 +81,12 @@ def parse_targets(texts: Sequence[str], space: LabelSpace) -> tuple[Target, ...]
 
 def truth_of(labels: LabelMap, target: Target) -> np.ndarray:
     """bool "z y x": voxels of the target in the label volume; ignored voxels are False."""
-    inside = holds(labels.codes, labels.members, target)
-    return inside if labels.ignored is None else inside & ~labels.ignored
-
-
-def holds(codes: np.ndarray, members: np.ndarray, target: Target) -> np.ndarray:
-    """bool like ``codes``: whether the code belongs to a channel of the target. members: bool "channel code"."""
     # One comparison per code is several times faster than a look-up per voxel, and targets have few codes.
-    wanted = np.flatnonzero(members[list(target.channels)].any(axis=0))
-    found = np.zeros(codes.shape, dtype=bool)
+    wanted = np.flatnonzero(labels.members[list(target.channels)].any(axis=0))
+    inside = np.zeros(labels.codes.shape, dtype=bool)
     for code in wanted:
-        found |= codes == code
-    return found
+        inside |= labels.codes == code
+    return inside if labels.ignored is None else inside & ~labels.ignored
 
 
 def _parse(text: str, space: LabelSpace) -> Target:

@@ -15,7 +15,7 @@ import numpy as np
 
 from segcal_cli.confidence.distances import SPACING_DIGITS, Slices, bounding_box, whole
 from segcal_cli.confidence.log_odds import full_log_odds, predicted_masks
-from segcal_cli.confidence.targets import Target, holds, truth_of
+from segcal_cli.confidence.targets import Target, truth_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import LabelError
 
@@ -109,24 +109,11 @@ class TargetView:
         return self.case.counted(padding=True)
 
 
-def views(case: Case, targets: Sequence[Target], *, labels_only: bool = False) -> tuple[TargetView, ...]:
-    """The view of every target. labels_only: the volume holds label codes, one channel."""
-    volume, space = case.volume, case.space
-    if labels_only:
-        codes, members = volume.array[0], code_members(case)
-        masks = np.stack([holds(codes, members, target) for target in targets])
-    else:
-        masks = predicted_masks(volume.array, volume.values, targets, exclusive=space.exclusive)
+def views(case: Case, targets: Sequence[Target]) -> tuple[TargetView, ...]:
+    """The view of every target. Label maps come as probabilities of 0 and 1."""
+    volume = case.volume
+    masks = predicted_masks(volume.array, volume.values, targets, exclusive=case.space.exclusive)
     if case.roi is not None:
         masks &= case.roi
     spacing = spacing_of(case)
     return tuple(TargetView(case, target, mask, case.roi, spacing) for target, mask in zip(targets, masks, strict=True))
-
-
-def code_members(case: Case) -> np.ndarray:
-    """bool "channel code" of a volume of label codes, as in LabelMap."""
-    space = case.space
-    if space.exclusive:
-        return np.eye(len(space.channels), dtype=bool)
-    known = sorted(space.known_values)
-    return np.array([[value in channel.values for value in known] for channel in space.channels])

@@ -84,7 +84,7 @@ def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
 
 
 class Loaded(Protocol):
-    """An artifact of any kind, and the file it was read from."""
+    """An artifact of any kind, and the file it came from."""
 
     @property
     def path(self) -> Path: ...

@@ -42,7 +42,7 @@ from segcal_cli.workflows.conformal_sources import (
     load_sets,
     open_set_inputs,
     place_of,
-    refuse_other_inputs,
+    refuse_other_place,
     set_reader,
     with_levels,
 )
@@ -61,7 +61,6 @@ from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import (
     ConformalApplyOptions,
-    LabelOptions,
     OutputOptions,
     PredictionOptions,
     RunOptions,
@@ -98,7 +97,7 @@ class SetWriter:
     def __call__(self, case: Case) -> dict[str, Any]:
         spec = self.calibration.spec
         targets = [entry.target for entry in spec.targets]
-        made = views(case, targets, labels_only=spec.labels_only)
+        made = views(case, targets)
         place = self.places[case.id]
         weight = None if self.weights is None else self.weights.new[case.id]
         features = case_features(made, labels_only=spec.labels_only) if self.options.drift else None
@@ -186,9 +185,10 @@ def run(
     rule = strata_rule(loaded, applying.mondrian)
     refuse_inside(output, [predictions])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    truth = None if applying.roi is None else LabelOptions(roi=applying.roi)
-    inputs = open_set_inputs(predictions, None, reading, truth, observer, labels_only=spec.labels_only, labelled=False)
-    refuse_other_inputs(loaded, predictions, inputs, reading, before, roi=applying.roi is not None)
+    inputs = open_set_inputs(predictions, None, reading, None, observer, labels_only=spec.labels_only, roi=applying.roi)
+    now = reading_spec(reading, None, None if before is None else before.artifact)
+    refuse_misfit(loaded, predictions, inputs.space, inputs.values, now)
+    refuse_other_place(loaded, predictions, inputs)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     targets = [entry.target for entry in spec.targets]
@@ -197,7 +197,7 @@ def run(
     refuse_existing(
         [output / name for name in (*_all_names(inputs, targets, applying), *reports)], overwrite=writing.overwrite
     )
-    reader = set_reader(inputs, before, labels_only=spec.labels_only)
+    reader = set_reader(inputs, before)
     calibration = replace(loaded.calibration, spec=spec)
     weights = _weights(applying, calibration, inputs, reader, running, observer)
     header = loaded.artifact.header

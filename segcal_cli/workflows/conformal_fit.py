@@ -35,6 +35,7 @@ from segcal_cli.io.outputs import refuse_existing, refuse_inside
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
 from segcal_cli.workflows.conformal_kind import sets_document, threshold_lines
 from segcal_cli.workflows.conformal_sources import (
+    has_region,
     length_of,
     open_set_inputs,
     parse_split,
@@ -117,7 +118,7 @@ def run(
     if learning is not None and candidates is not None:
         traced, _ = run_estimator(
             WithFacts(Learning(spec, candidates)),
-            set_reader(learning.inputs, before, labels_only=fitting.labels_only),
+            set_reader(learning.inputs, before),
             learning.sources,
             plan,
             observer,
@@ -129,7 +130,7 @@ def run(
     spec.check()
 
     estimator = WithFacts(SetFit(spec, threads_of(plan.jobs)))
-    reader = set_reader(inputs, before, labels_only=fitting.labels_only)
+    reader = set_reader(inputs, before)
     traced, failures = run_estimator(estimator, reader, sources, plan, observer, "fitting")
     report_facts(traced.facts, observer)
     rows: Rows = traced.result
@@ -161,7 +162,7 @@ def run(
         observer.warn(warning)
     failures = [*inputs.failures, *failures]
     ignored = inputs.table.ignore is not None or truth.ignore_label is not None
-    promise = guarantee(calibration, spec.alpha, roi=truth.roi is not None, ignored=ignored)
+    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored)
     header = Header(
         kind=KIND,
         method=spec.joint,
@@ -170,6 +171,7 @@ def run(
         spec={
             **spec.to_json(inputs.space),
             **reading_spec(reading, truth, None if before is None else before.artifact),
+            "roi": has_region(inputs),
             "overlap_allowed": overlaps,
         },
         case_ids=table.ids,

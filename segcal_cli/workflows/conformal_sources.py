@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,21 +16,11 @@ from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, CaseErrors, InputError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.case_sources import CaseReader, CaseSource
 from segcal_cli.io.geometry import Space, check_distances
-from segcal_cli.io.label_predictions import LabelPredictionReader, open_label_predictions
-from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit
-from segcal_cli.workflows.inputs import (
-    Inputs,
-    find_cases,
-    guessed_table,
-    open_inputs,
-    reading_rules,
-    reading_spec,
-    truth_rules,
-)
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator
+from segcal_cli.workflows.inputs import Inputs, open_inputs
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 
@@ -99,34 +88,24 @@ def open_set_inputs(
     observer: Observer,
     *,
     labels_only: bool,
-    labelled: bool = True,
+    roi: Path | None = None,
 ) -> Inputs:
-    """As ``open_inputs``; with labels_only PREDICTIONS are label maps."""
-    if not labels_only:
-        return open_inputs(predictions, labels, reading, truth, observer, volumes=True, labelled=labelled)
-    if reading.calibrator is not None:
+    """As ``open_inputs``; with labels_only PREDICTIONS may be label maps. roi: masks where no labels are asked for."""
+    if labels_only and reading.calibrator is not None:
         raise BadOption("--calibrator changes probabilities; --labels-only has none")
-    table, pairing = find_cases(predictions, labels, reading, truth)
-    for note in pairing.notes:
-        observer.note(note)
-    if not pairing.cases:
-        pairing.require()
-    if table is None:
-        table = guessed_table(pairing.cases)
-    opened = open_label_predictions(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=True))
-    failures = tuple(Result(p.case, error=p.error) for p in (*pairing.problems, *opened.problems))
-    inputs = Inputs(table, opened, failures)
-    if not opened.sources:
-        inputs.require_all()
-    return inputs
+    return open_inputs(
+        predictions, labels, reading, truth, observer, volumes=True, hard=labels_only, regions=truth is None, roi=roi
+    )
 
 
-def set_reader(inputs: Inputs, before: LoadedCalibrator | None, *, labels_only: bool) -> Any:
+def set_reader(inputs: Inputs, before: LoadedCalibrator | None) -> CaseReader:
     """The reader of these inputs. Digests are always taken: they tell copies and cases that were seen before."""
-    if labels_only:
-        return LabelPredictionReader()
-    transform = None if before is None else CalibratorTransform(before.calibrator)
-    return CaseReader(with_digest=True, transform=transform)
+    return inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator))
+
+
+def has_region(inputs: Inputs) -> bool:
+    """Whether a region of interest limits these cases."""
+    return any(source.truth is not None and source.truth.roi is not None for source in inputs.sources)
 
 
 def place_of(source: CaseSource) -> Space:
@@ -167,22 +146,11 @@ def planar(sources: Sequence[CaseSource]) -> bool:
     return all(sum(size > 1 for size in source.prediction.shape[1:]) <= 2 for source in sources)
 
 
-def refuse_other_inputs(
-    loaded: LoadedSets,
-    predictions: Path,
-    inputs: Inputs,
-    reading: PredictionOptions,
-    before: LoadedCalibrator | None,
-    *,
-    roi: bool,
-) -> None:
-    """Raise DoesNotFit, OtherLength, RoiNeeded or RoiUnwanted for predictions that the artifact was not fitted for."""
-    then = loaded.artifact.header.spec
-    if bool(then.get("roi")) != roi:
+def refuse_other_place(loaded: LoadedSets, predictions: Path, inputs: Inputs) -> None:
+    """Raise OtherLength, RoiNeeded, RoiUnwanted or ShearedAxes where lengths or regions are not those of the fit."""
+    spec, roi = loaded.spec, has_region(inputs)
+    if bool(loaded.artifact.header.spec.get("roi")) != roi:
         raise RoiUnwanted(loaded.path) if roi else RoiNeeded(loaded.path)
-    now = reading_spec(reading, None, None if before is None else before.artifact)
-    refuse_misfit(loaded, predictions, inputs.space, inputs.values, now)
-    spec = loaded.spec
     if any(entry.score(side).in_length(spec.rules.maps.metric) for entry in spec.targets for side in SIDES):
         length = length_of(inputs.sources)
         if length != spec.length:

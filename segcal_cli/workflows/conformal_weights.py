@@ -53,7 +53,7 @@ class FeatureReader:
     spec: SetSpec
 
     def __call__(self, case: Case) -> dict[str, object]:
-        made = views(case, [entry.target for entry in self.spec.targets], labels_only=self.spec.labels_only)
+        made = views(case, [entry.target for entry in self.spec.targets])
         return {"case": case.id, "features": case_features(made, labels_only=self.spec.labels_only), "warnings": []}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.confidence.maps import ScoreMap, Side, score_map
+from segcal_cli.confidence.maps import SIDES, ScoreMap, Side, score_map
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import Ranked, raised
 from segcal_cli.confidence.views import TargetView
@@ -55,23 +55,32 @@ def in_outer(values: np.ndarray, threshold: float) -> np.ndarray:
     return ~(-values > threshold)
 
 
+def side_maps(
+    view: TargetView, spec: SetSpec, target: int, inner: Sequence[float], outer: Sequence[float]
+) -> tuple[ScoreMap, ScoreMap]:
+    """Both score maps, exact for all of these thresholds (as they are printed)."""
+    entry, rules = spec.targets[target], spec.rules.maps
+    reaches = [side_reach(side, raised(np.asarray(found))) for side, found in zip(SIDES, (inner, outer), strict=True)]
+    return (
+        score_map(view, entry.inner, "inner", rules, reach=reaches[0]),
+        score_map(view, entry.outer, "outer", rules, reach=reaches[1]),
+    )
+
+
 def case_sets(view: TargetView, spec: SetSpec, target: int, lambda_inner: float, lambda_outer: float) -> CaseSets:
     """Both sets of a case. The lambdas are thresholds as they are printed; the slack is added here."""
-    entry = spec.targets[target]
+    return sets_of(view, side_maps(view, spec, target, [lambda_inner], [lambda_outer]), lambda_inner, lambda_outer)
+
+
+def sets_of(view: TargetView, maps: tuple[ScoreMap, ScoreMap], lambda_inner: float, lambda_outer: float) -> CaseSets:
+    """Both sets from maps that are exact for these thresholds."""
     up_inner, up_outer = raised(lambda_inner), raised(lambda_outer)
-    if up_inner == math.inf:
-        inner = np.zeros(view.shape, dtype=bool)
-    else:
-        found = score_map(view, entry.inner, "inner", spec.rules.maps, reach=side_reach("inner", [up_inner]))
-        inner = found.spread(in_inner(found.values, up_inner), view.shape)
-    if up_outer == math.inf:
-        outer = np.ones(view.shape, dtype=bool)
-    else:
-        found = score_map(view, entry.outer, "outer", spec.rules.maps, reach=side_reach("outer", [up_outer]))
-        outer = found.spread(in_outer(found.values, up_outer), view.shape)
+    inner = maps[0].spread(in_inner(maps[0].values, up_inner), view.shape)
+    outer = np.ones(view.shape, dtype=bool)
+    if up_outer < math.inf:
+        outer = maps[1].spread(in_outer(maps[1].values, up_outer), view.shape)
     if view.domain is not None:
-        inner = inner & view.domain
-        outer = outer & view.domain
+        inner, outer = inner & view.domain, outer & view.domain
     return CaseSets(inner, outer, int(np.count_nonzero(inner & ~outer)))
 
 

@@ -176,6 +176,17 @@ class Calibration:
 
     def threshold(self, target: int, stratum: int, alpha: float) -> ThresholdRow:
         """Both sides of one target. stratum -1 (unknown): +inf, whatever alpha."""
+        key = (target, stratum, alpha)
+        if key not in self._found:
+            self._found[key] = self._threshold(*key)
+        return self._found[key]
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, int, float], ThresholdRow]:
+        """Thresholds that were asked for before: every case of a run asks for the same ones."""
+        return {}
+
+    def _threshold(self, target: int, stratum: int, alpha: float) -> ThresholdRow:
         levels, confidence = self.spec.levels(target, alpha), self.spec.side_confidence()
         sides = [
             self.ranked(target, side, stratum).threshold(level, confidence)

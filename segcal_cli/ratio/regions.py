@@ -67,8 +67,8 @@ class Region:
 
     def holds(self, members: np.ndarray) -> np.ndarray:
         """bool "...": whether something belongs to the region, from bool "class ...", whether it does to a channel."""
-        found: np.ndarray = members[list(self.plus)].any(axis=0)
-        return np.asarray(found) if self.minus is None else found & ~members[self.minus]
+        found = np.asarray(members[list(self.plus)].any(axis=0))
+        return found if self.minus is None else found & ~members[self.minus]
 
     def of_labels(self, labels: LabelMap, planes: slice) -> np.ndarray:
         """bool "z y x": the labelled voxels of the region in some planes."""

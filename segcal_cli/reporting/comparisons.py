@@ -76,6 +76,7 @@ def pareto(points: Sequence[Point], words: Words) -> Drawing:
 
 def _pareto_figure(points: Sequence[Point], words: Words) -> Figure:
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
     legend: list[Any] = [
         Line2D(
@@ -98,6 +99,7 @@ def _pareto_figure(points: Sequence[Point], words: Words) -> Figure:
     axes.step(*zip(*front, strict=True), where="pre", color=QUIET, lw=1.2, ls="--", zorder=2)
     axes.margins(0.12)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel="mean Dice (higher is better)", ylabel="mean ECE in % (lower is better)")
     axes.grid(color=QUIET, alpha=0.25, lw=0.6)
     return sheet.figure
@@ -124,7 +126,7 @@ def _scatter_figure(samples: Sequence[Sample], words: Words) -> Figure:
     ]
     if len(samples) > 1:
         legend.append(Line2D([], [], color=QUIET, lw=0.8, label="same case"))
-    side, left, between = 1.95, 0.62, 0.66
+    side, left, between = 1.85, 0.8, 0.74
     sheet = Sheet(words, left + 3 * side + 2 * between + 0.15, 0.48 + side + 0.12, legend)
     for place, (key, label) in enumerate(SCATTER.items()):
         axes = sheet.axes(left + place * (side + between), 0.48, side, side)

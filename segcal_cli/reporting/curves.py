@@ -16,7 +16,6 @@ import numpy as np
 from segcal_cli.reporting.diagrams import Bins, Bounds
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (
-    INK,
     PAPER,
     QUIET,
     SMALL_POINTS,
@@ -87,7 +86,7 @@ def _corp_figure(
     legend: list[Any] = [Line2D([], [], color=look.colour, lw=1.8, label="CORP")]
     if band is not None:
         legend.append(Patch(facecolor=look.colour, alpha=0.3, label="bootstrap band"))
-    legend.append(Line2D([], [], color=INK, lw=1.2, ls=(0, (3, 2)), label="kernel mean"))
+    legend.append(Line2D([], [], color=QUIET, lw=1.0, label="kernel mean"))
     side, left, bottom = 3.8, 0.68, 0.48
     sheet = Sheet(words, left + side + 0.22, bottom + side + 0.08, legend)
     axes = sheet.axes(left, bottom, side, side)
@@ -95,9 +94,9 @@ def _corp_figure(
     if band is not None:
         axes.fill_between(band[0], band[1].low, band[1].high, color=look.colour, alpha=0.3, lw=0.0, zorder=2)
     axes.plot(curve.x, curve.y, color=look.colour, lw=1.8, zorder=3, clip_on=False)
-    axes.plot(smooth.x, smooth.y, color=INK, lw=1.2, ls=(0, (3, 2)), zorder=4)
+    axes.plot(smooth.x, smooth.y, color=QUIET, lw=1.0, zorder=2.5)
     unit_axis(axes, "x", "predicted probability")
-    unit_axis(axes, "y", "frequency after isotonic recalibration")
+    unit_axis(axes, "y", "observed frequency, isotonic")
     # An increasing curve leaves one of these corners free: it cannot pass through both.
     above = float(np.nanmean(np.interp([0.1, 0.2, 0.3], curve.x, curve.y))) if curve.x.size else 0.0
     upper = above < 0.6
@@ -184,6 +183,6 @@ def _percent(share: float | None) -> str:
     """With as many digits as tell a small share from none."""
     if share is None:
         return "-"
-    if 0.0 < share < 5e-5:
-        return "< 0.01 %"
-    return f"{100.0 * share:.2f} %" if share < 1.0 else "100 %"
+    if share in (0.0, 1.0):
+        return f"{100.0 * share:.0f} %"
+    return "< 0.01 %" if share < 5e-5 else f"{100.0 * share:.2f} %"

@@ -39,7 +39,7 @@ SIDE, MASS = 3.8, 0.95
 GAP = 0.16
 
 OVER, UNDER = VERMILLION, BLUE
-OVER_HATCH, UNDER_HATCH = "////", "...."
+OVER_HATCH, UNDER_HATCH = "////", "xxxx"
 """Over-confidence (probability above frequency) and under-confidence, in colour and in hatch."""
 
 BIN_COLUMNS = ("bin", "lower", "upper", "n", "mean_probability", "frequency", "gap")

@@ -220,10 +220,11 @@ def _mean_figure(series: Sequence[Series], rows: Sequence[Mapping[str, Any]], wo
     axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
     slot = 0.84 / bins / len(series)
     for place, one in enumerate(series):
-        own = [row for row in rows if row["source"] == one.name and row["cases"]]
+        own = [row for row in rows if row["source"] == one.name]
         x = np.array([row["lower"] + 0.08 / bins + slot * (place + 0.5) for row in own])
-        mean, q25, q75 = (np.array([row[key] for row in own]) for key in ("mean", "q25", "q75"))
-        std = np.array([row["std"] or 0.0 for row in own])
+        # NaN where no case counts, so that no line bridges what is not known.
+        mean, q25, q75 = (np.array([row.get(key, np.nan) for row in own]) for key in ("mean", "q25", "q75"))
+        std = np.array([row.get("std") or 0.0 for row in own])
         axes.bar(x, q75 - q25, 0.8 * slot, q25, color=one.look.colour, alpha=0.3, lw=0.0, zorder=2)
         inside = np.stack([mean - np.maximum(mean - std, 0.0), np.minimum(mean + std, 1.0) - mean])
         axes.errorbar(

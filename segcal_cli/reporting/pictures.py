@@ -44,11 +44,11 @@ class Drawing:
     def csv(self) -> str:
         return csv_text(self.columns, self.rows)
 
-    def files(self, formats: Iterable[str], dpi: int) -> dict[str, bytes]:
+    def files(self, formats: Iterable[str], dpi: int, title: str) -> dict[str, bytes]:
         """Format -> the picture in it; drawn once."""
         with styled():
             figure = self.figure()
-            return {format: saved(figure, format, dpi) for format in formats}
+            return {format: saved(figure, format, dpi, title) for format in formats}
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,12 +94,12 @@ class Look:
 LOOKS = (
     Look(BLUE, "o", "", "-"),
     Look(VERMILLION, "s", "////", "--"),
-    Look(GREEN, "^", "....", "-."),
+    Look(GREEN, "^", "xxxx", "-."),
     Look(PURPLE, "D", "\\\\\\\\", ":"),
-    Look(ORANGE, "v", "xxxx", (0, (6, 2, 1, 2, 1, 2))),  # type: ignore[arg-type]
+    Look(ORANGE, "v", "----", (0, (6, 2, 1, 2, 1, 2))),  # type: ignore[arg-type]
     Look(SKY, "P", "++++", (0, (8, 3))),  # type: ignore[arg-type]
     Look(BLUE, "X", "||||", (0, (1, 3))),  # type: ignore[arg-type]
-    Look(VERMILLION, "<", "----", (0, (3, 1, 1, 1))),  # type: ignore[arg-type]
+    Look(VERMILLION, "<", "//", (0, (3, 1, 1, 1))),  # type: ignore[arg-type]
 )
 
 
@@ -232,10 +232,10 @@ def _no_missing_glyphs() -> Iterator[None]:
         yield
 
 
-def saved(figure: Figure, format: str, dpi: int) -> bytes:
-    """The figure as a file of that format, the same bytes on every run."""
+def saved(figure: Figure, format: str, dpi: int, title: str) -> bytes:
+    """The figure as a file of that format, the same bytes on every run. title: its name, kept inside the file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, dpi=dpi, metadata=WITHOUT_TRACES[format])
+    figure.savefig(buffer, format=format, dpi=dpi, metadata={"Title": title, **WITHOUT_TRACES[format]})
     return buffer.getvalue()
 
 

@@ -88,9 +88,9 @@ class Scene:
 
     def words(self, kind: str, name: str, source: SourceResult | None, *sentences: str, case: str = "") -> Words:
         """Title and caption. sentences: what is special to the picture: its unit and n."""
-        parts = [kind, "all classes" if name in ("", ALL_CLASSES) else name]
-        parts += [] if source is None else [marked(source)]
-        title = " · ".join([*parts, *([case] if case else [])])
+        of = {"": "all classes", ALL_CLASSES: "mean over classes"}.get(name, name)
+        parts = [of, *([] if source is None else [marked(source)]), *([case] if case else [])]
+        title = f"{kind}: {', '.join(parts)}"
         marks = [one for one in self.sources if one.in_sample and (source is None or one is source)]
         dagger = [f"{IN_SAMPLE_MARK} fitted on some of these cases: in-sample."] if marks else []
         return Words(title, " ".join([*sentences, self.conventions, *dagger]))
@@ -180,7 +180,7 @@ def _dataset_histograms(scene: Scene) -> Iterator[Picture]:
             cases = scene.counted(source, name)
             words = scene.words(
                 "Case by case", name, source, f"Unit: case, n = {len(cases)} ({scene.population}).", scene.least,
-                "Columns sum to 1.",
+                "Each column is scaled to sum one.",
             )  # fmt: skip
             if cases:
                 tables = [case.pooled.table(name) for case in cases]

@@ -124,6 +124,7 @@ def save_study(path: Path, study: Study) -> str:
                 {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
                 for source in evaluation.sources
             ],
+            "artifacts": dict(study.artifacts),
             "measured": list(evaluation.sources[0].pooled.classes),
             "averaged": list(evaluation.sources[0].pooled.averaged),
         },
@@ -155,7 +156,8 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
     header = artifact.header
-    return Study(evaluation, header.values, header.case_digests, header.dropped)
+    artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
+    return Study(evaluation, header.values, header.case_digests, header.dropped, artifacts)
 
 
 def _refuse_sources(sourcing: SourceOptions) -> None:

@@ -38,6 +38,9 @@ SIDE, MASS = 3.8, 0.95
 
 GAP = 0.16
 
+LABEL = 0.46
+"""Inches from an axis to its label, the same for both panels whatever the numbers between."""
+
 OVER, UNDER = VERMILLION, BLUE
 OVER_HATCH, UNDER_HATCH = "////", "xxxx"
 """Over-confidence (probability above frequency) and under-confidence, in colour and in hatch."""
@@ -209,13 +212,14 @@ def _dataset_figure(
 
 
 def _two_panels(words: Words, legend: list[Any]) -> tuple[Sheet, Axes, Axes]:
-    left, bottom = 0.68, 0.48
+    left, bottom = 0.72, 0.48
     sheet = Sheet(words, left + SIDE + 0.22, bottom + MASS + GAP + SIDE + 0.08, legend)
     curve = sheet.axes(left, bottom + MASS + GAP, SIDE, SIDE)
     mass = sheet.axes(left, bottom, SIDE, MASS)
     unit_axis(curve, "x", "")
     unit_axis(curve, "y", "observed frequency")
     curve.tick_params(labelbottom=False)
+    curve.yaxis.set_label_coords(-LABEL / SIDE, 0.5)
     unit_axis(mass, "x", "predicted probability")
     return sheet, curve, mass
 
@@ -227,7 +231,7 @@ def _diagonal(axes: Axes) -> None:
 def _mass(axes: Axes, bins: Bins) -> None:
     axes.bar(bins.centers, bins.n, bins.width, color=QUIET, edgecolor=PAPER, lw=0.4)
     count_axis(axes, bins.n.tolist(), "voxels")
-    axes.yaxis.set_label_coords(-0.13, 0.5)
+    axes.yaxis.set_label_coords(-LABEL / SIDE, 0.5)
 
 
 def _errors_in_a_free_corner(axes: Axes, bins: Bins, errors: Errors) -> tuple[float, float]:

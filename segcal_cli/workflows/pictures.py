@@ -86,6 +86,10 @@ class Scene:
         """How many cases of how many patients."""
         return f"{_many(len(self.case_ids), 'case')} of {_many(len(self.groups), 'patient')}"
 
+    def cases(self, n: int) -> str:
+        """The unit of a picture of ``n`` single cases."""
+        return f"Unit: case, n = {n}, of {_many(len(self.groups), 'patient')}."
+
     def words(self, kind: str, name: str, source: SourceResult | None, *sentences: str, case: str = "") -> Words:
         """Title and caption. sentences: what is special to the picture: its unit and n."""
         of = {"": "all classes", ALL_CLASSES: "mean over classes"}.get(name, name)
@@ -132,7 +136,7 @@ def _case_diagrams(scene: Scene) -> Iterator[Picture]:
                 case = source.cases[scene.case_ids.index(case_id)]
                 table = case.pooled.table(name)
                 unit = f"Unit: voxel, n = {_grouped(int(table.n.sum()))}" + (
-                    f" (patient {case.group})." if case.group != case.case else "."
+                    f", patient {case.group}." if case.group != case.case else "."
                 )
                 words = scene.words("Reliability of one case", name, source, unit, case=case_id)
                 drawing = diagrams.case_diagram(_bins(table), _errors(case.classes[name]), words)
@@ -179,7 +183,7 @@ def _dataset_histograms(scene: Scene) -> Iterator[Picture]:
         for source in scene.sources:
             cases = scene.counted(source, name)
             words = scene.words(
-                "Case by case", name, source, f"Unit: case, n = {len(cases)} ({scene.population}).", scene.least,
+                "Case by case", name, source, scene.cases(len(cases)), scene.least,
                 "Each column is scaled to sum one.",
             )  # fmt: skip
             if cases:
@@ -195,7 +199,7 @@ def _case_violins(scene: Scene) -> Iterator[Picture]:
             series, cases = _series(scene, name, sources)
             one = sources[0] if len(sources) == 1 else None
             words = scene.words(
-                "Spread over cases", name, one, f"Unit: case, n = {len(cases)} ({scene.population}).", scene.least,
+                "Spread over cases", name, one, scene.cases(len(cases)), scene.least,
                 f"Points where a bin has fewer than {distributions.MIN_VIOLIN} cases.",
             )  # fmt: skip
             if cases:
@@ -207,9 +211,7 @@ def _mean_curves(scene: Scene) -> Iterator[Picture]:
     for name in scene.classes:
         series, cases = _series(scene, name, scene.sources)
         one = scene.sources[0] if len(scene.sources) == 1 else None
-        words = scene.words(
-            "Mean over cases", name, one, f"Unit: case, n = {len(cases)} ({scene.population}).", scene.least
-        )
+        words = scene.words("Mean over cases", name, one, scene.cases(len(cases)), scene.least)
         if cases:
             yield _picture("mean-curve", name, one, None, words, distributions.mean_curve(series, words))
 
@@ -241,15 +243,19 @@ def _pareto(scene: Scene) -> Iterator[Picture]:
             for source in scene.sources
             if source.name in means
         ]
-        words = scene.words("Overlap and calibration", name, None, _means_sentence(scene), scene.overlap_conventions)
+        intervals = any(point.dice.low is not None or point.ece.low is not None for point in points)
+        words = scene.words(
+            "Overlap and calibration", name, None, _means_sentence(scene, intervals=intervals),
+            scene.overlap_conventions,
+        )  # fmt: skip
         if points:
             yield _picture("pareto", name, None, None, words, comparisons.pareto(points, words))
 
 
-def _means_sentence(scene: Scene) -> str:
-    intervals = scene.evaluation.intervals
-    bars = f" Bars: {100 * intervals.level:.4g} % intervals (bootstrap-t)." if intervals.resamples else ""
-    return f"Means over patients (unit), n = {len(scene.groups)} ({_many(len(scene.case_ids), 'case')}).{bars}"
+def _means_sentence(scene: Scene, *, intervals: bool) -> str:
+    level = f"{100 * scene.evaluation.intervals.level:.4g} %"
+    bars = f"Bars: {level} intervals (bootstrap-t)." if intervals else "No intervals: too few patients or no resamples."
+    return f"Means over patients (unit), n = {len(scene.groups)} ({_many(len(scene.case_ids), 'case')}). {bars}"
 
 
 def _interval(scene: Scene, source: SourceResult, name: str, key: str) -> comparisons.Interval:
@@ -274,8 +280,7 @@ def _boxplots(scene: Scene) -> Iterator[Picture]:
 
 
 def _case_words(scene: Scene, kind: str, name: str) -> Words:
-    unit = f"Unit: case, n = {len(scene.case_ids)} ({scene.population})."
-    return scene.words(kind, name, None, unit, scene.overlap_conventions)
+    return scene.words(kind, name, None, scene.cases(len(scene.case_ids)), scene.overlap_conventions)
 
 
 def _samples(scene: Scene, name: str) -> list[Sample]:

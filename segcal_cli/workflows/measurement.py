@@ -13,8 +13,8 @@ from functools import partial
 
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.case import Case
-from segcal_cli.core.scores import scores_of
 from segcal_cli.metrics.kde import with_kde
+from segcal_cli.metrics.likelihood import counted_scores
 from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_case
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.calibrators import CalibratedScores
@@ -83,4 +83,4 @@ class Measurement:
 
 def _raw(case: Case) -> Source:
     volume = case.volume
-    return partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
+    return partial(counted_scores, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)

@@ -21,6 +21,7 @@ from segcal_cli.reporting.style import (
     Look,
     Sheet,
     Words,
+    shortened,
     text_width,
     unit_axis,
 )
@@ -269,7 +270,7 @@ def _box_figure(samples: Sequence[Sample], measures: Mapping[str, str], words: W
         Line2D([], [], color=INK, lw=1.8, label="median"),
         Line2D([], [], color=INK, marker="D", mfc=PAPER, ls="", ms=4, label="mean"),
     ]
-    names = [_shortened(one.name, 1.3) for one in samples]
+    names = [shortened(one.name, 1.3) for one in samples]
     left = 0.25 + max(text_width(name, SMALL_POINTS) for name in names)
     panel, row = (7.2 - left - 0.45) / 2, 0.34 * len(samples) + 0.18
     columns = 2
@@ -321,14 +322,6 @@ def _pale(look: Look) -> tuple[float, float, float, float]:
     from matplotlib.colors import to_rgba
 
     return to_rgba(look.colour, 0.35)
-
-
-def _shortened(name: str, width: float) -> str:
-    """The name in at most ``width`` inches, its middle left out."""
-    if text_width(name, SMALL_POINTS) <= width:
-        return name
-    keep = next(n for n in range(len(name) // 2, 0, -1) if text_width(f"{name[:n]}…{name[-n:]}", SMALL_POINTS) <= width)
-    return f"{name[:keep]}…{name[-keep:]}"
 
 
 def _known(values: Sequence[float | None]) -> np.ndarray:

@@ -8,12 +8,13 @@ the size it asks for. Figures are built without pyplot, which would keep them al
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ LINE_SPACING = 1.3
 
 MARGIN = 0.12
 """Inches between the edge of a picture and what is in it."""
+
+HANDLE, HANDLE_GAP, COLUMN_GAP = 2.4, 0.8, 1.4
+"""Of a legend, in widths of its text: the sign, the space after it, the space between columns."""
+
+LEGEND_ENTRY = (HANDLE + HANDLE_GAP + COLUMN_GAP) * SMALL_POINTS / 72.0
+"""Inches of an entry beside its text."""
 
 PNG, SVG, PDF = "png", "svg", "pdf"
 
@@ -126,6 +133,8 @@ class Sheet:
         room = width - 2 * MARGIN
         title = wrapped(words.title, room, TITLE_POINTS, bold=True)
         caption = wrapped(words.caption, room, SMALL_POINTS)
+        for artist in legend:
+            artist.set_label(shortened(str(artist.get_label()), room - LEGEND_ENTRY))
         rows = legend_rows(legend, room)
         self.width, self.height = width, height
         top = MARGIN + _block(title, TITLE_POINTS) + 0.08
@@ -145,8 +154,8 @@ class Sheet:
         if legend:
             self.figure.legend(
                 handles=list(legend), loc="lower left", bbox_to_anchor=(at, below / self.total), borderpad=0.0,
-                ncols=-(-len(legend) // rows), fontsize=SMALL_POINTS, borderaxespad=0.0, columnspacing=1.4,
-                handlelength=2.4, labelspacing=0.5,
+                ncols=-(-len(legend) // rows), fontsize=SMALL_POINTS, borderaxespad=0.0, columnspacing=COLUMN_GAP,
+                handlelength=HANDLE, handletextpad=HANDLE_GAP, labelspacing=0.5,
             )  # fmt: skip
 
     def axes(self, left: float, bottom: float, width: float, height: float, **more: Any) -> Axes:
@@ -166,22 +175,40 @@ class Sheet:
 
 def wrapped(text: str, width: float, points: float, *, bold: bool = False) -> list[str]:
     """Lines no wider than ``width`` inches; a word that is longer alone is cut."""
+    space = text_width("n n", points, bold=bold) - text_width("nn", points, bold=bold)
     lines: list[str] = []
+    filled = width
     for word in text.split():
         while text_width(word, points, bold=bold) > width:
-            fits = next(n for n in range(len(word) - 1, 0, -1) if text_width(word[:n], points, bold=bold) <= width)
+            fits = max(1, _most(len(word), lambda n, word=word: text_width(word[:n], points, bold=bold) <= width))
             lines.append(word[:fits])
-            word = word[fits:]
-        joined = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(joined, points, bold=bold) <= width:
-            lines[-1] = joined
+            word, filled = word[fits:], width
+        needed = text_width(word, points, bold=bold)
+        if lines and filled + space + needed <= width:
+            lines[-1] += f" {word}"
+            filled += space + needed
         else:
             lines.append(word)
+            filled = needed
     return lines
 
 
+def shortened(name: str, width: float) -> str:
+    """The name in at most ``width`` inches of small text, its middle left out."""
+    if text_width(name, SMALL_POINTS) <= width:
+        return name
+    kept = max(1, _most(len(name) // 2, lambda n: text_width(f"{name[:n]}…{name[-n:]}", SMALL_POINTS) <= width))
+    return f"{name[:kept]}…{name[-kept:]}"
+
+
+def _most(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to the limit that fits, 0 if none does; smaller ones fit if larger ones do."""
+    return bisect.bisect_left(range(1, limit + 1), True, key=lambda n: not fits(n))
+
+
+@lru_cache(maxsize=4096)
 def text_width(text: str, points: float, *, bold: bool = False) -> float:
-    """Inches."""
+    """Inches. Captions share most of their words."""
     from matplotlib.font_manager import FontProperties
 
     font = FontProperties(family="DejaVu Sans", size=points, weight="bold" if bold else "normal")
@@ -202,8 +229,7 @@ def legend_rows(legend: Sequence[Artist], width: float) -> int:
         return 0
     # A legend's columns are as wide as their widest entry; taking the widest of all is on the safe side.
     widest = max(text_width(str(artist.get_label()), SMALL_POINTS) for artist in legend)
-    entry = widest + (2.4 + 0.8 + 1.4) * SMALL_POINTS / 72.0
-    columns = max(1, int((width + 1.4 * SMALL_POINTS / 72.0) // entry))
+    columns = max(1, int((width + COLUMN_GAP * SMALL_POINTS / 72.0) // (widest + LEGEND_ENTRY)))
     return -(-len(legend) // columns)
 
 

@@ -14,7 +14,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def wrapped(text: str, width: float, points: float, *, bold: bool = False) -> li
     filled = width
     for word in text.split():
         while text_width(word, points, bold=bold) > width:
-            fits = max(1, _most(len(word), lambda n, word=word: text_width(word[:n], points, bold=bold) <= width))
+            fits = max(1, _most(len(word), partial(_beginning_fits, word, width, points, bold)))
             lines.append(word[:fits])
             word, filled = word[fits:], width
         needed = text_width(word, points, bold=bold)
@@ -191,6 +191,10 @@ def wrapped(text: str, width: float, points: float, *, bold: bool = False) -> li
             lines.append(word)
             filled = needed
     return lines
+
+
+def _beginning_fits(word: str, width: float, points: float, bold: bool, n: int) -> bool:
+    return text_width(word[:n], points, bold=bold) <= width
 
 
 def shortened(name: str, width: float) -> str:

@@ -116,7 +116,7 @@ def run(
     return Outcome(
         result=_result(study, written, dict(options)),
         counts=Counts(done + failed, done, failed),
-        lines=(f"{len(pictures)} pictures in {output}; start with {output / REPORT}",),
+        lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
@@ -239,3 +239,7 @@ def _result(
             for picture, _, files in written
         ],
     }
+
+
+def _pictures(n: int) -> str:
+    return "1 picture" if n == 1 else f"{n} pictures"

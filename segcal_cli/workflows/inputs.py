@@ -7,7 +7,7 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
@@ -107,9 +107,10 @@ def open_inputs(
     *,
     volumes: bool = False,
     hard: bool = False,
+    regions: bool = False,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too.
+    label maps are predictions too. regions: the command measures unions of classes besides.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -121,6 +122,8 @@ def open_inputs(
         pairing.require()
     if table is None:
         table = guessed_table(pairing.cases)
+    if not regions:
+        table = replace(table, regions=())
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=volumes))
     for note in opened.notes:
         observer.note(note)

@@ -705,6 +705,22 @@ def test_a_class_called_all_is_refused(data, tmp_path):
     assert "a class cannot be called (all)" in said.closing
 
 
+def test_a_name_for_several_exclusive_classes_is_measured_as_their_union(data, artifact, tmp_path):
+    table = write_classes(tmp_path / "classes.json", background=0, class1=1, class2=2, lesion=[1, 2])
+    run = ("evaluate", data.predictions, data.labels, "--classes", table, *GIVEN, "--metrics", "+kde_ece")
+    more = ("--kde-sample", "40", "--artifact", f"T={artifact}", "--histograms", tmp_path / "h.npz")
+    said = segcal(*run, *more, "-o", tmp_path / "m.csv", "--json")
+    assert said.code == 0, said.stderr
+    jsonschema.validate(said.document, SCHEMA)
+    assert said.document["result"]["classes"] == ["background", "class1", "class2", "lesion"]
+    union, background = (first(tmp_path, source="raw", **{"class": name}) for name in ("lesion", "background"))
+    assert float(union["ece"]) == pytest.approx(float(background["ece"]), abs=0.02)
+    assert float(union["volume_bias"]) == pytest.approx(-float(background["volume_bias"]), abs=1e-7)
+    assert float(union["brier"]) == pytest.approx(float(background["brier"]), abs=1e-6)
+    saved = segcal("evaluate", "--from", tmp_path / "h.npz", "-o", tmp_path / "again.csv", "--json")
+    assert saved.stdout == said.stdout
+
+
 # Hard masks
 
 

@@ -92,6 +92,9 @@ def truth_of(labels: LabelMap, target: Target) -> np.ndarray:
 def _parse(text: str, space: LabelSpace) -> Target:
     if text in space.names:
         return Target(text, (space.names.index(text),))
+    for region in space.regions:
+        if region.name == text:
+            return Target(text, space.parts(region))
     name, mark, right = text.partition("=")
     channels: set[int] = set()
     given: set[int] = set()

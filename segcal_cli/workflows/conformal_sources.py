@@ -94,7 +94,16 @@ def open_set_inputs(
     if labels_only and reading.calibrator is not None:
         raise BadOption("--calibrator changes probabilities; --labels-only has none")
     return open_inputs(
-        predictions, labels, reading, truth, observer, volumes=True, hard=labels_only, regions=truth is None, roi=roi
+        predictions,
+        labels,
+        reading,
+        truth,
+        observer,
+        volumes=True,
+        hard=labels_only,
+        regions=True,
+        masked=truth is None,
+        roi=roi,
     )
 
 

@@ -69,7 +69,8 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
-    _, promised = named_artifacts(sourcing.artifact)
+    # A saved study brings its own sources, and refuses others where it is loaded.
+    promised = [] if sourcing.saved is not None else named_artifacts(sourcing.artifact)[1]
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     study = measured_or_loaded(

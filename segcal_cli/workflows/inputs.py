@@ -7,7 +7,7 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
@@ -115,11 +115,12 @@ def open_inputs(
     volumes: bool = False,
     hard: bool = False,
     regions: bool = False,
+    masked: bool = False,
     roi: Path | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too. regions: read the regions of interest (of ``roi`` or of the table of cases) although
-    no labels are asked for.
+    label maps are predictions too. regions: the command measures unions of classes besides. masked: read the regions of
+    interest (of ``roi`` or of the table of cases) although no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -131,8 +132,10 @@ def open_inputs(
         pairing.require()
     if table is None:
         table = guessed_table(pairing.cases)
+    if not regions:
+        table = replace(table, regions=())
     rules = truth_rules(truth, volumes=volumes)
-    if rules is None and regions:
+    if rules is None and masked:
         rules = TruthRules(volumes=volumes, labelled=False)
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:

@@ -7,7 +7,7 @@ cases. A study comes from images, or from the counts that an earlier run saved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,16 @@ class NamedArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "". verdicts:
-    of artifacts that are no sources.
+    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
+
+    artifacts: name of each artifact's file -> its sha256. verdicts: of artifacts that are no sources.
     """
 
     evaluation: Evaluation
     values: Values
     digests: Mapping[str, str]
     failures: tuple[dict[str, str], ...] = ()
+    artifacts: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -116,7 +118,7 @@ def measure(
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
 
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft)
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
@@ -167,7 +169,14 @@ def measure(
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
     verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
-    return Study(evaluation, inputs.values, digests, tuple(failure_records([*opening_failures, *failures])), verdicts)
+    return Study(
+        evaluation,
+        inputs.values,
+        digests,
+        tuple(failure_records([*opening_failures, *failures])),
+        {one.path.name: one.artifact.digest for one in loaded},
+        verdicts,
+    )
 
 
 def say(evaluation: Evaluation, observer: Observer) -> None:

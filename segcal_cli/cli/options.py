@@ -410,6 +410,34 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
     },
     requests.JudgeOptions: {
+        "alpha": _plain(
+            "--alpha", "With a conformal-sets artifact: another level than the stored one.", COMPARING, "A"
+        ),
+        "alphas": _plain(
+            "--alphas", "With a conformal-sets artifact: levels of the sweep.", COMPARING, "START:STOP:STEP"
+        ),
+        "resplits": _plain(
+            "--resplits",
+            "With a conformal-sets artifact: random splits of stored and new units; 0: none.",
+            COMPARING,
+            "R",
+        ),
+        "by": _plain(
+            "--by",
+            "With a conformal-sets artifact: leave out one group at a time; a CSV with the columns case,group of "
+            "stored and new cases, or a regular expression on the case id.",
+            COMPARING,
+            "CSV|REGEX",
+        ),
+        "compare": _plain(
+            "--compare",
+            "With a conformal-sets artifact: other methods beside its outer set, of crc, rcps, bonferroni.",
+            COMPARING,
+            "LIST",
+        ),
+        "mondrian": _plain(
+            "--mondrian", "Strata of the cases, where a conformal-sets artifact has them from a CSV.", COMPARING, "CSV"
+        ),
         "ratio_tolerance": _plain(
             "--ratio-tolerance",
             "With an ntr-interval artifact: an error of a ratio above this is a large one.",

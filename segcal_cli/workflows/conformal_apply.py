@@ -38,7 +38,6 @@ from segcal_cli.workflows.conformal_files import (
     target_tail,
 )
 from segcal_cli.workflows.conformal_sources import (
-    LoadedSets,
     load_sets,
     open_set_inputs,
     place_of,
@@ -65,7 +64,7 @@ from segcal_cli.workflows.requests import (
     PredictionOptions,
     RunOptions,
 )
-from segcal_cli.workflows.strata import MM3_PER_ML, TABLE, UNKNOWN, StrataRule, TableNeeded, parse_strata
+from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
 
 COLUMNS = (
@@ -151,9 +150,7 @@ class SetWriter:
         if self.rule is None:
             return 0
         ml = float(np.count_nonzero(view.mask)) * voxel_volume(view.case) / MM3_PER_ML
-        name = self.rule.of(view.case.id, ml)
-        strata = self.calibration.spec.strata
-        return strata.index(name) if name in strata else UNKNOWN
+        return Strata(self.rule, self.calibration.spec.strata)(view.case.id, ml)
 
     def _outlier(self, features: np.ndarray | None) -> tuple[float, str] | None:
         if features is None:
@@ -182,7 +179,7 @@ def run(
         raise BadOption("p-values belong to plain ranks; this artifact was fitted with --confidence")
     if applying.history is not None and not applying.drift:
         raise BadOption("--history is of no use with --no-drift")
-    rule = strata_rule(loaded, applying.mondrian)
+    rule = strata_rule(loaded.path, loaded.spec.mondrian, applying.mondrian)
     refuse_inside(output, [predictions])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_set_inputs(predictions, None, reading, None, observer, labels_only=spec.labels_only, roi=applying.roi)
@@ -251,22 +248,6 @@ def run(
         "effective_n": None if weights is None else weights.effective_n,
     }
     return Outcome(result, outcome.counts, tuple(lines), failures=outcome.failures)
-
-
-def strata_rule(loaded: LoadedSets, given: str | None) -> StrataRule | None:
-    """How new cases get their stratum. Raises TableNeeded, BadOption."""
-    stored = loaded.spec.mondrian
-    if stored is None:
-        if given is not None:
-            raise BadOption(f"--mondrian: {loaded.path} has no strata")
-        return None
-    if stored == TABLE:
-        if given is None:
-            raise TableNeeded(loaded.path)
-        return parse_strata(given)
-    if given is not None and given != stored:
-        raise BadOption(f"--mondrian {given}: {loaded.path} has the strata of {stored}")
-    return parse_strata(stored)
 
 
 def wanted_sides(options: ConformalApplyOptions) -> tuple[Side, ...]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segcal_cli.confidence.evaluation import CaseOutcome, SetEvaluation
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.text import guarantee, percent, threshold_text
 from segcal_cli.confidence.thresholds import Calibration, SideThreshold
+from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.labels import LabelSpace
-from segcal_cli.workflows.conformal_sources import loaded_sets
-from segcal_cli.workflows.kinds import Description
+from segcal_cli.workflows.conformal_sources import loaded_sets, refuse_other_place
+from segcal_cli.workflows.conformal_verdicts import controls_of, judged_levels, presented
+from segcal_cli.workflows.inputs import Inputs
+from segcal_cli.workflows.kinds import Description, Presented
+from segcal_cli.workflows.requests import JudgeOptions
+from segcal_cli.workflows.strata import Strata, strata_rule
 
 
 def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = (), *, verbose: bool = False) -> Description:
@@ -38,6 +44,40 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = (), *, ve
             lines += _choice_lines(learning["choices"])
     lines += [f"warning     {warning}" for warning in header.results.get("warnings", [])]
     return Description(tuple(lines), sets_document(calibration, header.space, levels))
+
+
+def measurement(
+    path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions
+) -> SetEvaluation:
+    """Scores and set sizes of labelled cases. Raises OtherLength, RoiNeeded, RoiUnwanted, TableNeeded, BadOption."""
+    loaded = loaded_sets(path, artifact)
+    refuse_other_place(loaded, predictions, inputs)
+    alpha, alphas = judged_levels(loaded, options)
+    rule = strata_rule(loaded.path, loaded.spec.mondrian, options.mondrian)
+    return SetEvaluation(
+        loaded.calibration,
+        alpha,
+        alphas,
+        None if rule is None else Strata(rule, loaded.spec.strata),
+        tuple(zip(*(thresholds for _, thresholds in controls_of(loaded, options, alpha)), strict=True)),
+    )
+
+
+def present(
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: Mapping[str, CaseOutcome],
+    options: JudgeOptions,
+    *,
+    in_sample: bool,
+) -> Presented:
+    """Coverage with exact laws, sizes, the sweep, resplits, groups and other methods. Raises what the options raise."""
+    loaded = loaded_sets(path, artifact)
+    alpha, alphas = judged_levels(loaded, options)
+    verdict = Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed)
+    controls = controls_of(loaded, options, alpha)
+    return presented(name, loaded, verdict, options, controls, in_sample=in_sample)
 
 
 def sets_document(calibration: Calibration, space: LabelSpace, alphas: Sequence[float]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def run(
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-        with_digests=outputs.histograms is not None,
+        with_digests=outputs.histograms is not None, judging=judging,
     )  # fmt: skip
     say(study.evaluation, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}

@@ -8,7 +8,7 @@ is met, so that no command loads methods that it does not use.
 For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 
     FILES                                       ends of the names of the files that ``present`` makes
-    measurement(path, artifact, predictions, inputs) -> Estimator over cases
+    measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
 """
 

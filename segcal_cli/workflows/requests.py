@@ -182,10 +182,16 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """How intervals of ratios are judged. alarm_width None: as stored in the artifact."""
+    """How artifacts that promise something are judged. None: as stored in the artifact."""
 
     ratio_tolerance: float = 0.1
     alarm_width: str | None = None
+    alpha: float | None = None
+    alphas: str = "0.01:0.5:0.01"
+    resplits: int = 1000
+    by: str | None = None
+    compare: str | None = None
+    mondrian: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +41,12 @@ class TableNeeded(UsageError):
     """An artifact with strata of a table is applied without one."""
 
     template = "{0} has strata from a CSV; give --mondrian with the strata of the new cases"
+
+
+class UnwantedRule(UsageError):
+    """A rule for an artifact that has another one, or none."""
+
+    template = "--mondrian {0}: {1} has {2}"
 
 
 class NoStratum(PairingError):
@@ -107,3 +114,33 @@ def assigned(
         found[case, target] = name
     names = rule.names if rule.groups is None else tuple(sorted(set(found.reshape(-1)), key=str.encode))
     return names, np.vectorize(names.index, otypes=[np.int64])(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """The index of a new case's stratum among those of the calibration; UNKNOWN for another one."""
+
+    rule: StrataRule
+    names: tuple[str, ...]
+
+    def __call__(self, case: str, predicted_ml: float) -> int:
+        name = self.rule.of(case, predicted_ml)
+        return self.names.index(name) if name in self.names else UNKNOWN
+
+
+def strata_rule(artifact: Path, stored: str | None, given: str | None) -> StrataRule | None:
+    """How new cases get their stratum. stored: the artifact's rule; given: that of the command line, or None.
+
+    Raises TableNeeded, UnwantedRule.
+    """
+    if stored is None:
+        if given is not None:
+            raise UnwantedRule(given, artifact, "no strata")
+        return None
+    if stored == TABLE:
+        if given is None:
+            raise TableNeeded(artifact)
+        return parse_strata(given)
+    if given is not None and given != stored:
+        raise UnwantedRule(given, artifact, f"the strata of {stored}")
+    return parse_strata(stored)

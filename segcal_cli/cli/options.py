@@ -12,6 +12,8 @@ Talking             every command
 MeasureOptions, SourceOptions, IntervalOptions    every command that measures
 EvaluateOptions, ReliabilityOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
 JudgeOptions        evaluate
+InspectOptions      inspect
+ConformalFitOptions, ConformalApplyOptions   conformal-sets fit and apply
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
 RatioApplyOptions   ntr-interval apply
@@ -408,6 +410,9 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
         ),
+    },
+    requests.InspectOptions: {
+        "alpha": _plain("--alpha", "Thresholds of conformal sets at this level. Repeatable.", COMPARING, "A"),
     },
     requests.JudgeOptions: {
         "alpha": _plain(

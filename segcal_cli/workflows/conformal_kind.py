@@ -14,14 +14,22 @@ from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.workflows.conformal_sources import loaded_sets, refuse_other_place
-from segcal_cli.workflows.conformal_verdicts import controls_of, judged_levels, presented
+from segcal_cli.workflows.conformal_verdicts import FILE_ENDS, controls_of, judged_levels, presented
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.requests import JudgeOptions
 from segcal_cli.workflows.strata import Strata, strata_rule
 
+FILES = FILE_ENDS
+"""Ends of the names of the files that ``present`` makes."""
 
-def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = (), *, verbose: bool = False) -> Description:
+
+def describe(path: Path, artifact: Artifact) -> Description:
+    """Targets, and the thresholds at the stored alpha. Raises DamagedSets."""
+    return describe_at(path, artifact, ())
+
+
+def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verbose: bool = False) -> Description:
     """Targets, thresholds and the guarantee at each alpha (the stored one without any). Raises DamagedSets, BadLevel.
 
     verbose: with the whole table of the choice of scores.

@@ -19,7 +19,7 @@ from segcal_cli.workflows.conformal_sources import LoadedSets
 from segcal_cli.workflows.kinds import Presented
 from segcal_cli.workflows.requests import JudgeOptions
 
-FILES = ("cases.csv", "coverage.csv", "sweep.csv", "resplits.csv", "groups.csv", "methods.csv")
+FILE_ENDS = ("cases.csv", "coverage.csv", "sweep.csv", "resplits.csv", "groups.csv", "methods.csv")
 """Ends of the files beside the table."""
 
 KEY = "conformal_sets"
@@ -217,7 +217,10 @@ def _coverage_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _size_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     def quartiles(found: Mapping[str, float | None], digits: int) -> str:
-        return f"{short(found['median'], digits)} [{short(found['q25'], digits)}, {short(found['q75'], digits)}]"
+        low, middle, high = (
+            "-" if found[key] is None else f"{found[key]:.{digits}f}" for key in ("q25", "median", "q75")
+        )
+        return f"{middle} [{low}, {high}]"
 
     return (
         str(row["target"]),

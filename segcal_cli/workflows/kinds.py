@@ -4,6 +4,7 @@ Every kind has a module ``KIND_kind.py`` with the functions named here; it is im
 is met, so that no command loads methods that it does not use.
 
     describe(path, artifact) -> Description     for ``inspect``
+    describe_at(path, artifact, alphas, verbose=) -> Description    the same at levels, of kinds that have levels
 
 For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 

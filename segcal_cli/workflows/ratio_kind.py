@@ -67,7 +67,7 @@ def describe(path: Path, artifact: Artifact) -> Description:
 
 
 def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions) -> Estimator:
-    """Fills the table of the labelled cases, from which all that ``options`` ask follows. Raises OtherUnit, OtherRegion."""
+    """Fills the table of the labelled cases; what is asked follows from it. Raises OtherUnit, OtherRegion."""
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(loaded, has_region(inputs.sources))

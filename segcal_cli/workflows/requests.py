@@ -181,6 +181,13 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectOptions:
+    """What is asked of an artifact. alpha: levels, as text."""
+
+    alpha: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeOptions:
     """How artifacts that promise something are judged. None: as stored in the artifact."""
 

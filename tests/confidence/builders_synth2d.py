@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -145,6 +146,23 @@ def reference_table(name, which, gamma=None, groups=None, stratum=None):
         stratum=stratum,
         ids=[f"image_{i:03d}" for i in which],
     )
+
+
+PER_TARGET = (
+    "tau",
+    "gamma",
+    "present",
+    "missed_outside",
+    "features",
+    "predicted_voxels",
+    "truth_voxels",
+    "stratum",
+)
+
+
+def of_two_targets(table):
+    """The table with its one target twice."""
+    return replace(table, **{name: np.repeat(getattr(table, name), 2, axis=1) for name in PER_TARGET})
 
 
 def plain_table(tau, gamma, *, present=None, groups=None, stratum=None, ids=None):

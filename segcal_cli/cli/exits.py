@@ -25,6 +25,7 @@ from segcal_cli.core.errors import (
     SegcalError,
     UsageError,
     first_line,
+    with_case,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ def guarded(command: str, console: Console, as_json: bool, action: Callable[[Obs
         console.finish_progress()
         console.case_warnings()
         for inner in error.args:
-            console.error(str(inner))
-        closing = f"{len(error.args)} {_plural('input is', 'inputs are', len(error.args))} unusable, nothing written"
+            console.error(_message(inner))
+        n = len(error.args)
+        of = f"{n} of {console.total}" if n <= console.total else str(n)
+        closing = f"{of} {_plural('input is', 'inputs are', max(n, console.total))} unusable, nothing written"
         _leave(command, console, as_json, code_of(error), closing, _records(error.args))
     except SegcalError as error:
         console.finish_progress()
-        _leave(command, console, as_json, code_of(error), str(error), _records((error,)))
+        console.case_warnings()
+        _leave(command, console, as_json, code_of(error), _message(error), _records((error,)))
     except OSError as error:
         console.finish_progress()
         text = f"{error.filename}: {(error.strerror or str(error)).lower()}" if error.filename else str(error)
@@ -90,7 +94,7 @@ def _finish(command: str, console: Console, as_json: bool, outcome: Outcome) -> 
     for table in outcome.tables:
         console.table(table)
     for failure in outcome.failures:
-        console.error(f"{failure['case']}: {failure['message']}")
+        console.error(with_case(failure["case"], failure["message"]))
     counts = outcome.counts
     if not as_json and outcome.data:
         _write_stdout(outcome.data)
@@ -136,9 +140,18 @@ def _records(errors: tuple[Exception, ...]) -> list[dict[str, str]]:
     from segcal_cli.execution.engine import file_of
 
     return [
-        {"case": "", "file": file_of(error), "error": type(error).__name__, "message": first_line(error)}
+        {
+            "case": getattr(error, "case", ""),
+            "file": file_of(error),
+            "error": type(error).__name__,
+            "message": first_line(error),
+        }
         for error in errors
     ]
+
+
+def _message(error: Exception) -> str:
+    return with_case(getattr(error, "case", ""), str(error))
 
 
 def _plural(one: str, many: str, n: int) -> str:

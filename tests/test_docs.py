@@ -8,6 +8,8 @@ import pytest
 import typer
 
 from segcal_cli.cli.app import app
+from segcal_cli.core.observer import Silent
+from segcal_cli.workflows import calibrate_fit, requests
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,3 +75,28 @@ def test_a_command_shown_in_the_documents_exists_with_its_options(page, call):
 
 def test_the_readme_shows_commands():
     assert any(page == "README.md" for page, _ in shown_commands())
+
+
+def python_examples():
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            yield page.name, block
+
+
+@pytest.mark.parametrize(("page", "code"), list(python_examples()))
+def test_python_examples_run(page, code, tmp_path, monkeypatch):
+    """In a folder with the temperature that the README's example fits on the sample data."""
+    monkeypatch.chdir(tmp_path)
+    data = ROOT / "sample_data" / "brain" / "calibration"
+    calibrate_fit.run(
+        data / "predictions",
+        data / "labels",
+        tmp_path / "temperature.npz",
+        requests.CalibrateFitOptions(summary=False),
+        requests.PredictionOptions(values="logits"),
+        requests.LabelOptions(),
+        requests.RunOptions(),
+        requests.OutputOptions(),
+        Silent(),
+    )
+    exec(compile(code, page, "exec"), {})

@@ -1,0 +1,1 @@
+"""Repairs probabilities after training: calibrators, and the streaming fits that find them. Arrays only."""

@@ -31,6 +31,9 @@ TOLERANCE_VOXELS = 0.01
 TOLERANCE_MM = 0.002
 """Floor of that tolerance: a quaternion in float32 alone moves the corners of a large CT by 0.0016 mm."""
 
+QUATERNION_ROUNDING = 2.0**-23
+"""How far the squares of a quaternion's float32 components can be from summing to 1."""
+
 SHEAR_COSINE = 1e-3
 """Axes whose directions have a larger cosine than this are not at right angles, and voxels no boxes."""
 
@@ -113,7 +116,8 @@ class Space:
         """Whether sform and qform put the voxels in different places."""
         if self.sform is None or self.qform is None:
             return False
-        return self.forms_apart_mm > grid_tolerance(self.sform, self.qform)
+        rounding = quaternion_rounding(self.sform, self.grid.shape)
+        return self.forms_apart_mm > grid_tolerance(self.sform, self.qform) + rounding
 
     def by(self, form: str) -> np.ndarray | None:
         """The affine of a reader that prefers ``form`` ("sform" or "qform"); the other one if there is only that."""
@@ -179,6 +183,22 @@ def voxel_edges(affine: np.ndarray) -> np.ndarray:
 def grid_tolerance(*affines: np.ndarray) -> float:
     """By how many mm the corners of these grids may differ, and be called the same."""
     return max(TOLERANCE_VOXELS * min(float(voxel_edges(affine).min()) for affine in affines), TOLERANCE_MM)
+
+
+def quaternion_rounding(affine: np.ndarray, shape: Shape) -> float:
+    """By how many mm a corner of the qform can miss the sform that it was made from, for want of digits alone.
+
+    A header keeps b, c, d of the quaternion in float32, and readers get the real part from a^2 = 1 - b^2 - c^2 - d^2,
+    which that rounding makes uncertain by 1.2e-7. Near a half turn (LPS axes, slightly oblique) a is almost 0, and the
+    angle 2 acos(a) then uncertain by up to 0.04 degrees: a quarter of a millimetre at the corner of a head.
+    """
+    directions = affine[:3, :3] / voxel_edges(affine)
+    if np.linalg.det(directions) < 0:
+        directions = directions * (1.0, 1.0, -1.0)
+    real = math.sqrt(max(1.0 + float(np.trace(directions)), 0.0)) / 2
+    angle = 2 * QUATERNION_ROUNDING / max(real, math.sqrt(QUATERNION_ROUNDING))
+    lever = float(np.linalg.norm((corners(shape)[:, :3]) @ affine[:3, :3].T, axis=1).max())
+    return angle * lever
 
 
 def shear_degrees(affine: np.ndarray) -> float:

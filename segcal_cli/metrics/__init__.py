@@ -1,1 +1,1 @@
-"""Measures of calibration and overlap of arrays, and what can be said of them over patients."""
+"""Measures calibration and overlap from integer counts, and summarises them over patients. Arrays only."""

@@ -70,7 +70,11 @@ class CalibratedScores:
 
 def load_calibrator(path: Path, command: str) -> LoadedCalibrator:
     """Read a calibrate artifact. Raises NotAnArtifact, NewerArtifact, OtherKind, DamagedCalibrator."""
-    artifact = read_artifact(path, "calibrate", command)
+    return loaded_calibrator(path, read_artifact(path, "calibrate", command))
+
+
+def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
+    """The calibrator of an artifact that has been read. Raises DamagedCalibrator."""
     try:
         calibrator = calibrator_from(artifact)
     except (KeyError, ValueError, IndexError, TypeError) as error:

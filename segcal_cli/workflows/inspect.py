@@ -5,28 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segcal_cli.calibration.text import calibration_map, map_lines
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.observer import Observer
-from segcal_cli.io.artifacts import read_artifact
-from segcal_cli.workflows.calibrators import load_calibrator
+from segcal_cli.io.artifacts import NotAnArtifact, read_artifact
+from segcal_cli.workflows.kinds import KINDS, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 
 
 def run(path: Path, observer: Observer) -> Outcome:
     """Describe an artifact, as text and as a document. Raises the errors of reading one."""
     artifact = read_artifact(path)
-    lines = [path.name, *description(artifact)]
-    result = document(artifact)
-    if artifact.header.kind == "calibrate":
-        calibrator = load_calibrator(path, "inspect").calibrator
-        lines += ["", *map_lines(calibrator)]
-        result["map"] = calibration_map(calibrator)
+    if artifact.header.kind not in KINDS:
+        raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
+    described = module_of(artifact.header.kind).describe(path, artifact)
+    lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
-    return Outcome(result, Counts(n, n), data="\n".join(lines) + "\n")
+    return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
 
 
-def document(artifact: Artifact) -> dict[str, Any]:
+def header_document(artifact: Artifact) -> dict[str, Any]:
     """Everything in the header, with the file's digest and the shapes of its arrays."""
     header = artifact.header
     return {
@@ -51,20 +48,18 @@ def document(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def description(artifact: Artifact) -> list[str]:
-    """The header in words, one fact a line."""
-    header, results = artifact.header, artifact.header.results
+def header_lines(artifact: Artifact) -> list[str]:
+    """The header in words, one fact a line; the same for every kind."""
+    header = artifact.header
     classes = ", ".join(f"{c.name} ({'/'.join(map(str, sorted(c.values)))})" for c in header.space.channels)
-    kind = "exclusive" if header.space.exclusive else "independent"
     lines = [
         f"kind        {header.kind}, method {header.method}",
         f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}",
         f"fitted by   segcal {header.segcal_version}",
-        f"classes     {classes}; {kind}",
+        f"classes     {classes}; {'exclusive' if header.space.exclusive else 'independent'}",
         f"guarantee   {header.guarantee}",
+        f"sha256      {artifact.digest}",
     ]
-    if "split_kind" in results:
-        lines.append(f"split       {_split_words(str(results['split_kind']))}")
     if header.spec.get("source") == "cross-validation":
         lines.append("source      models of single folds, which are not the deployed ensemble")
     if header.spec.get("prove") is False:
@@ -75,28 +70,4 @@ def description(artifact: Artifact) -> list[str]:
         lines.append("overlap     some cases had been used to fit that calibrator (--allow-overlap)")
     if header.dropped:
         lines.append(f"left out    {', '.join(entry['case'] for entry in header.dropped)}")
-    for name, value in results.get("parameters", {}).items():
-        entries = value.items() if isinstance(value, dict) else [("", value)]
-        lines += [f"parameter   {name}{f' ({key})' if key else ''} = {number:.6g}" for key, number in entries]
-    summary = results.get("summary")
-    if summary:
-        before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))
-        where = "in-sample" if summary["in_sample"] else "out of fold"
-        shown = ", ".join(
-            f"{key} {before[key]:.4g} -> {after[key]:.4g}"
-            for key in ("nll", "ece", "ace", "brier", "dice")
-            if before.get(key) is not None and after.get(key) is not None
-        )
-        lines.append(f"gain        {shown} ({where})")
-    lines += [f"warning     {warning}" for warning in results.get("warnings", [])]
-    lines.append(f"sha256      {artifact.digest}")
     return lines
-
-
-def _split_words(kind: str) -> str:
-    return {
-        "out-of-fold": "out of fold: each case was predicted by a model that had not seen it",
-        "held-out": "held out of the network's training",
-        "in-sample": "IN-SAMPLE: the network was trained on these cases; expect too much confidence",
-        "unknown": "unknown whether these cases were held out of the network's training",
-    }.get(kind, kind)

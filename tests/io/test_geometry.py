@@ -115,6 +115,27 @@ def test_a_float32_quaternion_of_a_large_scan_is_no_difference():
     assert geometry.corner_distance(affine, stored, shape) < geometry.grid_tolerance(affine)
 
 
+@pytest.mark.parametrize("degrees", [0.005, 0.01, 0.04, 0.06, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("codes", build.ORIENTATIONS)
+def test_the_rounding_of_a_quaternion_near_a_half_turn_is_no_second_place(tmp_path, codes, degrees):
+    """At 0.01 degrees from LPS nibabel's own files have qform and sform 0.06 mm apart, six times the tolerance."""
+    affine = build.affine_of(codes, spacing=(1, 1, 1))
+    affine[:3, :3] = build.rotation(degrees, (0, 0, 1)) @ build.rotation(12, (1, 0, 0)) @ affine[:3, :3]
+    path = tmp_path / "a.nii.gz"
+    nifti.write(path, np.zeros((155, 240, 240), np.uint8), affine)
+    both = nifti.probe(path).space()
+    assert not both.ambiguous
+    only = forms(both.sform, None, "l", (155, 240, 240))
+    assert geometry.align(both, only).warnings == ()
+
+
+def test_more_than_tolerance_and_rounding_is_a_second_place():
+    affine = build.affine_of("LPS")
+    slack = geometry.grid_tolerance(affine) + geometry.quaternion_rounding(affine, SHAPE)
+    assert not forms(affine, moved(affine, x=0.99 * slack), "p").ambiguous
+    assert forms(affine, moved(affine, x=1.01 * slack), "p").ambiguous
+
+
 # Another order of axes
 
 

@@ -1,0 +1,47 @@
+"""Kinds of artifacts: what each command asks of one, whatever method it came from.
+
+Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
+is met, so that no command loads methods that it does not use.
+
+    describe(path, artifact) -> Description     for ``inspect``
+    measurement(...) -> Estimator               for ``evaluate``, of kinds other than ``calibrate``: a calibrator is a
+    present(...) -> Presented                   source of probabilities, and measured like any other
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from segcal_cli.reporting.tables import Table
+
+KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind"}
+"""Kind -> its module in this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What ``inspect`` says of an artifact beyond its header: lines of text, and entries of the document."""
+
+    lines: tuple[str, ...] = ()
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What ``evaluate`` says of an artifact. key: under which ``entry`` stands in the result of the document.
+
+    entry: one artifact's numbers; several artifacts of a kind make a list. tables: for people.
+    """
+
+    key: str
+    entry: dict[str, Any]
+    tables: tuple[Table, ...] = ()
+
+
+def module_of(kind: str) -> ModuleType:
+    """The module of a kind. Raises KeyError for a kind that this version does not have."""
+    return importlib.import_module(f"segcal_cli.workflows.{KINDS[kind]}")

@@ -99,6 +99,12 @@ class Saturation:
     near_zero: np.ndarray
     near_one: np.ndarray
 
+    @property
+    def shares(self) -> list[tuple[float, float, float, float]]:
+        """One entry per class: the same as shares of the voxels."""
+        table = np.stack((self.zeros, self.ones, self.near_zero, self.near_one)) / self.voxels
+        return [(float(a), float(b), float(c), float(d)) for a, b, c, d in table.T]
+
 
 @dataclass(frozen=True, slots=True)
 class ValueReport:

@@ -15,21 +15,30 @@ from typing import Literal
 
 import numpy as np
 
-from segcal_cli.core.errors import FormatError, UsageError
+from segcal_cli.core.errors import FormatError, GeometryError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Box, Stored, Values, Volume
 from segcal_cli.io import checks, files, nnunet, padding
 from segcal_cli.io.arrays import ArrayHeader, ChannelAxis, require_soft
+from segcal_cli.io.axes import shape_text
 from segcal_cli.io.case_files import CaseFiles, PredictionFile
 from segcal_cli.io.classes import reduce_to_foreground
+from segcal_cli.io.documents import read_json
 from segcal_cli.io.files import FileHeader
 from segcal_cli.io.folders import ImageFolder
 from segcal_cli.io.geometry import Space, align
+from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import ModelFiles
 from segcal_cli.io.proof import Painting
+from segcal_cli.io.suffixes import split_suffix
 
 Reduce = Literal["mean-probabilities", "mean-logits"]
+
+DISPLAY_MARK = "Display"
+"""Key of the side file of probabilities that were written in steps of 1/65535, for viewers."""
+
+FOR_DISPLAY = "written for display, in steps of 1/65535: smaller probabilities are lost"
 
 
 class ValuesNeeded(UsageError):
@@ -42,6 +51,18 @@ class NoBackgroundLogits(FormatError):
     """Exclusive classes in one file each, as logits, without the background, whose logit nobody knows."""
 
     template = "{0}: logits of one file per class need a file for {1} too"
+
+
+class SampleElsewhere(GeometryError):
+    """Samples of one case are averaged voxel by voxel, so they must lie on one grid."""
+
+    template = "{0} and {1} are samples of one case, but do not count its voxels in one order"
+
+
+class SampleOtherwise(FormatError):
+    """Samples of one case that hold different channels."""
+
+    template = "{0} has {1} channels, {2} has {3}; samples of one case hold the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +102,8 @@ class PredictionSource:
     """A prediction before it is read. space: the class table of the volume (one channel: the foreground alone).
 
     place: where the voxels lie, as far as the prediction itself tells; a grid without affine where it does not.
-    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once.
+    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once. warnings:
+    sentences about this case.
     """
 
     case: str
@@ -93,6 +115,7 @@ class PredictionSource:
     stored: Stored
     rules: ReadingRules
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def placed(self) -> bool:
@@ -122,10 +145,7 @@ def open_prediction(
         samples.setdefault(file.sample, []).append(file)
     parts = tuple(_open_part(group, table, model, rules) for group in samples.values())
     first = parts[0]
-    per_class = len(first.headers) > 1
-    shape = files.soft_shape(first.first, _one_class(table) if per_class else table, rules.channel_axis)
-    if per_class:
-        shape = (len(table.channels), *shape[1:])
+    shape = _part_shape(first, table, rules)
     space = reduce_to_foreground(table) if shape[0] == 1 else table
     values = files.checked_values(first.first, rules.values)
     if values is None:
@@ -142,12 +162,17 @@ def open_prediction(
             raise NoBackgroundLogits(first.first.path, table.names[first.headers.index(None)])
         notes.append(f"background ({table.names[first.headers.index(None)]}) = 1 - the sum of the other classes' files")
     place = _place(case, first, shape, rules)
+    for part in parts:
+        _check_part(part, first, table, shape, place, rules)
     if place.grid.affine is None and first.saved_by_nnunet and model.found and not placed_by_label and shape[1] > 1:
         raise nnunet.NoSegmentation(first.first.path, f"{case.id}.nii.gz")
     stored = _coarsest([files.stored(header) for part in parts for header in part.headers if header is not None])
     if len(parts) > 1:
         stored = Stored("float32")
-    return PredictionSource(case.id, parts, space, place, shape, values, stored, rules, tuple(notes))
+    if shape[0] == 1 and values == "probabilities":
+        notes.append("one channel of probabilities: close to 1, log(1 - p) is lost; logits would keep it")
+    warnings = (FOR_DISPLAY,) if any(_for_display(header) for part in parts for header in part.headers) else ()
+    return PredictionSource(case.id, parts, space, place, shape, values, stored, rules, tuple(notes), warnings)
 
 
 def read_prediction(source: PredictionSource, place: Space | None = None) -> ReadPrediction:
@@ -180,7 +205,53 @@ def _open_part(group: Sequence[PredictionFile], table: LabelSpace, model: ModelF
     if len(group) > 1:
         headers = tuple(by_class.get(name) for name in table.names)
     proof = files.probe(group[0].proof) if group[0].proof is not None else None
-    return Part(headers, proof, model, rules.reader or model.reader())
+    return Part(headers, proof, model, rules.reader or _reader_of(next(iter(by_class.values())), model))
+
+
+def _reader_of(header: FileHeader, model: ModelFiles) -> str | None:
+    """nnU-Net's reader of an array; None where nothing tells, or where the file itself says how its axes run."""
+    if not isinstance(header, ArrayHeader):
+        return None
+    return nnunet.reader_of(header.key or "", model)
+
+
+def _part_shape(part: Part, table: LabelSpace, rules: ReadingRules) -> tuple[int, int, int, int]:
+    """(class, z, y, x) of one sample. Raises the refusals of channel counts, ranks and hard files."""
+    if len(part.headers) == 1:
+        return files.soft_shape(part.first, table, rules.channel_axis)
+    return len(table.channels), *files.soft_shape(part.first, _one_class(table), rules.channel_axis)[1:]
+
+
+def _check_part(
+    part: Part,
+    first: Part,
+    table: LabelSpace,
+    shape: tuple[int, int, int, int],
+    place: Space,
+    rules: ReadingRules,
+) -> None:
+    """Compare by headers what will be joined: files of classes, samples, an array and its segmentation.
+
+    Raises the refusals of shapes and grids, SampleElsewhere, SampleOtherwise.
+    """
+    here = _part_shape(part, table, rules)
+    if here[0] != shape[0]:
+        raise SampleOtherwise(part.first.path, here[0], first.first.path, shape[0])
+    header = part.first
+    if len(part.headers) > 1:
+        for one in part.headers:
+            if one is not None:
+                own = files.soft_shape(one, _one_class(table), rules.channel_axis)
+                align(place, files.place(one, own[1:], rules.channel_axis))
+    elif isinstance(header, ArrayHeader):
+        scan = place.grid.shape
+        if sorted(here[1:]) != sorted(scan) and not (part.proof is not None and header.key == nnunet.V1_KEY):
+            _refuse_shape(header, here[1:], place.name, scan, part.model)
+    if part is not first:
+        scan_of = header if part.proof is None else part.proof
+        own_shape = here[1:] if part.proof is None else files.label_shape(part.proof)
+        if not align(place, files.place(scan_of, own_shape, rules.channel_axis)).identity:
+            raise SampleElsewhere(header.path, first.first.path)
 
 
 def _place(case: CaseFiles, part: Part, shape: tuple[int, int, int, int], rules: ReadingRules) -> Space:
@@ -231,11 +302,9 @@ def _onto_scan(
         return _unproved(part, array, place), None, ""
     segmentation = _segmentation(files.read_labels(part.proof), shape)
     if cropped:
-        header = part.first
-        if isinstance(header, ArrayHeader) and header.key == "softmax":
-            placed, box = padding.place_crop(path, array, segmentation, painting)
-            return placed, box, "proved"
-        nnunet.refuse_shape(path, array.shape[1:], part.proof.path, shape, part.model)
+        # Opening lets through no other array of another shape than a crop of nnU-Net v1.
+        placed, box = padding.place_crop(path, array, segmentation, painting)
+        return placed, box, "proved"
     affine = files.place(part.proof, shape).grid.affine
     found = nnunet.settle(path, array, segmentation, part.proof.path, affine, painting, source.values, part.reader)
     return found.array, None, found.status
@@ -245,8 +314,21 @@ def _unproved(part: Part, array: np.ndarray, place: Space) -> np.ndarray:
     """Onto the scan by the reader's name alone."""
     turned = nnunet.orient(array, part.reader, place.grid.affine) if part.reader else array
     if turned.shape[1:] != place.grid.shape:
-        nnunet.refuse_shape(part.first.path, turned.shape[1:], Path(place.name), place.grid.shape, part.model)
+        raise _other_shape(part.first, turned.shape[1:], place.name, place.grid.shape)
     return turned
+
+
+def _refuse_shape(
+    header: ArrayHeader, shape: tuple[int, ...], beside: str, scan: tuple[int, ...], model: ModelFiles
+) -> None:
+    """Raise TotalSegmentatorGrid for what looks like TotalSegmentator's array, OtherShape for every other."""
+    if header.key == "probabilities":
+        nnunet.refuse_shape(header.path, shape, Path(beside), scan, model)
+    raise _other_shape(header, shape, beside, scan)
+
+
+def _other_shape(header: FileHeader, shape: tuple[int, ...], beside: str, scan: tuple[int, ...]) -> GeometryError:
+    return nnunet.OtherShape(header.path, shape_text(shape), beside, shape_text(scan))
 
 
 def _segmentation(numbers: files.LabelNumbers, shape: tuple[int, int, int]) -> np.ndarray:
@@ -269,7 +351,7 @@ def _decode(part: Part, source: PredictionSource) -> np.ndarray:
         if header is None:
             absent = channel
             continue
-        own = files.place(header, source.place.grid.shape)
+        own = files.place(header, files.soft_shape(header, one, axis)[1:], axis)
         array[channel] = align(source.place, own).apply(files.read_soft(header, one, axis)[0])
     if absent is not None:
         # In float64, so that thin classes are not rounded away before they are subtracted.
@@ -285,6 +367,17 @@ def _class_axis(header: FileHeader, source: PredictionSource) -> int:
     if isinstance(header, ArrayHeader):
         return len(header.shape) - 1 if source.rules.channel_axis == "last" else 0
     return 0 if source.rules.channel_axis == "first" else len(header.shape) - 1
+
+
+def _for_display(header: FileHeader | None) -> bool:
+    """Whether a scaled NIfTI file has a side file that says so. Raises what reading JSON raises."""
+    if not isinstance(header, NiftiHeader) or header.dtype.kind != "u" or not header.scaled:
+        return False
+    beside = header.path.with_name(f"{split_suffix(header.path.name)[0]}.json")
+    if not beside.is_file():
+        return False
+    document = read_json(beside)
+    return isinstance(document, dict) and DISPLAY_MARK in document
 
 
 def _coarsest(kinds: Sequence[Stored]) -> Stored:

@@ -64,9 +64,7 @@ def guarded(command: str, console: Console, as_json: bool, action: Callable[[Obs
         console.case_warnings()
         for inner in error.args:
             console.error(_message(inner))
-        n = len(error.args)
-        of = f"{n} of {console.total}" if n <= console.total else str(n)
-        closing = f"{of} {_plural('input is', 'inputs are', max(n, console.total))} unusable, nothing written"
+        closing = f"{_unusable(error.args, console.total)}, nothing written"
         _leave(command, console, as_json, code_of(error), closing, _records(error.args))
     except SegcalError as error:
         console.finish_progress()
@@ -148,6 +146,15 @@ def _records(errors: tuple[Exception, ...]) -> list[dict[str, str]]:
         }
         for error in errors
     ]
+
+
+def _unusable(errors: tuple[Exception, ...], total: int) -> str:
+    """How much of the input cannot be used. total: cases of the run."""
+    cases = {getattr(error, "case", "") for error in errors}
+    if "" in cases or len(cases) > total:
+        return f"{len(errors)} {_plural('problem', 'problems', len(errors))}"
+    verb = _plural("is", "are", len(cases))
+    return f"{len(cases)} of {total} {_plural('input', 'inputs', total)} {verb} unusable"
 
 
 def _message(error: Exception) -> str:

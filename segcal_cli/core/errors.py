@@ -8,6 +8,7 @@ that refuses something derives a class of its own from the family, next to the c
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -91,4 +92,6 @@ def first_line(error: BaseException) -> str:
 
 def with_case(case: str, text: str) -> str:
     """The text, behind the id of its case unless that stands in it: a file need not be named after its case."""
-    return text if not case or case in text else f"{case}: {text}"
+    # As a word, so that case 1 is not found in 1.5 mm.
+    stands_in_it = re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", text)
+    return text if not case or stands_in_it else f"{case}: {text}"

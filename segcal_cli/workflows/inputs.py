@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import FormatError, SegcalError, UsageError
+from segcal_cli.core.errors import CaseErrors, FormatError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -28,7 +28,7 @@ from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import V1_KEY, find_model_files
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
-from segcal_cli.io.problems import Problem, raise_all
+from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
@@ -72,8 +72,12 @@ class Inputs:
         return self.opened.values
 
     def require_all(self) -> None:
-        """Raises the only problem, or CaseErrors that list all of them."""
-        raise_all([failure.error for failure in self.failures if isinstance(failure.error, SegcalError)])
+        """Raises CaseErrors that list all problems, or the only one if it is not that of a single case."""
+        errors = [failure.error for failure in self.failures if isinstance(failure.error, SegcalError)]
+        if len(errors) == 1 and not errors[0].case:
+            raise errors[0]
+        if errors:
+            raise CaseErrors(*errors)
 
     @property
     def v1_files(self) -> dict[str, Path]:
@@ -142,6 +146,8 @@ def open_inputs(
         pairing.require()
     observer.progress(0, len(pairing.cases), "looking at headers")
     problems = list(pairing.problems)
+    for problem in problems:
+        problem.error.case = problem.case
     # Pairing by names has listed these; a table of cases does not know whether labels are wanted.
     unlabelled = None if truth is None or reading.cases is None else missing_labels(pairing.cases)
     if unlabelled is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case, CaseFacts
-from segcal_cli.core.errors import OverlapError, SegcalError, first_line
+from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.case_files import SamePrediction
@@ -89,13 +89,16 @@ def report_facts(facts: Mapping[str, CaseFacts], observer: Observer) -> None:
 def refuse_hard(facts: Mapping[str, CaseFacts], v1_files: Mapping[str, Path] | None = None) -> None:
     """Raise OnlyHardMasks if no prediction holds a value strictly inside (0, 1).
 
-    v1_files: files of nnU-Net v1, one release of which rounded; for these RoundedSoftmax, one per file.
+    v1_files: files of nnU-Net v1, one release of which rounded; if they are all, CaseErrors of RoundedSoftmax.
     """
     if not facts or not all(fact.hard for fact in facts.values()):
         return
-    rounded = [RoundedSoftmax(path) for case, path in (v1_files or {}).items() if case in facts]
+    rounded = []
+    for case, path in (v1_files or {}).items():
+        rounded.append(RoundedSoftmax(path))
+        rounded[-1].case = case
     if len(rounded) == len(facts):
-        raise_all(rounded)
+        raise CaseErrors(*rounded)
     raise OnlyHardMasks(len(facts))
 
 

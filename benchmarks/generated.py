@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,7 @@ def write_case(folder: Path, name: str, seed: int, shape: tuple[int, int, int] =
     probabilities, codes = softmax_case(seed, shape)
     nifti.write(prediction, probabilities, np.eye(4), intent_code=nifti.INTENT_ESTIMATE)
     nifti.write(label, codes, np.eye(4), intent_code=nifti.INTENT_LABEL)
+
+
+if __name__ == "__main__":
+    write_case(Path(sys.argv[1]), f"case_{int(sys.argv[2]):03d}", int(sys.argv[2]))

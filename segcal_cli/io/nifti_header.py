@@ -194,8 +194,8 @@ def probe(path: Path) -> NiftiHeader:
     """Read and check the header of a ``.nii`` or ``.nii.gz``; no voxel is read.
 
     Raises gzipped's errors (NotGzip, TruncatedGzip, ..), UnreadableFile, EmptyFile, AbsurdSize, OversizedCase,
-    NotNifti, HeaderPair, BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size
-    TooShort or TooLong.
+    NotNifti, HeaderPair, BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another
+    size TooShort or TooLong.
     """
     compressed = is_compressed(path)
     start = _head(path, MIN_OFFSET[2], compressed)

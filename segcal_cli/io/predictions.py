@@ -28,6 +28,7 @@ from segcal_cli.io.documents import read_json
 from segcal_cli.io.files import FileHeader
 from segcal_cli.io.folders import ImageFolder
 from segcal_cli.io.geometry import Space, align
+from segcal_cli.io.hard_predictions import is_label_map, label_map_shape, read_label_map
 from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import ModelFiles
 from segcal_cli.io.proof import Painting
@@ -67,7 +68,10 @@ class SampleOtherwise(FormatError):
 
 @dataclass(frozen=True, slots=True)
 class ReadingRules:
-    """What the command line says about reading predictions. model: nnU-Net's files by the predictions."""
+    """What the command line says about reading predictions.
+
+    hard: masks and label maps are predictions too, with probabilities of 0 and 1; for measures of hard decisions.
+    """
 
     values: Values | None = None
     channel_axis: ChannelAxis | None = None
@@ -75,6 +79,7 @@ class ReadingRules:
     prove: bool = True
     reduce: Reduce | None = None
     geometry: ImageFolder | None = None
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class PredictionSource:
 
     place: where the voxels lie, as far as the prediction itself tells; a grid without affine where it does not.
     shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once. warnings:
-    sentences about this case.
+    sentences about this case. label_table: the class table of a prediction that is a label map, None where it is soft.
     """
 
     case: str
@@ -116,6 +121,7 @@ class PredictionSource:
     rules: ReadingRules
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    label_table: LabelSpace | None = None
 
     @property
     def placed(self) -> bool:
@@ -145,6 +151,12 @@ def open_prediction(
         samples.setdefault(file.sample, []).append(file)
     parts = tuple(_open_part(group, table, model, rules) for group in samples.values())
     first = parts[0]
+    if rules.hard and len(case.predictions) == 1 and is_label_map(first.first, table):
+        shape = label_map_shape(first.first, table)
+        place = _place(case, first, shape, rules)
+        space = reduce_to_foreground(table) if shape[0] == 1 else table
+        hard = Stored("float32")
+        return PredictionSource(case.id, parts, space, place, shape, "probabilities", hard, rules, label_table=table)
     shape = _part_shape(first, table, rules)
     space = reduce_to_foreground(table) if shape[0] == 1 else table
     values = files.checked_values(first.first, rules.values)
@@ -181,6 +193,9 @@ def read_prediction(source: PredictionSource, place: Space | None = None) -> Rea
     Raises the refusals of formats, of proofs and of values.
     """
     place = place or source.place
+    if source.label_table is not None:
+        array, report = read_label_map(source.parts[0].first, source.label_table)
+        return ReadPrediction(Volume(array, place.grid, source.values, source.stored), (report,), "")
     reports, proofs, boxes = [], [], []
     total: np.ndarray | None = None
     for part in source.parts:

@@ -132,8 +132,10 @@ def open_inputs(
     observer: Observer,
     *,
     volumes: bool = False,
+    hard: bool = False,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3.
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
+    label maps are predictions too.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -154,7 +156,7 @@ def open_inputs(
         problems.append(Problem("", unlabelled))
     if table is None:
         table = guessed_table(pairing.cases)
-    opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=volumes))
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=volumes))
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
@@ -192,8 +194,10 @@ def _readable(path: Path) -> files.FileHeader | None:
         return None
 
 
-def reading_rules(reading: PredictionOptions) -> ReadingRules:
+def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
+    """hard: masks and label maps are predictions too."""
     return ReadingRules(
+        hard=hard,
         values=reading.values,
         channel_axis=reading.channel_axis,
         reader=reading.reader,

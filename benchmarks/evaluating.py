@@ -1,0 +1,66 @@
+"""``evaluate`` on BraTS-size cases next to the decoding alone, torchmetrics, and numpy written plainly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import generated
+from processes import Contender, python, race, segcal, table
+
+DECODE = """
+import sys
+from isal import igzip
+for name in sys.argv[1:]:
+    with igzip.open(name) as file:
+        while file.read(1 << 20):
+            pass
+"""
+
+TORCHMETRICS = """
+import sys, nibabel, numpy, torch
+from torchmetrics.functional.classification import binary_calibration_error
+torch.set_num_threads(2)
+for prediction, label in zip(sys.argv[1::2], sys.argv[2::2]):
+    p = torch.from_numpy(numpy.asarray(nibabel.load(prediction).dataobj, dtype=numpy.float32))
+    y = torch.from_numpy(numpy.asarray(nibabel.load(label).dataobj))
+    for c in range(p.shape[-1]):
+        for norm in ("l1", "max"):
+            binary_calibration_error(p[..., c].reshape(-1), (y == c).reshape(-1).int(), n_bins=20, norm=norm)
+"""
+
+NUMPY = """
+import sys, nibabel, numpy
+for prediction, label in zip(sys.argv[1::2], sys.argv[2::2]):
+    p = numpy.asarray(nibabel.load(prediction).dataobj, dtype=numpy.float32)
+    y = numpy.asarray(nibabel.load(label).dataobj)
+    for c in range(p.shape[-1]):
+        q, t = p[..., c].ravel().astype(numpy.float64), (y == c).ravel()
+        k = numpy.clip(numpy.ceil(q * 20).astype(numpy.int64) - 1, 0, 19)
+        n, e, o = numpy.bincount(k, minlength=20), numpy.bincount(k, q, 20), numpy.bincount(k, t, 20)
+        numpy.abs(e - o).sum() / n.sum()
+"""
+
+
+def run(folder: Path, cases: int, runs: int) -> str:
+    """The table for so many cases."""
+    work = folder / f"brats-{cases}"
+    for number in range(cases):
+        # In a process of its own: a child's peak memory is never below that of the parent that starts it.
+        subprocess.run([sys.executable, generated.__file__, str(work), str(number)], check=True)
+    classes = work / "classes.json"
+    classes.write_text(json.dumps(generated.CLASSES))
+    names = [f"case_{number:03d}.nii.gz" for number in range(cases)]
+    pairs = [str(work / kind / name) for name in names for kind in ("predictions", "labels")]
+    common = ("--values", "probabilities", "--classes", str(classes), "--overwrite", "-q")
+    evaluate = ("evaluate", str(work / "predictions"), str(work / "labels"), "-o", str(work / "metrics.csv"), *common)
+    contenders = [
+        Contender("decoding alone (isal)", python(DECODE, *pairs)),
+        Contender("segcal evaluate, every measure", segcal(*evaluate)),
+        Contender("nibabel + numpy: ECE", python(NUMPY, *pairs)),
+        Contender("nibabel + torchmetrics: ECE, MCE", python(TORCHMETRICS, *pairs)),
+    ]
+    title = f"evaluate, {cases} softmax case{'s' if cases > 1 else ''} of 4 x 240 x 240 x 155 float32 .nii.gz"
+    return table(title, race(contenders, runs), "decoding alone (isal)")

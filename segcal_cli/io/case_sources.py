@@ -25,11 +25,11 @@ from segcal_cli.io.predictions import (
     PredictionSource,
     ReadingRules,
     open_prediction,
-    read_prediction,
     reduced_values,
 )
 from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules, TruthSource, open_truth, read_truth
+from segcal_cli.io.voxels import read_prediction
 
 Transform = Callable[[Volume, LabelSpace], Volume]
 """Applied to every volume as it is read: a calibrator on the fly."""

@@ -185,6 +185,11 @@ class ValueChecker:
         saturation = Saturation(tally.voxels, tally.zeros, tally.ones, tally.near_zero, tally.near_one)
         return ValueReport(self.path, lo, hi, hard, constant, saturation, tuple(warnings))
 
+    def refuse_not_finite(self, array: np.ndarray) -> None:
+        """Raise NotFinite for an array "class z y x" that holds NaN or infinite values."""
+        if not all(np.isfinite(plane).all() for plane in np.moveaxis(array, 1, 0)):
+            raise self._not_finite(array)
+
     def _not_finite(self, array: np.ndarray) -> NotFinite:
         nan, infinite, first = 0, 0, None
         for z in range(array.shape[1]):

@@ -377,9 +377,7 @@ def test_numbers_of_a_display_file_are_warned_about_when_read(tmp_path):
     study = nnunet_study(tmp_path)
     artifact = tmp_path / "t.npz"
     assert segcal("calibrate", "fit", *study.both, "-o", artifact).code == 0
-    ran = segcal(
-        "calibrate", "apply", artifact, study.predictions, "-o", tmp_path / "display", "--dtype", "uint16"
-    )
+    ran = segcal("calibrate", "apply", artifact, study.predictions, "-o", tmp_path / "display", "--dtype", "uint16")
     assert ran.code == 0, ran.err
     ran = segcal(
         "convert", tmp_path / "display", "-o", tmp_path / "out", "--values", "probabilities",

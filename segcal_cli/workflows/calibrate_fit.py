@@ -107,6 +107,7 @@ def run(
             **spec.to_json(),
             **reading_spec(reading, truth, None if before is None else before.artifact),
             "source": _source(traced.facts),
+            "roi": any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
             "overlap_allowed": overlaps,
         },
         case_ids=result.case_ids,

@@ -150,6 +150,13 @@ def test_the_log_keeps_everything_whatever_is_quiet(study, tmp_path):
     assert all(line[10] == "T" and line[19] == "Z" for line in lines[1:])
 
 
+def test_a_log_that_cannot_be_written_is_a_usage_error(study, tmp_path):
+    ran = process(*_done(study, tmp_path / "out"), "--log-file", tmp_path / "none" / "log.txt")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no such file or directory" in " ".join(ran.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_color_is_never_written_to_a_file(study, tmp_path):
     ran = process(*_done(study, tmp_path / "out"), FORCE_COLOR="", NO_COLOR="1", TERM="xterm-256color")
     assert ran.returncode == 0
@@ -173,11 +180,12 @@ def _interrupted(arguments: list[object], number: int, ready: Path) -> Ran:
     return Ran(child.returncode, out, err)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_keeps_finished_cases_and_no_temps(number, tmp_path):
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_an_interrupted_run_keeps_finished_cases_and_no_temps(number, jobs, tmp_path):
     study = nnunet_study(tmp_path, tuple(f"c{i:03d}" for i in range(150)))
     out = tmp_path / "out"
-    ran = _interrupted(["convert", study.predictions, "-o", out], number, out / "c001_probseg.nii.gz")
+    command = ["convert", study.predictions, "-o", out, "-j", jobs]
+    ran = _interrupted(command, number, out / "c001_probseg.nii.gz")
     assert ran.code == 130
     assert "Traceback" not in ran.err
     done = int(ran.closing.split()[3])
@@ -185,4 +193,4 @@ def test_an_interrupted_run_keeps_finished_cases_and_no_temps(number, tmp_path):
     names = sorted(tree(out))
     assert not [name for name in names if name.startswith(".")]
     volumes = [name for name in names if name.endswith(".nii.gz")]
-    assert done <= len(volumes) <= done + 1
+    assert done <= len(volumes) <= done + 1 + jobs

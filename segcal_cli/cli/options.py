@@ -65,7 +65,11 @@ class Talking:
     log_file: Path | None = None
 
     def console(self) -> Console:
-        return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        try:
+            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        except OSError as error:
+            what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
+            raise typer.BadParameter(what, param_hint="--log-file") from error
 
 
 @dataclass(frozen=True, slots=True)

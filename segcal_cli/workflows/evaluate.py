@@ -7,7 +7,7 @@ from pathlib import Path
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import refuse_existing
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
@@ -66,7 +66,10 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
+        refuse_inside(path, (predictions, labels))
     refuse_existing(targets, overwrite=writing.overwrite)
+    for path in targets:
+        require_file_place(path)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
         with_digests=outputs.histograms is not None,

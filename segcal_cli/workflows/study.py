@@ -7,7 +7,7 @@ cases. A study comes from images, or from the counts that an earlier run saved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from segcal_cli.metrics.counting import WHOLE
 from segcal_cli.metrics.selection import needs_soft
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
-from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
@@ -108,13 +108,13 @@ def measure(
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
-        Inputs(inputs.table, inputs.opened, opening_failures).require_all()
+        replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)
     if measuring.convention in NEEDS_ROI and not roi:
         raise RegionNeeded(measuring.convention)
     who = [(source.id, source.group) for source in joint]
     loaded = [*(entry.loaded for entry in named), *([] if before is None else [before])]
-    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, reading)
+    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
 
@@ -130,7 +130,7 @@ def measure(
     report_facts(traced.facts, observer)
     measured: Measured = traced.result
     if soft:
-        refuse_hard(traced.facts)
+        refuse_hard(traced.facts, inputs.v1_files)
         _refuse_hard_sources(measured, others)
     for copy in duplicates(traced.facts):
         observer.warn(str(copy))

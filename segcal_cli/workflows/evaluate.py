@@ -9,7 +9,6 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
-from segcal_cli.workflows.joint_cases import parse_folder
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -67,7 +66,7 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
-    read = [predictions, labels, *(parse_folder(text).path for text in sourcing.also)]
+    read = [predictions, labels, *(Path(text.partition("=")[2]) for text in sourcing.also)]
     for path in targets:
         refuse_inside(path, [folder for folder in read if folder is not None])
     refuse_existing(targets, overwrite=writing.overwrite)

@@ -249,7 +249,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
         "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
         "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": _plain("--histograms", "Also save all counts, for --from and for segcal merge.", OUTPUT, "NPZ"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        "html": _plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
     },
     requests.ReliabilityOptions: {
         "plots": _plain(

@@ -9,6 +9,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -23,6 +24,8 @@ from segcal_cli.workflows.measure_tables import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.reliability import report_alone, require_pictured
+from segcal_cli.workflows.report import Recorder
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
     IntervalOptions,
@@ -60,7 +63,7 @@ def run(
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
     targets = [
         path
-        for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms)
+        for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms, outputs.html)
         if path is not None
     ]
     for path in targets:
@@ -73,12 +76,16 @@ def run(
     refuse_existing(targets, overwrite=writing.overwrite)
     for path in targets:
         require_file_place(path)
+    if outputs.html is not None:
+        require_pictured(settings_of(measuring, drawing.seed))
+    heard = Recorder(observer)
     study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-        with_digests=outputs.histograms is not None,
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
+        with_digests=outputs.histograms is not None or outputs.html is not None,
     )  # fmt: skip
-    say(study.evaluation, observer)
-    _write(study, output, outputs)
+    say(study.evaluation, heard)
+    page = None if outputs.html is None else report_alone(study, reading, truth, heard)
+    _write(study, output, outputs, page)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
@@ -89,7 +96,7 @@ def run(
     )
 
 
-def _write(study: Study, output: Path, outputs: EvaluateOptions) -> None:
+def _write(study: Study, output: Path, outputs: EvaluateOptions, page: str | None) -> None:
     """Every file that is asked for, the table last: it stands for the run."""
     evaluation: Evaluation = study.evaluation
     for path, columns, rows in (
@@ -99,6 +106,8 @@ def _write(study: Study, output: Path, outputs: EvaluateOptions) -> None:
     ):
         if path is not None:
             write_text(path, csv_text(columns, rows(evaluation)))
+    if outputs.html is not None and page is not None:
+        write_text(outputs.html, page)
     if outputs.histograms is not None:
         save_study(outputs.histograms, study)
     write_text(output, csv_text(TABLE_COLUMNS, table_rows(evaluation)))

@@ -120,6 +120,7 @@ class EvaluateOptions:
     comparison: Path | None = None
     bin_table: Path | None = None
     histograms: Path | None = None
+    html: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,10 @@ def open_inputs(
     *,
     volumes: bool = False,
     hard: bool = False,
+    regions: bool = False,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too.
+    label maps are predictions too. regions: the command measures unions of classes besides.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
@@ -156,6 +157,8 @@ def open_inputs(
         problems.append(Problem("", unlabelled))
     if table is None:
         table = guessed_table(pairing.cases)
+    if not regions:
+        table = replace(table, regions=())
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=volumes))
     for note in opened.notes:
         observer.note(note)

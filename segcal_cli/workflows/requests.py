@@ -123,6 +123,17 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityOptions:
+    """Which pictures are drawn, and how. Lists are comma-separated."""
+
+    plots: str = "all"
+    format: str = "svg,png"
+    dpi: int = 150
+    show_cases: str = "worst:3,median:1,best:1"
+    min_voxels: int = 20
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What may happen to files that exist."""
 

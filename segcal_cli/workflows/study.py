@@ -7,7 +7,7 @@ cases. A study comes from images, or from the counts that an earlier run saved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,16 @@ class NamedArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or ""."""
+    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
+
+    artifacts: name of each artifact's file -> its sha256.
+    """
 
     evaluation: Evaluation
     values: Values
     digests: Mapping[str, str]
     failures: tuple[dict[str, str], ...] = ()
+    artifacts: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(
@@ -100,7 +104,7 @@ def measure(
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
 
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft)
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
@@ -147,7 +151,13 @@ def measure(
         for name in (*calibrators, *others)
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
-    return Study(evaluation, inputs.values, digests, tuple(failure_records([*opening_failures, *failures])))
+    return Study(
+        evaluation,
+        inputs.values,
+        digests,
+        tuple(failure_records([*opening_failures, *failures])),
+        {one.path.name: one.artifact.digest for one in loaded},
+    )
 
 
 def say(evaluation: Evaluation, observer: Observer) -> None:

@@ -1,9 +1,13 @@
-"""Small folders of predictions and labels as tools leave them on disk, and the command line run on them in process."""
+"""Folders of predictions and labels on disk, and the command line run on them in this process.
+
+A folder holds small scans with known faults: probabilities are those of the truth, sharpened by a factor, so that a
+temperature mends them. Everything is drawn from a seed; the same arguments make the same bytes.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,47 +15,30 @@ import numpy as np
 from typer.testing import CliRunner
 
 from segcal_cli.cli.app import app
-from tests.io.builders_nifti import affine_of, save
+from segcal_cli.io import nifti
+from segcal_cli.io.bundles import write_bundle
 
-SHAPE = (5, 6, 7)
-CASES = ("case-1", "case-2", "case-3", "case-4")
-CLASSES = ("background", "edema", "necrosis")
-REGIONS = {"whole": [1, 2], "core": [2]}
-AFFINE = affine_of("LPS", oblique=12.0)
+SHAPE = (4, 9, 11)
+"""(z, y, x) of a scan: small, and no two axes alike."""
 
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def closing(self) -> str:
-        """The last line on stderr."""
-        return self.err.rstrip("\n").rsplit("\n", 1)[-1]
-
-    @property
-    def document(self) -> dict:
-        return json.loads(self.out)
-
-
-def segcal(*arguments: object) -> Ran:
-    """Run the command line in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Ran(result.exit_code, result.stdout, result.stderr)
+AFFINE = np.diag([0.8, 1.1, 2.5, 1.0])
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
-    """A folder of predictions and one of labels below ``root``."""
+class Scan:
+    """One scan. logits: float32 "class z y x" of the truth; labels: uint8 "z y x", drawn from them."""
+
+    name: str
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where a set of scans lies. predictions may be one of several folders of the same scans."""
 
     root: Path
-    cases: tuple[str, ...] = CASES
+    scans: tuple[Scan, ...]
 
     @property
     def predictions(self) -> Path:
@@ -66,119 +53,108 @@ class Study:
         return self.root / "classes.json"
 
     @property
-    def both(self) -> tuple[Path, Path]:
-        return self.predictions, self.labels
-
-    def folders(self) -> Study:
-        self.predictions.mkdir(parents=True, exist_ok=True)
-        self.labels.mkdir(parents=True, exist_ok=True)
-        return self
+    def arguments(self) -> list[str]:
+        """Positional arguments and class table of a command that reads predictions and labels."""
+        return [str(self.predictions), str(self.labels), "--classes", str(self.classes)]
 
 
-def logits_of(classes: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """float32 "class z y x", rounded to float16 so that every format of logits holds them exactly."""
-    drawn = np.random.default_rng(seed).normal(0.0, 2.5, (classes, *shape))
-    return drawn.astype(np.float16).astype(np.float32)
+def make_scans(cases: int = 8, classes: int = 3, *, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> list[Scan]:
+    """Scans of exclusive classes (or, with one class, of a foreground), called case_00, case_01, .."""
+    scans = []
+    for number in range(cases):
+        rng = np.random.default_rng([seed, number])
+        logits = rng.normal(scale=1.5, size=(max(classes, 2), *shape))
+        logits[0] += 1.0
+        labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=0).astype(np.uint8)
+        if classes == 1:
+            logits = logits[1:] - logits[:1]
+        scans.append(Scan(f"case_{number:02d}", logits.astype(np.float32), labels))
+    return scans
 
 
-def softmax_of(logits: np.ndarray) -> np.ndarray:
-    values = np.exp(logits.astype(np.float64) - logits.max(axis=0))
-    return (values / values.sum(axis=0)).astype(np.float32)
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """float32 probabilities "class ..."."""
+    power = np.exp(logits.astype(np.float64) - logits.max(axis=0))
+    return (power / power.sum(axis=0)).astype(np.float32)
 
 
-def sigmoid_of(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """float32 probabilities."""
     return (1.0 / (1.0 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def drawn_labels(logits: np.ndarray, seed: int) -> np.ndarray:
-    """uint8 "z y x": labels that the logits, cooled, are calibrated for, so that a fit finds a finite temperature."""
-    noise = np.random.default_rng(1000 + seed).gumbel(size=logits.shape)
-    return (0.5 * logits + noise).argmax(axis=0).astype(np.uint8)
-
-
-def nested_regions(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 "region z y x" of ``whole`` and ``core``, nested, and labels 0, 1, 2."""
-    logits = np.sort(logits_of(2, seed), axis=0)[::-1].copy()
-    noise = np.random.default_rng(2000 + seed).logistic(size=SHAPE)
-    return logits, (0.5 * logits > noise).sum(axis=0).astype(np.uint8)
-
-
-def painted(regions: np.ndarray) -> np.ndarray:
-    """uint8 "z y x": what nnU-Net paints from the probabilities of two regions."""
-    segmentation = np.zeros(regions.shape[1:], np.uint8)
-    for value, region in enumerate(regions, 1):
-        segmentation[region > 0.5] = value
-    return segmentation
-
-
-def write_classes(path: Path, table: dict) -> Path:
-    path.write_text(json.dumps(table), encoding="utf-8")
+def write_volume(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    """A NIfTI file: "z y x", or "class z y x" with the class last on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nifti.write(path, array, affine)
     return path
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> Path:
+    """A bundle of arrays, by nnU-Net's names: ``probabilities``, ``softmax``, ``logits``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        write_bundle(file, arrays)
     return path
 
 
-def nnunet_study(root: Path, cases: Sequence[str] = CASES, *, dtype: str = "float32", key: str = "probabilities"):
-    """A result folder of nnU-Net: ``dataset.json``, ``plans.json``, arrays, segmentations; and labels."""
-    study = Study(root, tuple(cases)).folders()
-    labels = {name: value for value, name in enumerate(CLASSES)}
-    write_classes(study.predictions / "dataset.json", {"labels": labels, "file_ending": ".nii.gz"})
-    write_classes(study.predictions / "plans.json", {"image_reader_writer": "SimpleITKIO"})
-    for seed, case in enumerate(cases):
-        logits = logits_of(3, seed)
-        write_npz(study.predictions / f"{case}.npz", **{key: softmax_of(logits).astype(dtype)})
-        save(study.predictions / f"{case}.nii.gz", logits.argmax(axis=0).astype(np.uint8), AFFINE)
-        save(study.labels / f"{case}.nii.gz", drawn_labels(logits, seed), AFFINE)
-    return study
+def write_classes(path: Path, **values: int | list[int]) -> Path:
+    """A flat class table."""
+    path.write_text(json.dumps(values))
+    return path
 
 
-def nifti_study(root: Path, cases: Sequence[str] = CASES, *, values: str = "logits") -> Study:
-    """4-D volumes (x, y, z, C) as MONAI saves them, labels, and a class table beside them."""
-    study = Study(root, tuple(cases)).folders()
-    write_classes(study.classes, {name: value for value, name in enumerate(CLASSES)})
-    for seed, case in enumerate(cases):
-        logits = logits_of(3, seed)
-        save(study.predictions / f"{case}.nii.gz", logits if values == "logits" else softmax_of(logits), AFFINE)
-        save(study.labels / f"{case}.nii.gz", drawn_labels(logits, seed), AFFINE)
-    return study
+def write_predictions(folder: Path, scans: list[Scan] | tuple[Scan, ...], *, sharpness: float = 2.0) -> Path:
+    """Probabilities of every scan, too sure by a factor."""
+    for scan in scans:
+        p = sigmoid(scan.logits * sharpness)[0] if len(scan.logits) == 1 else softmax(scan.logits * sharpness)
+        write_volume(folder / f"{scan.name}.nii.gz", p)
+    return folder
 
 
-def region_study(root: Path, cases: Sequence[str] = CASES) -> Study:
-    """An nnU-Net model of two nested regions."""
-    study = Study(root, tuple(cases)).folders()
-    table = {"labels": {"background": 0, **REGIONS}, "regions_class_order": [1, 2]}
-    write_classes(study.predictions / "dataset.json", table)
-    write_classes(study.predictions / "plans.json", {"image_reader_writer": "SimpleITKIO"})
-    for seed, case in enumerate(cases):
-        logits, labels = nested_regions(seed)
-        write_npz(study.predictions / f"{case}.npz", probabilities=sigmoid_of(logits))
-        save(study.predictions / f"{case}.nii.gz", painted(sigmoid_of(logits)), AFFINE)
-        save(study.labels / f"{case}.nii.gz", labels, AFFINE)
-    return study
+def make_folders(root: Path, scans: list[Scan] | None = None, *, sharpness: float = 2.0) -> Folders:
+    """Predictions, labels and class table of the scans (eight of three classes, where none are given)."""
+    root.mkdir(parents=True, exist_ok=True)
+    folders = Folders(root, tuple(make_scans() if scans is None else scans))
+    write_predictions(folders.predictions, folders.scans, sharpness=sharpness)
+    for scan in folders.scans:
+        write_volume(folders.labels / f"{scan.name}.nii.gz", scan.labels)
+    count = len(folders.scans[0].logits)
+    if count == 1:
+        write_classes(folders.classes, lesion=1)
+    else:
+        write_classes(folders.classes, **{"background": 0, **{f"class{i}": i for i in range(1, count)}})
+    return folders
 
 
-def png_study(root: Path, cases: Sequence[str] = CASES, *, bits: int = 16, foreground: int = 255) -> Study:
-    """2-D: gray probabilities of one foreground, labels 0 and ``foreground``."""
-    from PIL import Image
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command came to."""
 
-    study = Study(root, tuple(cases)).folders()
-    top, kind = (65535, np.uint16) if bits == 16 else (255, np.uint8)
-    for seed, case in enumerate(cases):
-        logits = logits_of(1, seed, (1, 24, 31))[0, 0]
-        noise = np.random.default_rng(3000 + seed).logistic(size=logits.shape)
-        pixels = np.rint(sigmoid_of(logits) * top).astype(kind)
-        Image.fromarray(pixels).save(study.predictions / f"{case}.png")
-        mask = np.where(0.5 * logits > noise, foreground, 0).astype(np.uint8)
-        Image.fromarray(mask).save(study.labels / f"{case}.png")
-    return study
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict:
+        """The document of ``--json``; NaN and Infinity are no JSON."""
+        return json.loads(self.stdout, parse_constant=lambda name: 1 / 0)
+
+    @property
+    def closing(self) -> str:
+        """The last line on stderr."""
+        return self.stderr.strip().splitlines()[-1]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+def segcal(*arguments: object, environment: dict[str, str] | None = None) -> Said:
+    """Run a command in this process; what is raised beside an exit comes through."""
+    run = CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
+    if run.exception is not None and not isinstance(run.exception, SystemExit):
+        raise run.exception
+    return Said(run.exit_code, run.stdout, run.stderr)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.builders import (
+from tests.cli.builders import segcal, write_npz
+from tests.cli.builders_studies import (
     AFFINE,
     CLASSES,
     SHAPE,
@@ -32,12 +33,10 @@ from tests.cli.builders import (
     painted,
     png_study,
     region_study,
-    segcal,
     sigmoid_of,
     softmax_of,
     tree,
     write_classes,
-    write_npz,
 )
 from tests.io.builders_arrays import npy_bytes, pickled_npy, saved_image
 from tests.io.builders_arrays import write_npz as write_members
@@ -76,12 +75,12 @@ def test_refused(row, tmp_path, request):
     command = row.build(tmp_path)
     before = tree(tmp_path)
     ran = segcal(*command)
-    lines = [line.replace(f"{tmp_path}/", "") for line in ran.err.splitlines()]
+    lines = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines()]
     lines = [line for line in lines if not line.startswith("warning: ")]
     closing = f"segcal: {row.says[-1]} (exit {row.code})"
     assert lines[-len(row.says) :] == [*row.says[:-1], closing]
     assert ran.code == row.code
-    assert ran.out == ""
+    assert ran.stdout == ""
     assert tree(tmp_path) == before
 
     ran = segcal(*command, "--json")
@@ -125,7 +124,7 @@ def fitted(study: Study, *more: object) -> Path:
     """An artifact fitted on the study, beside it."""
     artifact = study.root / "fitted.npz"
     ran = segcal("calibrate", "fit", *study.both, "-o", artifact, *more)
-    assert ran.code == 0, ran.err
+    assert ran.code == 0, ran.stderr
     return artifact
 
 
@@ -468,7 +467,7 @@ def test_colour_images_cannot_hold_probabilities(mode, tmp_path):
     ran = segcal(*fit(study))
     message = f"{study.predictions / 'a.png'}: a colour image cannot hold probabilities; one gray image per class"
     assert ran.code == 4
-    assert message in ran.err.splitlines()
+    assert message in ran.stderr.splitlines()
 
 
 @unusable("predictions/a.png: holds probabilities by its format (scaled integers), not logits; leave --values out")

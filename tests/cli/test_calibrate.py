@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from segcal_cli.io.artifacts import read_artifact
-from tests.cli.builders import Said, segcal, write_npz
-from tests.cli.builders_studies import (
+from tests.cli.builders_reading import (
     AFFINE,
     CASES,
     CLASSES,
     SHAPE,
+    Ran,
     Study,
     drawn_labels,
     logits_of,
@@ -26,10 +26,12 @@ from tests.cli.builders_studies import (
     nnunet_study,
     png_study,
     region_study,
+    segcal,
     sigmoid_of,
     softmax_of,
     tree,
     write_classes,
+    write_npz,
 )
 from tests.io.builders_arrays import npy_bytes, palette_png
 from tests.io.builders_nifti import save
@@ -37,13 +39,13 @@ from tests.io.builders_nifti import save
 
 def fit(study: Study, *more: object, name: str = "fitted.npz") -> Path:
     ran = segcal("calibrate", "fit", *study.both, "-o", study.root / name, "--no-summary", *more)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return study.root / name
 
 
-def apply(study: Study, artifact: Path, *more: object, folder: str = "out") -> Said:
+def apply(study: Study, artifact: Path, *more: object, folder: str = "out") -> Ran:
     ran = segcal("calibrate", "apply", artifact, study.predictions, "-o", study.root / folder, *more)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return ran
 
 
@@ -83,7 +85,7 @@ def test_half_precision_gives_nearly_the_same_temperature(reference, tmp_path):
 def test_half_precision_is_warned_about(tmp_path):
     study = nnunet_study(tmp_path, dtype="float16", key="softmax")
     ran = segcal("calibrate", "fit", *study.both, "-o", tmp_path / "a.npz")
-    assert "warning: float16 probabilities: logits beyond 7.6 are lost; T and slope are lower bounds" in ran.stderr
+    assert "warning: float16 probabilities: logits beyond 7.6 are lost; T and slope are lower bounds" in ran.err
 
 
 def test_one_file_per_class_gives_the_same_temperature(reference, tmp_path):
@@ -119,7 +121,7 @@ def test_labels_counted_from_another_side_are_turned_and_that_is_said_once(refer
         "label turned onto the prediction's grid without loss (prediction's x, y, z are the label's -x, +y, +z) "
         "(4 of 4 cases)"
     )
-    assert ran.stderr.splitlines().count(note) == 1
+    assert ran.err.splitlines().count(note) == 1
     assert temperature(tmp_path / "t.npz") == reference
 
 
@@ -197,12 +199,12 @@ def test_folds_joined_by_a_star_are_out_of_fold_by_themselves(reference, tmp_pat
         shutil.copy(study.predictions / name, folds)
     artifact = tmp_path / "cv.npz"
     ran = segcal("calibrate", "fit", folds / "fold_*" / "validation", study.labels, "-o", artifact)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     header = read_artifact(artifact).header
     assert (header.spec["source"], header.results["split_kind"]) == ("cross-validation", "out-of-fold")
     assert temperature(artifact) == pytest.approx(reference, abs=1e-4)
     note = "the calibrator was fitted on the models of single folds, which are not the deployed ensemble"
-    assert note in apply(study, artifact).stderr.splitlines()
+    assert note in apply(study, artifact).err.splitlines()
 
 
 def test_how_samples_were_joined_is_recorded_by_default_too(tmp_path):
@@ -237,7 +239,7 @@ def test_jobs_and_order_of_files_do_not_change_a_byte(tmp_path):
     for study, jobs in ((studies[0], 1), (studies[0], 2), (Study(moved, cases), 1)):
         name = f"{jobs}.npz"
         ran = segcal("calibrate", "fit", *study.both, "-o", study.root / name, "-j", jobs)
-        assert ran.code == 0, ran.stderr
+        assert ran.code == 0, ran.err
         apply(study, study.root / name, "-j", jobs, folder=f"out-{jobs}")
         artifacts.append((study.root / name).read_bytes())
         outputs.append(tree(study.root / f"out-{jobs}"))
@@ -257,7 +259,7 @@ def test_a_shuffled_table_gives_the_same_artifact(tmp_path):
 def test_what_pairs_writes_is_what_a_fit_takes(tmp_path):
     study = nnunet_study(tmp_path)
     ran = segcal("pairs", *study.both, "-o", tmp_path / "cases.csv")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     table = fit(study, "--cases", tmp_path / "cases.csv", name="table.npz").read_bytes()
     assert table == fit(study).read_bytes()
 
@@ -303,7 +305,7 @@ def test_the_npz_form_proves_itself_when_it_is_read_again(build, dtype, tmp_path
     artifact = fit(study, "--method", "platt" if build is region_study else "temperature")
     apply(study, artifact, "--format", "npz", "--dtype", dtype)
     ran = segcal("pairs", tmp_path / "out", "--prove", "--json")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     assert [case["proof"] for case in ran.document["result"]["cases"]] == ["proved"] * 4
 
 
@@ -368,7 +370,7 @@ def test_a_calibrator_on_the_fly_is_the_written_calibration(tmp_path):
     artifact = fit(study)
     apply(study, artifact)
     ran = segcal("convert", study.predictions, "-o", tmp_path / "fly", "--calibrator", artifact)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     for case in study.cases:
         written = read(tmp_path / "out" / f"{case}_desc-calibrated_probseg.nii.gz")
         np.testing.assert_array_equal(read(tmp_path / "fly" / f"{case}_probseg.nii.gz"), written)
@@ -383,7 +385,7 @@ def test_a_second_calibrator_on_top_finds_nothing_left_to_do(tmp_path):
     assert header.spec["calibrator"] == read_artifact(first).digest
     assert header.spec["overlap_allowed"] is True
     ran = segcal("calibrate", "apply", second, study.predictions, "-o", tmp_path / "out")
-    assert (ran.code, ran.stdout) == (5, "")
+    assert (ran.code, ran.out) == (5, "")
     apply(study, second, "--calibrator", first)
 
 
@@ -504,7 +506,7 @@ def test_a_copy_of_a_prediction_is_only_warned_about_by_apply(tmp_path):
     for suffix in (".npz", ".nii.gz"):
         (study.predictions / f"copy{suffix}").symlink_to(f"case-1{suffix}")
     warning = "warning: case-1 and copy hold the same prediction: duplicates break exchangeability"
-    assert warning in apply(study, artifact).stderr.splitlines()
+    assert warning in apply(study, artifact).err.splitlines()
 
 
 def test_existing_outputs_are_replaced_only_when_asked(tmp_path):
@@ -538,4 +540,4 @@ def test_case_ids_that_are_hard_to_print_pass_unharmed(tmp_path):
     ran = apply(study, artifact, "--json")
     assert tuple(case["case"] for case in ran.document["result"]["cases"]) == cases
     ran = segcal("pairs", *study.both)
-    assert tuple(row["case"] for row in csv.DictReader(ran.stdout.splitlines())) == cases
+    assert tuple(row["case"] for row in csv.DictReader(ran.out.splitlines())) == cases

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.cli.builders import segcal, write_npz
-from tests.cli.builders_studies import (
+from tests.cli.builders_reading import (
     AFFINE,
     SHAPE,
     Study,
@@ -20,10 +19,12 @@ from tests.cli.builders_studies import (
     nnunet_study,
     png_study,
     region_study,
+    segcal,
     sigmoid_of,
     softmax_of,
     tree,
     write_classes,
+    write_npz,
 )
 from tests.io.builders_nifti import affine_of, edit, save
 
@@ -31,8 +32,8 @@ from tests.io.builders_nifti import affine_of, edit, save
 def lines(study: Study, *more: object) -> list[str]:
     """What a fit says. Raises if it does not end well."""
     ran = segcal("calibrate", "fit", *study.both, "-o", study.root / "t.npz", "--overwrite", *more)
-    assert ran.code == 0, ran.stderr
-    return ran.stderr.splitlines()
+    assert ran.code == 0, ran.err
+    return ran.err.splitlines()
 
 
 def volumes_of(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +150,7 @@ def test_a_hundredth_of_a_voxel_is_the_tolerance(share, code, tmp_path):
     moved[0, 3] += share * 0.01 * 0.9
     save(study.labels / "a.nii.gz", drawn_labels(logits_of(3, 0), 0), moved)
     ran = segcal("calibrate", "fit", *study.both, "-o", tmp_path / "t.npz")
-    assert ran.code == code, ran.stderr
+    assert ran.code == code, ran.err
 
 
 def test_two_places_that_both_files_share(tmp_path):
@@ -231,8 +232,8 @@ def test_all_headers_are_looked_at_before_evaluate_reads_a_voxel(tmp_path):
     save(study.labels / "case-4.nii.gz", np.zeros((4, 6, 7), np.uint8), affine_of("RAS"))
     ran = segcal("evaluate", *study.both, "-o", tmp_path / "m.csv")
     assert (ran.code, ran.closing) == (4, "segcal: 2 of 4 inputs are unusable, nothing written (exit 4)")
-    assert "case-2.npz: is empty (0 bytes)" in ran.stderr
-    assert "case-4.nii.gz is 7 x 6 x 4 (x y z)" in ran.stderr
+    assert "case-2.npz: is empty (0 bytes)" in ran.err
+    assert "case-4.nii.gz is 7 x 6 x 4 (x y z)" in ran.err
     assert not (tmp_path / "m.csv").exists()
 
 
@@ -247,5 +248,5 @@ def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out")
     assert ran.code == 4
     first = tmp_path / "out" / "case-1_probseg.json"
-    assert f"cannot write {first}: no space left on device" in ran.stderr.splitlines()
+    assert f"cannot write {first}: no space left on device" in ran.err.splitlines()
     assert tree(tmp_path / "out") == {}

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cli.builders import segcal, write_npz
-from tests.cli.builders_studies import (
+from tests.cli.builders_reading import (
     AFFINE,
     CLASSES,
     SHAPE,
@@ -23,10 +22,12 @@ from tests.cli.builders_studies import (
     nifti_study,
     nnunet_study,
     png_study,
+    segcal,
     sigmoid_of,
     softmax_of,
     tree,
     write_classes,
+    write_npz,
 )
 from tests.io.builders_arrays import npy_bytes, saved_image
 from tests.io.builders_nifti import ALL_ORIENTATIONS, affine_of, save
@@ -38,7 +39,7 @@ REORIENTING = pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "Simpl
 def converted(study: Study, *more: object, case: str = "a", kind: str = "probseg") -> np.ndarray:
     """Convert, and the written numbers as nibabel reads them, "class z y x"."""
     ran = segcal("convert", study.predictions, "-o", study.root / "out", "--overwrite", *more)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return written(study.root / "out" / f"{case}_{kind}.nii.gz")
 
 
@@ -70,14 +71,14 @@ def test_float32_passes_bit_for_bit_and_back(shape, codes, classes, seed):
         place = affine_of(codes, oblique=7.0)
         save(folder / "a.nii.gz", segmentation, place)
         ran = segcal("convert", folder, "-o", root / "once")
-        assert ran.code == 0, ran.stderr
+        assert ran.code == 0, ran.err
         image = nib.load(root / "once" / "a_probseg.nii.gz")
         np.testing.assert_array_equal(np.asarray(image.dataobj).T.view(np.uint32), field.view(np.uint32))
         assert image.get_data_dtype() == np.float32
         np.testing.assert_allclose(image.affine, place, atol=1e-5)
         options = ("--values", "probabilities", "--classes", folder / "dataset.json")
         ran = segcal("convert", root / "once", "-o", root / "twice", *options)
-        assert ran.code == 0, ran.stderr
+        assert ran.code == 0, ran.err
         assert tree(root / "once") == tree(root / "twice")
 
 
@@ -220,7 +221,7 @@ def test_an_image_of_two_axes_is_one_channel(tmp_path):
     field = sigmoid_of(logits_of(1, 1, (1, 6, 7)))
     save(study.predictions / "a.nii.gz", field[0, 0], AFFINE)
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out", "--values", "probabilities")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     np.testing.assert_array_equal(written(tmp_path / "out" / "a_label-foreground_probseg.nii.gz"), field[0])
 
 
@@ -233,8 +234,8 @@ def test_an_absent_background_is_what_the_other_classes_leave(tmp_path):
     ran = segcal(
         "convert", study.predictions, "-o", tmp_path / "out", "--classes", study.classes, "--values", "probabilities"
     )
-    assert ran.code == 0, ran.stderr
-    assert ran.stderr.count("background (background) = 1 - the sum of the other classes' files") == 1
+    assert ran.code == 0, ran.err
+    assert ran.err.count("background (background) = 1 - the sum of the other classes' files") == 1
     out = written(tmp_path / "out" / "a_probseg.nii.gz")
     np.testing.assert_array_equal(out[1:], field[1:])
     np.testing.assert_allclose(out[0], 1 - field[1:].sum(axis=0, dtype=np.float64), atol=1e-7)
@@ -288,14 +289,14 @@ def test_split_classes_writes_one_file_per_class_that_reads_back_the_same(tmp_pa
     whole = converted(study)
     shutil.rmtree(tmp_path / "out")
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out", "--split-classes")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     assert sorted(tree(tmp_path / "out")) == [f"a_label-{name}_probseg.nii.gz" for name in CLASSES]
     again = Study(tmp_path)
     ran = segcal(
         "convert", tmp_path / "out", "-o", tmp_path / "again", "--values", "probabilities",
         "--classes", study.predictions / "dataset.json",
     )  # fmt: skip
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     np.testing.assert_array_equal(written(again.root / "again" / "a_probseg.nii.gz"), whole)
 
 
@@ -341,7 +342,7 @@ def test_a_folder_without_names_of_cases_in_common_keeps_every_id_to_itself(tmp_
     cases = ("case.1.2", "zwei Wörter", "sub-01_space-T1w", "_x")
     study = nnunet_study(tmp_path, cases)
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     for case in cases:
         assert (tmp_path / "out" / f"{case}_probseg.nii.gz").is_file()
 
@@ -352,7 +353,7 @@ def test_a_gray_image_holds_shares_of_its_largest_value(bits, tmp_path):
     (tmp_path / "images").mkdir()
     save(tmp_path / "images" / "a.nii.gz", np.zeros((1, 24, 31), np.uint8), AFFINE)
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out", "--geometry", tmp_path / "images")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     p = sigmoid_of(logits_of(1, 0, (1, 24, 31)))[0]
     step = 1 / (2**bits - 1)
     np.testing.assert_allclose(written(tmp_path / "out" / "a_label-foreground_probseg.nii.gz"), p, atol=step / 2 + 1e-7)
@@ -366,7 +367,7 @@ def test_a_tiff_lies_where_its_side_file_says(tmp_path):
     tifffile.imwrite(study.predictions / "a.tif", field)
     (study.predictions / "a.json").write_text('{"spacing": [2.0, 1.5, 0.5]}')
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out", "--values", "probabilities")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     image = nib.load(tmp_path / "out" / "a_label-foreground_probseg.nii.gz")
     assert image.header.get_zooms() == (0.5, 1.5, 2.0)
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, field)
@@ -377,14 +378,14 @@ def test_numbers_of_a_display_file_are_warned_about_when_read(tmp_path):
     artifact = tmp_path / "t.npz"
     assert segcal("calibrate", "fit", *study.both, "-o", artifact).code == 0
     ran = segcal("calibrate", "apply", artifact, study.predictions, "-o", tmp_path / "display", "--dtype", "uint16")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     ran = segcal(
         "convert", tmp_path / "display", "-o", tmp_path / "out", "--values", "probabilities",
         "--classes", study.predictions / "dataset.json",
     )  # fmt: skip
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     warning = "warning: written for display, in steps of 1/65535: smaller probabilities are lost (4 cases)"
-    assert warning in ran.stderr.splitlines()
+    assert warning in ran.err.splitlines()
 
 
 def test_one_broken_case_does_not_stop_the_others(tmp_path):
@@ -393,7 +394,7 @@ def test_one_broken_case_does_not_stop_the_others(tmp_path):
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out")
     assert ran.code == 8
     assert ran.closing == "segcal: 4 cases, 3 done, 1 failed: case-2 (exit 8)"
-    assert f"{study.predictions / 'case-2.npz'}: is empty (0 bytes)" in ran.stderr.splitlines()
+    assert f"{study.predictions / 'case-2.npz'}: is empty (0 bytes)" in ran.err.splitlines()
     assert len(tree(tmp_path / "out")) == 6
 
 
@@ -429,4 +430,4 @@ def test_a_palette_of_one_class_per_file_is_no_probability(tmp_path):
         saved_image(study.predictions / f"a_{name}.png", np.zeros((6, 7), np.uint8), "P")
     ran = segcal("convert", study.predictions, "-o", tmp_path / "out", "--classes", study.classes)
     assert ran.code == 4
-    assert "a colour image cannot hold probabilities; one gray image per class" in ran.stderr
+    assert "a colour image cannot hold probabilities; one gray image per class" in ran.err

@@ -6,8 +6,7 @@ import hashlib
 
 import pytest
 
-from tests.cli.builders import segcal
-from tests.cli.builders_studies import nnunet_study, region_study
+from tests.cli.builders_reading import nnunet_study, region_study, segcal
 
 
 @pytest.fixture(scope="module")
@@ -15,14 +14,14 @@ def artifact(tmp_path_factory):
     study = nnunet_study(tmp_path_factory.mktemp("study"))
     options = ("--split-kind", "held-out", "--no-prove", "--ignore-label", "9")
     ran = segcal("calibrate", "fit", *study.both, "-o", study.root / "t.npz", *options)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return study.root / "t.npz"
 
 
 def test_the_text_goes_to_stdout(artifact):
     ran = segcal("inspect", artifact)
     assert ran.code == 0
-    lines = ran.stdout.splitlines()
+    lines = ran.out.splitlines()
     assert lines[0] == "t.npz"
     assert "kind        calibrate, method temperature" in lines
     assert "fitted on   4 cases of 4 patients, probabilities" in lines
@@ -36,7 +35,7 @@ def test_the_text_goes_to_stdout(artifact):
 
 def test_a_fit_that_was_not_proved_is_told(artifact):
     line = "proof       predictions were not checked against the segmentations beside them (--no-prove)"
-    assert line in segcal("inspect", artifact).stdout.splitlines()
+    assert line in segcal("inspect", artifact).out.splitlines()
 
 
 def test_the_document_holds_the_whole_header(artifact):
@@ -52,14 +51,14 @@ def test_the_document_holds_the_whole_header(artifact):
 def test_regions_are_independent(tmp_path):
     study = region_study(tmp_path)
     ran = segcal("calibrate", "fit", *study.both, "-o", tmp_path / "t.npz", "--no-summary")
-    assert ran.code == 0, ran.stderr
-    assert "classes     whole (1/2), core (2); independent" in segcal("inspect", tmp_path / "t.npz").stdout.splitlines()
+    assert ran.code == 0, ran.err
+    assert "classes     whole (1/2), core (2); independent" in segcal("inspect", tmp_path / "t.npz").out.splitlines()
 
 
 def test_what_is_no_artifact_is_exit_5(tmp_path):
     (tmp_path / "t.npz").write_bytes(b"")
     ran = segcal("inspect", tmp_path / "t.npz")
-    assert (ran.code, ran.stdout) == (5, "")
+    assert (ran.code, ran.out) == (5, "")
     assert ran.closing == f"segcal: {tmp_path / 't.npz'} is not a segcal artifact: is empty (0 bytes) (exit 5)"
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.builders import Said, segcal, write_npz
-from tests.cli.builders_studies import (
+from tests.cli.builders_reading import (
     AFFINE,
     CLASSES,
     SHAPE,
+    Ran,
     Study,
     logits_of,
     nifti_study,
     nnunet_study,
     png_study,
+    segcal,
     softmax_of,
     write_classes,
+    write_npz,
 )
 from tests.io.builders_nifti import save
 
@@ -30,8 +32,8 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def problems(ran: Said) -> dict[str, str]:
-    return {row["case"]: row["problem"] for row in rows(ran.stdout)}
+def problems(ran: Ran) -> dict[str, str]:
+    return {row["case"]: row["problem"] for row in rows(ran.out)}
 
 
 def test_the_table_goes_to_stdout_with_paths_from_here(tmp_path, monkeypatch):
@@ -39,44 +41,44 @@ def test_the_table_goes_to_stdout_with_paths_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = segcal("pairs", "predictions", "labels")
     assert ran.code == 0
-    assert ran.stdout == (
+    assert ran.out == (
         f"{COLUMNS}\n"
         "a,predictions/a.npz,labels/a.nii.gz,a,,npz,probabilities,SimpleITKIO,7 6 5,0.9 1.1 2.5,ok,\n"
         "b,predictions/b.npz,labels/b.nii.gz,b,,npz,probabilities,SimpleITKIO,7 6 5,0.9 1.1 2.5,ok,\n"
     )
-    assert ran.stderr == "segcal: 2 cases, 2 done (exit 0)\n"
+    assert ran.err == "segcal: 2 cases, 2 done (exit 0)\n"
 
 
 def test_a_file_gets_paths_from_its_own_folder(tmp_path):
     study = nnunet_study(tmp_path, ("a",))
     (tmp_path / "tables").mkdir()
     ran = segcal("pairs", *study.both, "-o", tmp_path / "tables" / "cases.csv")
-    assert (ran.code, ran.stdout) == (0, "")
+    assert (ran.code, ran.out) == (0, "")
     (row,) = rows((tmp_path / "tables" / "cases.csv").read_text())
     assert (row["prediction"], row["label"]) == ("../predictions/a.npz", "../labels/a.nii.gz")
 
 
 def test_labels_are_not_needed(tmp_path):
     ran = segcal("pairs", nnunet_study(tmp_path, ("a",)).predictions)
-    assert [row["label"] for row in rows(ran.stdout)] == [""]
+    assert [row["label"] for row in rows(ran.out)] == [""]
     assert ran.code == 0
 
 
 def test_an_image_in_pixels_has_no_spacing(tmp_path):
     ran = segcal("pairs", *png_study(tmp_path, ("a",)).both)
-    (row,) = rows(ran.stdout)
+    (row,) = rows(ran.out)
     assert (row["format"], row["shape"], row["spacing"], row["values"]) == ("png", "31 24 1", "", "probabilities")
 
 
 def test_a_fit_asks_for_values_but_a_look_at_headers_does_not(tmp_path):
     study = nifti_study(tmp_path, ("a",))
     ran = segcal("pairs", *study.both, "--classes", study.classes)
-    (row,) = rows(ran.stdout)
+    (row,) = rows(ran.out)
     assert (ran.code, row["values"], row["status"]) == (0, "", "ok")
     path = study.predictions / "a.nii.gz"
-    assert f"{path} does not say what it holds; give --values logits or probabilities" in ran.stderr.splitlines()
+    assert f"{path} does not say what it holds; give --values logits or probabilities" in ran.err.splitlines()
     ran = segcal("pairs", *study.both, "--classes", study.classes, "--prove")
-    assert (ran.code, ran.stdout) == (2, "")
+    assert (ran.code, ran.out) == (2, "")
 
 
 def test_every_problem_stands_in_the_row_of_its_case(tmp_path):
@@ -93,7 +95,7 @@ def test_every_problem_stands_in_the_row_of_its_case(tmp_path):
         "one holds the other, cropped",
         "d": "",
     }
-    assert [row["status"] for row in rows(ran.stdout)] == ["problem", "problem", "problem", "ok"]
+    assert [row["status"] for row in rows(ran.out)] == ["problem", "problem", "problem", "ok"]
     assert ran.closing == "segcal: 4 cases, 1 done, 3 failed: a, b, c (exit 4)"
 
 
@@ -155,13 +157,13 @@ def test_one_file_per_class_has_a_row_each_and_reads_back(tmp_path):
     study = _classes(tmp_path)
     options = ("--classes", study.classes, "--values", "probabilities")
     ran = segcal("pairs", study.predictions, "-o", tmp_path / "cases.csv", *options)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     table = (tmp_path / "cases.csv").read_text()
     assert [(row["case"], row["class"]) for row in rows(table)] == [("a", name) for name in CLASSES]
     again = segcal(
         "pairs", study.predictions, "--cases", tmp_path / "cases.csv", "-o", tmp_path / "again.csv", *options
     )
-    assert again.code == 0, again.stderr
+    assert again.code == 0, again.err
     assert (tmp_path / "again.csv").read_text() == table
 
 
@@ -175,7 +177,7 @@ def test_sub_folders_are_proposed_as_a_pattern(tmp_path):
     assert "see segcal pairs, --pattern '{case}/{case}_trans.nii.gz'" in ran.closing
     pattern = ("--pattern", "{case}/{case}_trans")
     ran = segcal("pairs", *study.both, "--classes", study.classes, "--values", "logits", *pattern)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
 
 
 def test_a_shared_tail_is_no_part_of_the_id(tmp_path):
@@ -184,14 +186,14 @@ def test_a_shared_tail_is_no_part_of_the_id(tmp_path):
         (study.predictions / f"{case}.nii.gz").rename(study.predictions / f"{case}_probseg.nii.gz")
         (study.labels / f"{case}.nii.gz").rename(study.labels / f"{case}_dseg.nii.gz")
     ran = segcal("pairs", *study.both, "--classes", study.classes, "--values", "logits")
-    assert [row["case"] for row in rows(ran.stdout)] == ["a", "b"]
+    assert [row["case"] for row in rows(ran.out)] == ["a", "b"]
 
 
 def test_two_single_files_are_one_case(tmp_path):
     study = nnunet_study(tmp_path, ("a",))
     (study.labels / "a.nii.gz").rename(study.labels / "truth.nii.gz")
     ran = segcal("pairs", study.predictions / "a.npz", study.labels / "truth.nii.gz")
-    (row,) = rows(ran.stdout)
+    (row,) = rows(ran.out)
     assert (ran.code, row["case"], row["status"]) == (0, "a", "ok")
 
 

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.builders import segcal, write_npz
-from tests.cli.builders_studies import (
+from tests.cli.builders_reading import (
     AFFINE,
     CLASSES,
     SHAPE,
@@ -33,10 +32,12 @@ from tests.cli.builders_studies import (
     painted,
     png_study,
     region_study,
+    segcal,
     sigmoid_of,
     softmax_of,
     tree,
     write_classes,
+    write_npz,
 )
 from tests.io.builders_arrays import npy_bytes, pickled_npy, saved_image
 from tests.io.builders_arrays import write_npz as write_members
@@ -75,12 +76,12 @@ def test_refused(row, tmp_path, request):
     command = row.build(tmp_path)
     before = tree(tmp_path)
     ran = segcal(*command)
-    lines = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines()]
+    lines = [line.replace(f"{tmp_path}/", "") for line in ran.err.splitlines()]
     lines = [line for line in lines if not line.startswith("warning: ")]
     closing = f"segcal: {row.says[-1]} (exit {row.code})"
     assert lines[-len(row.says) :] == [*row.says[:-1], closing]
     assert ran.code == row.code
-    assert ran.stdout == ""
+    assert ran.out == ""
     assert tree(tmp_path) == before
 
     ran = segcal(*command, "--json")
@@ -124,7 +125,7 @@ def fitted(study: Study, *more: object) -> Path:
     """An artifact fitted on the study, beside it."""
     artifact = study.root / "fitted.npz"
     ran = segcal("calibrate", "fit", *study.both, "-o", artifact, *more)
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return artifact
 
 
@@ -467,7 +468,7 @@ def test_colour_images_cannot_hold_probabilities(mode, tmp_path):
     ran = segcal(*fit(study))
     message = f"{study.predictions / 'a.png'}: a colour image cannot hold probabilities; one gray image per class"
     assert ran.code == 4
-    assert message in ran.stderr.splitlines()
+    assert message in ran.err.splitlines()
 
 
 @unusable("predictions/a.png: holds probabilities by its format (scaled integers), not logits; leave --values out")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.builders import Said, segcal
-from tests.cli.builders_studies import Study, nnunet_study, tree
+from tests.cli.builders_reading import Ran, Study, nnunet_study, segcal, tree
 
 SEGCAL = (sys.executable, "-m", "segcal_cli.cli.app")
 ENVELOPE = {
@@ -30,7 +29,7 @@ def process(*arguments: object, **environment: str) -> subprocess.CompletedProce
 def study(tmp_path_factory) -> Study:
     study = nnunet_study(tmp_path_factory.mktemp("study"))
     ran = segcal("calibrate", "fit", *study.both, "-o", study.root / "t.npz")
-    assert ran.code == 0, ran.stderr
+    assert ran.code == 0, ran.err
     return study
 
 
@@ -76,7 +75,7 @@ def test_the_closing_line_names_the_code_and_stdout_is_empty(build, code, study,
     assert ran.code == code
     assert ran.closing.startswith("segcal: ")
     assert ran.closing.endswith(f"(exit {code})")
-    assert ran.stdout == ""
+    assert ran.out == ""
 
 
 @CODES
@@ -90,7 +89,7 @@ def test_json_is_one_document_for_every_code(build, code, study, tmp_path):
     assert bool(document["failures"]) == (code != 0)
     for failure in document["failures"]:
         assert set(failure) == {"case", "file", "error", "message"}
-    assert ran.stdout == json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    assert ran.out == json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @CODES
@@ -98,10 +97,10 @@ def test_quiet_says_errors_only(build, code, study, tmp_path):
     ran = segcal(*build(study, tmp_path), "-q")
     assert ran.code == code
     if code == 0:
-        assert ran.stderr == ""
+        assert ran.err == ""
     else:
         assert ran.closing.endswith(f"(exit {code})")
-        assert "warning" not in ran.stderr
+        assert "warning" not in ran.err
 
 
 @CODES
@@ -137,7 +136,7 @@ def test_a_closed_stdout_is_no_error(study):
 
 def test_verbose_says_how_far_it_is(study, tmp_path):
     ran = segcal(*_done(study, tmp_path / "out"), "-v")
-    assert "calibrating: 4 of 4" in ran.stderr.splitlines()
+    assert "calibrating: 4 of 4" in ran.err.splitlines()
 
 
 def test_the_log_keeps_everything_whatever_is_quiet(study, tmp_path):
@@ -169,7 +168,7 @@ def test_the_parser_refuses_what_it_does_not_know():
     assert (ran.returncode, ran.stdout) == (2, "")
 
 
-def _interrupted(arguments: list[object], number: int, ready: Path) -> Said:
+def _interrupted(arguments: list[object], number: int, ready: Path) -> Ran:
     """Start a process, send a signal once ``ready`` is there, and wait for it."""
     command = [*SEGCAL, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
@@ -178,7 +177,7 @@ def _interrupted(arguments: list[object], number: int, ready: Path) -> Said:
             time.sleep(0.005)
         child.send_signal(number)
         out, err = child.communicate(timeout=60)
-    return Said(child.returncode, out, err)
+    return Ran(child.returncode, out, err)
 
 
 @pytest.mark.parametrize(("number", "jobs"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
@@ -188,7 +187,7 @@ def test_an_interrupted_run_keeps_finished_cases_and_no_temps(number, jobs, tmp_
     command = ["convert", study.predictions, "-o", out, "-j", jobs]
     ran = _interrupted(command, number, out / "c001_probseg.nii.gz")
     assert ran.code == 130
-    assert "Traceback" not in ran.stderr
+    assert "Traceback" not in ran.err
     done = int(ran.closing.split()[3])
     assert ran.closing == f"segcal: interrupted after {done} of 150 cases (exit 130)"
     names = sorted(tree(out))

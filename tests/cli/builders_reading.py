@@ -1,4 +1,4 @@
-"""Small folders of predictions and labels as tools leave them on disk: nnU-Net, MONAI, region models, images."""
+"""Small folders of predictions and labels as tools leave them on disk, and the command line run on them in process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from typer.testing import CliRunner
 
-from tests.cli.builders import write_npz
+from segcal_cli.cli.app import app
 from tests.io.builders_nifti import affine_of, save
 
 SHAPE = (5, 6, 7)
@@ -17,6 +18,32 @@ CASES = ("case-1", "case-2", "case-3", "case-4")
 CLASSES = ("background", "edema", "necrosis")
 REGIONS = {"whole": [1, 2], "core": [2]}
 AFFINE = affine_of("LPS", oblique=12.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def closing(self) -> str:
+        """The last line on stderr."""
+        return self.err.rstrip("\n").rsplit("\n", 1)[-1]
+
+    @property
+    def document(self) -> dict:
+        return json.loads(self.out)
+
+
+def segcal(*arguments: object) -> Ran:
+    """Run the command line in this process."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +113,12 @@ def painted(regions: np.ndarray) -> np.ndarray:
 
 def write_classes(path: Path, table: dict) -> Path:
     path.write_text(json.dumps(table), encoding="utf-8")
+    return path
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> Path:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 

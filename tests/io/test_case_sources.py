@@ -14,8 +14,17 @@ from segcal_cli.io.classes import read_classes
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, ValuesNeeded
 from segcal_cli.io.truth import TruthRules
-from tests.cli.builders import write_npz
-from tests.cli.builders_studies import AFFINE, SHAPE, Study, logits_of, nifti_study, nnunet_study, png_study, softmax_of
+from tests.cli.builders_reading import (
+    AFFINE,
+    SHAPE,
+    Study,
+    logits_of,
+    nifti_study,
+    nnunet_study,
+    png_study,
+    softmax_of,
+    write_npz,
+)
 from tests.io.builders_nifti import save
 
 LOGITS = ReadingRules(values="logits")

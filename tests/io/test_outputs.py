@@ -15,7 +15,7 @@ from segcal_cli.core.volume import Grid
 from segcal_cli.io import outputs
 from segcal_cli.io.folders import NoSuchInput
 from segcal_cli.io.geometry import Space
-from tests.cli.builders_studies import tree
+from tests.cli.builders_reading import tree
 from tests.io.builders_folders import exclusive, regions
 from tests.io.builders_nifti import affine_of, softmax_field
 from tests.io.builders_nnunet import region_space

@@ -66,7 +66,10 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
-        refuse_inside(path, (predictions, labels))
+    others = [Path(text.partition("=")[2]) for text in sourcing.also]
+    for path in targets:
+        # A folder of --also that is not there is refused later, by what reads it.
+        refuse_inside(path, [predictions, labels, *(folder for folder in others if folder.exists())])
     refuse_existing(targets, overwrite=writing.overwrite)
     for path in targets:
         require_file_place(path)

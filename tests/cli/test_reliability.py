@@ -334,7 +334,14 @@ def test_evaluate_writes_the_same_report_without_the_other_pictures(tmp_path):
     folders = make_folders(tmp_path, scans)
     common = ("--values", "probabilities", "--classes", folders.classes, "--bootstrap", 50)
     said = segcal(
-        "evaluate", folders.predictions, folders.labels, "-o", tmp_path / "m.csv", "--html", tmp_path / "m.html", *common
+        "evaluate",
+        folders.predictions,
+        folders.labels,
+        "-o",
+        tmp_path / "m.csv",
+        "--html",
+        tmp_path / "m.html",
+        *common,
     )
     assert said.code == 0
     page = (tmp_path / "m.html").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ntr-interval", "fit"),
     ("ntr-interval", "apply"),
     ("evaluate",),
+    ("reliability",),
     ("pairs",),
     ("convert",),
     ("inspect",),

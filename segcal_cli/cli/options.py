@@ -10,7 +10,7 @@ RunOptions          every command that works on cases
 OutputOptions       every command that writes files
 Talking             every command
 MeasureOptions, SourceOptions, IntervalOptions    every command that measures
-EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
+EvaluateOptions, ReliabilityOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
 JudgeOptions        evaluate
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
@@ -34,7 +34,7 @@ from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.workflows import requests
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
-METHOD, CONVENTIONS, COMPARING = "Method", "Conventions", "Comparing"
+METHOD, CONVENTIONS, COMPARING, PICTURES = "Method", "Conventions", "Comparing", "Pictures"
 RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care", "Alarms"
 
 Predictions = Annotated[
@@ -70,7 +70,11 @@ class Talking:
     log_file: Path | None = None
 
     def console(self) -> Console:
-        return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        try:
+            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        except OSError as error:
+            what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
+            raise typer.BadParameter(what, param_hint="--log-file") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +254,32 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
         "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
         "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": _plain("--histograms", "Also save all counts, for --from and for segcal merge.", OUTPUT, "NPZ"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        "html": _plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
+    },
+    requests.ReliabilityOptions: {
+        "plots": _plain(
+            "--plots",
+            "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            PICTURES,
+            "LIST",
+        ),
+        "format": _plain("--format", "File formats of the pictures, comma-separated: svg, png, pdf.", PICTURES, "LIST"),
+        "dpi": _plain("--dpi", "Dots per inch of PNG.", PICTURES, "N"),
+        "show_cases": _plain(
+            "--show-cases",
+            "Cases with diagrams of their own, comma-separated: worst:N, median:N, best:N (by ACE of the first "
+            "source), all, or ids.",
+            PICTURES,
+            "SPEC",
+        ),
+        "min_voxels": _plain(
+            "--min-voxels",
+            "A case with fewer voxels in a bin is left out there, in pictures of cases; never in measures.",
+            PICTURES,
+            "N",
+        ),
     },
     requests.CalibrateFitOptions: {
         "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),

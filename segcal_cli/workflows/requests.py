@@ -120,6 +120,18 @@ class EvaluateOptions:
     comparison: Path | None = None
     bin_table: Path | None = None
     histograms: Path | None = None
+    html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityOptions:
+    """Which pictures are drawn, and how. Lists are comma-separated."""
+
+    plots: str = "all"
+    format: str = "svg,png"
+    dpi: int = 150
+    show_cases: str = "worst:3,median:1,best:1"
+    min_voxels: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "join
 """Arrays of ``Pooled``, all int64."""
 
 
+LEFT_OUT = "left out when the images were read"
+"""What a saved study says of a case that failed."""
+
+
 class SavedOtherwise(UsageError):
     """An option that the saved counts were not made with."""
 
@@ -118,12 +122,14 @@ def save_study(path: Path, study: Study) -> str:
         fit_input_digest=_input_digest(cases, study),
         guarantee=GUARANTEE.format(n=evaluation.n_groups),
         seed=evaluation.settings.seed,
-        dropped=study.failures,
+        # Without the messages, which say where the files lie.
+        dropped=tuple({key: failure[key] for key in ("case", "file", "error")} for failure in study.failures),
         results={
             "sources": [
                 {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
                 for source in evaluation.sources
             ],
+            "artifacts": dict(study.artifacts),
             "measured": list(evaluation.sources[0].pooled.classes),
             "averaged": list(evaluation.sources[0].pooled.averaged),
         },
@@ -155,7 +161,9 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
     header = artifact.header
-    return Study(evaluation, header.values, header.case_digests, header.dropped)
+    artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
+    failures = tuple({**failure, "message": LEFT_OUT} for failure in header.dropped)
+    return Study(evaluation, header.values, header.case_digests, failures, artifacts)
 
 
 def _refuse_sources(sourcing: SourceOptions) -> None:

@@ -261,7 +261,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "plots": _plain(
             "--plots",
             "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
-            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram; of ntr-interval artifacts also "
+            "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error.",
             PICTURES,
             "LIST",
         ),

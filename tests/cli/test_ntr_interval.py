@@ -589,3 +589,29 @@ def test_a_damaged_table_is_refused(fitted, new, tmp_path):
 def test_documents_are_strict_json(fitted, new, tmp_path):
     said, _ = applied(fitted, new, tmp_path)
     json.loads(said.stdout, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_reliability_draws_a_dot_for_every_scored_case(fitted, new, tmp_path):
+    plots = ("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error")
+    said = segcal(
+        "reliability", *arguments(new), "--artifact", fitted[0] / "ntr.npz", "--plots", ",".join(plots),
+        "--format", "svg", "-o", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    for plot in plots:
+        assert (tmp_path / "out" / f"{plot}__ntr.svg").is_file()
+    rows = read_rows(tmp_path / "out" / "ntr-intervals__ntr.csv")
+    assert [row["method"] for row in rows] == ["nested"] * 12 + ["care"] * 12 + ["cp"] * 12
+    measured = segcal("evaluate", *arguments(new), "--artifact", fitted[0] / "ntr.npz", "-o", tmp_path / "m.csv")
+    assert measured.code == 0
+    cases = {
+        (row["method"], row["case"]): row
+        for row in read_rows(tmp_path / "m.ntr.cases.csv")
+        if row["source"] == "soft" and row["level"] == "0.9"
+    }
+    for row in rows:
+        expected = cases[row["method"], row["case"]]
+        assert all(
+            row[name] == expected[name] for name in ("ratio", "ratio_low", "ratio_high", "ratio_label", "covered")
+        )
+    assert "Intervals of the ratio" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

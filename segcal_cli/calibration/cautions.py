@@ -62,6 +62,8 @@ def of_fit(
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
         notes.append("already calibrated in the sense of NLL")
+    if record.pieces:
+        notes.append("voxels on one step become equally probable; do not put this before scores that need their order")
     return warnings, notes
 
 

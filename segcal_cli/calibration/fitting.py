@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Method, stacked
 from segcal_cli.calibration.nodes import LOG_LIMIT, SCAN, Curves, best_temperatures, slope_at
 from segcal_cli.calibration.patients import GroupTables, Patients, bootstrap
 from segcal_cli.calibration.spec import FitSpec
@@ -67,7 +67,7 @@ class Fitted:
     def rows(self, problems: int, fold: int | None = None) -> np.ndarray:
         """float64 "problem parameter" of all patients, or of those outside a fold. A softmax temperature: one row."""
         chosen = {p: b.row if fold is None else b.fold_rows[fold] for b in self.blocks for p in b.problems}
-        return np.stack([chosen[p] for p in range(problems)])
+        return stacked([chosen[p] for p in range(problems)])
 
     def mean(self, name: str) -> float:
         """Mean over problems of a number of the blocks."""
@@ -134,29 +134,31 @@ def _fit_sketches(
     rows = np.tile(identity, (len(chosen), 1))
     enough = [i for i, reason in enumerate(missing) if not reason]
     if enough:
-        rows[enough] = record.solve(tables.moments([chosen[i] for i in enough]), spec.loss)
+        solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim)
+        found = dict(zip(enough, solved, strict=True))
+        rows = stacked([found.get(i, identity) for i in range(len(chosen))])
     everybody = tables.moments(chosen[:1])
-    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.loss)).max())
-    interval = np.full((2, len(identity)), np.nan)
-    if len(chosen[0]) > 1 and not missing[0]:
+    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim)).max())
+    interval = np.full((2, len(record.parameters)), np.nan)
+    if len(chosen[0]) > 1 and not missing[0] and record.parameters:
         interval = bootstrap(
             len(chosen[0]),
-            len(tables.middles),
+            len(tables.bins),
             spec.seed,
-            lambda counts: _resample(tables, counts, record, spec.loss, rows[0]),
+            lambda counts: _resample(tables, counts, record, spec.aim, rows[0]),
         )
     parts = _held_out_parts(chosen)
     outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
     held_out = (
-        record.loss(outside, np.tile(identity, (len(parts), 1)), "nll"),
-        record.loss(outside, outside_rows, "nll"),
+        record.loss(outside, np.tile(identity, (len(parts), 1)), NLL),
+        record.loss(outside, outside_rows, NLL),
     )
     return Block(
         problems=problems,
         row=rows[0],
         fold_rows=rows[1:],
-        before=float(record.loss(everybody, identity[np.newaxis], spec.loss)[0]),
-        after=float(record.loss(everybody, rows[:1], spec.loss)[0]),
+        before=float(record.loss(everybody, identity[np.newaxis], spec.aim)[0]),
+        after=float(record.loss(everybody, rows[:1], spec.aim)[0]),
         gradient=gradient,
         left=missing[0],
         interval=interval,
@@ -164,13 +166,13 @@ def _fit_sketches(
     )
 
 
-def _resample(tables: GroupTables, counts: np.ndarray, record: Method, loss: str, near: np.ndarray) -> np.ndarray:
+def _resample(tables: GroupTables, counts: np.ndarray, record: Method, aim: Aim, near: np.ndarray) -> np.ndarray:
     """Parameters of resamples; NaN where a resample lacks the class, or anything else."""
     drawn = counts > 0.0
     fine = (drawn & (tables.positive > 0.0)).any(axis=1) & (drawn & (tables.negative > 0.0)).any(axis=1)
     rows = np.full((len(counts), len(record.identity)), np.nan)
     if fine.any():
-        rows[fine] = record.solve(tables.resampled(counts[fine]), loss, near)
+        rows[fine] = record.solve(tables.resampled(counts[fine]), aim, near)
     return rows
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import platt, temperature
+from segcal_cli.calibration import beta, histogram, isotonic, platt, temperature
 from segcal_cli.calibration.canonical import Kind
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
 
-METHODS: dict[str, Method] = {record.name: record for record in (temperature.METHOD, platt.METHOD)}
+METHODS: dict[str, Method] = {
+    module.METHOD.name: module.METHOD for module in (temperature, platt, beta, isotonic, histogram)
+}
 
 
 class UnknownMethod(UsageError):

@@ -16,6 +16,7 @@ from segcal_cli.calibration import cautions
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.fitting import Fitted
+from segcal_cli.calibration.method import filled
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.spec import FitSpec
@@ -121,7 +122,7 @@ class Unmeasured:
             space=space,
             values=self.values,
             calibrator=calibrator,
-            parameters=self._by_name(lambda block, i: float(block.row[i])),
+            parameters=self._curves() or self._by_name(lambda block, i: float(block.row[i])),
             objective={
                 "loss": spec.loss,
                 "before": fitted.mean("before"),
@@ -155,11 +156,23 @@ class Unmeasured:
         record, blocks = self.spec.record(self.space), self.fitted.blocks
         one = len(blocks) == 1 and (record.keeps_decisions or len(self.space.measured) > 1)
         names = [self.space.names[c] for c in self.space.measured]
+        if record.pieces:
+            return {}
         return {
             parameter: value(blocks[0], i)
             if one
             else {names[p]: value(block, i) for block in blocks for p in block.problems}
             for i, parameter in enumerate(record.parameters)
+        }
+
+    def _curves(self) -> dict[str, dict[str, int]]:
+        """What each class's curve is made of; {} for methods with named parameters."""
+        record = self.spec.record(self.space)
+        names = [self.space.names[c] for c in self.space.measured]
+        if not record.pieces:
+            return {}
+        return {
+            record.pieces: {names[p]: (len(filled(b.row)) + 1) // 2 for b in self.fitted.blocks for p in b.problems}
         }
 
     def _intervals(self) -> bool:

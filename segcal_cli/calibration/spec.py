@@ -6,11 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segcal_cli.calibration.canonical import kind_of
-from segcal_cli.calibration.method import Family, Method
+from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
 from segcal_cli.calibration.registry import KIND_WORDS, METHODS, method_for, methods_for
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
+
+MOST_BINS = 1000
+"""More histogram bins than this are no calibrator."""
+
+OWN_OPTIONS = ("histogram_bins", "binning")
+"""Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
 """What the user declares about the predictions: whether their cases were held out of training."""
@@ -28,7 +34,8 @@ class FitSpec:
 
     scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
     of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
-    allow_inverted: fit although higher confidence goes with less of the class. Raises BadOption.
+    allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
+    histogram method. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -40,6 +47,8 @@ class FitSpec:
     summary: bool = True
     split_kind: SplitKind = "unknown"
     allow_inverted: bool = False
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +56,7 @@ class FitSpec:
             "weight": ("voxel", "case"),
             "scope": ("per-class", "shared"),
             "nesting": ("project", "none"),
+            "binning": ("mass", "width"),
             "split_kind": ("out-of-fold", "held-out", "in-sample", "unknown"),
         }
         for name, values in known.items():
@@ -54,10 +64,16 @@ class FitSpec:
                 raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(values)}")
         if self.folds < 0 or self.folds == 1:
             raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
+        if not 2 <= self.histogram_bins <= MOST_BINS:
+            raise BadOption("histogram-bins", self.histogram_bins, f"it is between 2 and {MOST_BINS}")
 
     def check(self, space: LabelSpace) -> None:
         """Whether method, loss and scope fit the class table. Raises UnknownMethod, BadOption, TooManyBranches."""
         record = self.record(space)
+        for name in OWN_OPTIONS:
+            if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                owners = [method for method, other in METHODS.items() if name in other.options]
+                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is for --method {', '.join(owners)}")
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (
@@ -73,6 +89,11 @@ class FitSpec:
                 raise BadOption("scope", self.scope, f"methods that fit: {', '.join(sharing)}")
         if self.nesting == "project":
             families_of(space)
+
+    @property
+    def aim(self) -> Aim:
+        """What the solver is after."""
+        return Aim(self.loss, self.histogram_bins, self.binning)
 
     def record(self, space: LabelSpace) -> Method:
         """The method. Raises UnknownMethod."""

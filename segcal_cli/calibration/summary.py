@@ -19,9 +19,9 @@ import numpy as np
 
 from segcal_cli.calibration.fitting import Fitted
 from segcal_cli.calibration.likelihood import sigmoid
-from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.method import BRIER, NLL, Method
 from segcal_cli.calibration.patients import Patients
-from segcal_cli.calibration.sketch import MIDDLES, Sketch, moments_of
+from segcal_cli.calibration.sketch import Sketch, moments_of
 from segcal_cli.core.labels import LabelSpace
 
 KEYS = ("nll", "brier", "ece", "ace", "mce", "dice")
@@ -105,7 +105,7 @@ def _mean_rows(rows: Sequence[Rows]) -> Rows:
 
 def _counts(sketch: Sketch, record: Method, row: np.ndarray) -> np.ndarray:
     """float64 counting of one case and class: scalars, then n, sum p and sum y by reported bin."""
-    moments = moments_of(sketch.sums[np.newaxis], MIDDLES[sketch.bins])
+    moments = moments_of(sketch.sums[np.newaxis], sketch.bins)
     rows = row[np.newaxis]
     n, y = moments.n[0], moments.positives[0]
     u = record.log_odds(row, moments.c[0])
@@ -115,8 +115,8 @@ def _counts(sketch: Sketch, record: Method, row: np.ndarray) -> np.ndarray:
     both = y[predicted].sum()
     scalars = [
         total,
-        total * record.loss(moments, rows, "nll")[0],
-        total * record.loss(moments, rows, "brier")[0],
+        total * record.loss(moments, rows, NLL)[0],
+        total * record.loss(moments, rows, BRIER)[0],
         label,
         n[predicted].sum(),
         both,

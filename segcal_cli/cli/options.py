@@ -192,7 +192,7 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
     },
     requests.CalibrateFitOptions: {
-        "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
+        "method": _plain("--method", "temperature, platt, beta, isotonic, or histogram.", METHOD, "NAME"),
         "loss": _plain("--loss", "What the fit minimises.", METHOD),
         "weight": _plain("--weight", "Whether each voxel counts the same, or each case.", METHOD),
         "scope": _plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
@@ -202,6 +202,10 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD, "K"
         ),
         "summary": Words(("--summary/--no-summary",), "Estimate the gain.", METHOD),
+        "histogram_bins": _plain("--histogram-bins", "Method histogram: number of bins.", METHOD, "M"),
+        "binning": _plain(
+            "--binning", "Method histogram: bins of equal numbers of voxels (mass), or equally wide in p.", METHOD
+        ),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
         "allow_overlap": Words(
             ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD

@@ -59,6 +59,8 @@ class CalibrateFitOptions:
     split_kind: Literal["out-of-fold", "held-out", "in-sample", "unknown"] = "unknown"
     folds: int = 5
     summary: bool = True
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0

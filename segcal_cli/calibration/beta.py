@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segcal_cli.calibration.likelihood import sigmoid, softplus
-from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Method
+from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.platt import OFFSET_LIMIT
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import Evaluation, newton
@@ -150,7 +150,7 @@ def cut_of(row: np.ndarray) -> float | None:
 CUT_RANGE = 700.0
 """Log-odds between which the cut is sought: beyond, probabilities are 0 and 1 in every type."""
 
-METHOD = Method(
+METHOD = Sketched(
     name="beta",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
     parameters=("a", "b", "c"),

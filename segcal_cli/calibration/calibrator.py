@@ -13,11 +13,13 @@ from typing import Literal
 
 import numpy as np
 
+from segcal_cli.calibration.affine import LINEAR_METHODS, features
 from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
 from segcal_cli.calibration.likelihood import sigmoid, softplus
-from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.linear import inputs
+from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.nesting import families_of, nested, project
-from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
 from segcal_cli.core.volume import Stored, Values
@@ -63,8 +65,8 @@ class Calibrator:
     def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """Calibrated scores, float64, of raw stored numbers float32 "class voxel"; log p and log(1-p) are exact."""
         kind = kind_of(self.space)
-        if kind == "softmax" and self.record.families[kind] == "nodes":
-            return scores_of_log_softmax(log_softmax(self._cooled(slab, values, stored)))
+        if joint(self.record, self.space):
+            return scores_of_log_softmax(log_softmax(self._inputs(slab, values, stored)))
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
             return self._against_rest(u, slab, values, stored)
@@ -97,9 +99,8 @@ class Calibrator:
     def _probabilities(self, slab: np.ndarray, values: Values, stored: Stored) -> tuple[np.ndarray, int]:
         """float64 p "class voxel" before the projection, and how many voxels keep their raw probabilities."""
         kind = kind_of(self.space)
-        if kind == "softmax" and self.record.families[kind] == "nodes":
-            power = self._cooled(slab, values, stored)
-            power -= power.max(axis=0)
+        if joint(self.record, self.space):
+            power = self._inputs(slab, values, stored)
             np.exp(power, out=power)
             power /= power.sum(axis=0)
             return power, 0
@@ -117,8 +118,17 @@ class Calibrator:
         """The channels of two exclusive classes, in their order."""
         return np.concatenate([foreground, background] if self.space.foreground == 0 else [background, foreground])
 
+    def _inputs(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        """float64 "class voxel" that goes into the softmax, up to a constant per voxel that makes the largest 0."""
+        if self.method not in LINEAR_METHODS:
+            return self._cooled(slab, values, stored)
+        classes = len(self.space.channels)
+        u = inputs(self.rows.reshape(classes, classes + 1), features(self.method, slab, values, stored)[np.newaxis])
+        u -= u.max(axis=0)
+        return u
+
     def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
-        """float64 l/T "class voxel", up to a constant per voxel."""
+        """float64 l/T "class voxel", up to a constant per voxel that makes the largest 0."""
         wide = slab.astype(np.float64)
         if values == "probabilities":
             np.log(np.maximum(wide, stored.floor, out=wide), out=wide)
@@ -127,8 +137,10 @@ class Calibrator:
         return wide
 
     def _log_odds(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        record = self.record
+        assert isinstance(record, Sketched), "what goes into a softmax has gone another way"
         z = log_odds(slab, values, stored, self.space)
-        return np.stack([self.record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
+        return np.stack([record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
 
     def _against_rest(self, u: np.ndarray, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """One-vs-rest probabilities divided by their sum; where all of them vanish, the raw ones stand."""

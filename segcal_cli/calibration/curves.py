@@ -49,8 +49,3 @@ def loss_of(curve: Curve, moments: Moments, rows: np.ndarray, aim: Aim) -> np.nd
 def no_gradient(moments: Moments, rows: np.ndarray, aim: Aim) -> np.ndarray:
     """float64 "problem 1": 0; a curve is found exactly, not by descent."""
     return np.zeros((len(rows), 1))
-
-
-def no_slope(row: np.ndarray) -> float:
-    """NaN: a curve has no slope to be told by."""
-    return float("nan")

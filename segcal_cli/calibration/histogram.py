@@ -12,9 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient, no_slope
+from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient
 from segcal_cli.calibration.likelihood import sigmoid
-from segcal_cli.calibration.method import Aim, Method, filled, stacked
+from segcal_cli.calibration.method import Aim, Sketched, filled, stacked
 from segcal_cli.calibration.sketch import UPPERS, Moments
 
 
@@ -66,7 +66,7 @@ def cut_of(row: np.ndarray) -> float | None:
     return float(edges[crossings[0]]) if len(crossings) == 1 and p[-1] > 0.5 else None
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="histogram",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
     parameters=(),
@@ -78,7 +78,6 @@ METHOD = Method(
     log_odds=partial(log_odds_of, curve),
     loss=partial(loss_of, curve),
     gradient=no_gradient,
-    slope=no_slope,
     cut=cut_of,
     options=("histogram_bins", "binning"),
     pieces="bins",

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient, no_slope
-from segcal_cli.calibration.method import Aim, Method, filled, stacked
+from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient
+from segcal_cli.calibration.method import Aim, Sketched, filled, stacked
 from segcal_cli.calibration.sketch import Moments
 
 
@@ -50,7 +50,7 @@ def cut_of(row: np.ndarray) -> float | None:
     return float(np.interp(0.5, p[high - 1 : high + 1], knots[high - 1 : high + 1]))
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="isotonic",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
     parameters=(),
@@ -62,7 +62,6 @@ METHOD = Method(
     log_odds=partial(log_odds_of, curve),
     loss=partial(loss_of, curve),
     gradient=no_gradient,
-    slope=no_slope,
     cut=cut_of,
     pieces="knots",
 )

@@ -13,9 +13,11 @@ from operator import add
 
 import numpy as np
 
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.method import Sketched
 from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.statistics import TwiceTheSameCase
-from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages
+from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages, sketch_summary
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import scores_of
 from segcal_cli.metrics.columns import CLASS_COLUMNS, Measure, Row, all_row, binned_columns, defined
@@ -79,8 +81,23 @@ class SummaryPass:
         return self.pending.with_summary(
             lambda improved: assemble(fitted, phases["before"], phases["after"], improved=improved),
             (held_out[0], held_out[1]),
-            passes=2,
+            passes=self.pending.passes + 1,
         )
+
+
+def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
+    """The result of a fit, or the pass that measures it: sketches alone tell the gain on independent log-odds."""
+    spec, space, fitted = pending.spec, pending.space, pending.fitted
+    if not spec.summary:
+        return pending.with_summary(None, fitted.held_out, passes=pending.passes)
+    record = spec.record(space)
+    if kind_of(space) == "softmax" or not isinstance(record, Sketched):
+        return SummaryPass(pending, threads)
+    return pending.with_summary(
+        lambda improved: sketch_summary(pending.patients, fitted, record, space, improved=improved),
+        fitted.held_out,
+        passes=pending.passes,
+    )
 
 
 def _joint(measures: CaseMeasures) -> float:

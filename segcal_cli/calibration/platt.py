@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from segcal_cli.calibration.likelihood import LOSSES
-from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Method
+from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import newton
 from segcal_cli.calibration.temperature import best_slopes
@@ -54,7 +54,7 @@ def cut_of(row: np.ndarray) -> float | None:
     return float(-row[1] / row[0]) if row[0] > 0.0 else None
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="platt",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
     parameters=("a", "b"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import beta, histogram, isotonic, platt, temperature
-from segcal_cli.calibration.canonical import Kind
+from segcal_cli.calibration import affine, beta, histogram, isotonic, platt, temperature
+from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
 
 METHODS: dict[str, Method] = {
-    module.METHOD.name: module.METHOD for module in (temperature, platt, beta, isotonic, histogram)
+    record.name: record
+    for record in (temperature.METHOD, platt.METHOD, beta.METHOD, isotonic.METHOD, histogram.METHOD, *affine.METHODS)
 }
 
 
@@ -24,6 +26,12 @@ KIND_WORDS = {
     "softmax": "a softmax of three or more classes",
 }
 """How messages speak of a kind of problem."""
+
+
+def joint(record: Method, space: LabelSpace) -> bool:
+    """Whether one row of parameters serves all classes together, inside one softmax."""
+    kind = kind_of(space)
+    return kind == "softmax" and record.families[kind] != "sketch"
 
 
 def methods_for(kind: Kind) -> tuple[str, ...]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
-from segcal_cli.calibration.registry import KIND_WORDS, METHODS, method_for, methods_for
+from segcal_cli.calibration.registry import KIND_WORDS, METHODS, UnknownMethod, method_for, methods_for
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
 
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
-OWN_OPTIONS = ("histogram_bins", "binning")
+OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine")
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
@@ -35,7 +37,8 @@ class FitSpec:
     scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
     of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
     allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
-    histogram method. Raises BadOption.
+    histogram method. odir: penalty of the dirichlet method. voxels: most that are sampled of a case; refine: most
+    passes over all voxels that follow. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -49,6 +52,9 @@ class FitSpec:
     allow_inverted: bool = False
     histogram_bins: int = 20
     binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    refine: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,10 +72,22 @@ class FitSpec:
             raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
         if not 2 <= self.histogram_bins <= MOST_BINS:
             raise BadOption("histogram-bins", self.histogram_bins, f"it is between 2 and {MOST_BINS}")
+        if not 0.0 <= self.odir < math.inf:
+            raise BadOption("odir", self.odir, "it is 0 or more")
+        if self.voxels < 1:
+            raise BadOption("voxels", self.voxels, "it is 1 or more")
+        if self.refine < 0:
+            raise BadOption("refine", self.refine, "it is 0 or more")
 
-    def check(self, space: LabelSpace) -> None:
-        """Whether method, loss and scope fit the class table. Raises UnknownMethod, BadOption, TooManyBranches."""
+    def check(self, space: LabelSpace, values: Values | None = None) -> None:
+        """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
+
+        Raises UnknownMethod, BadOption, TooManyBranches.
+        """
         record = self.record(space)
+        if record.only is not None and values is not None and values != record.only:
+            fitting = [name for name in methods_for(kind_of(space)) if METHODS[name].only in (None, values)]
+            raise UnknownMethod(self.method, values, ", ".join(fitting))
         for name in OWN_OPTIONS:
             if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 owners = [method for method, other in METHODS.items() if name in other.options]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from segcal_cli.calibration.likelihood import LOSSES
-from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Method
+from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import newton
 
@@ -61,7 +61,7 @@ def _linear(rows: np.ndarray) -> np.ndarray:
     return np.stack([1.0 / rows[:, 0], np.zeros(len(rows))], axis=1)
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="temperature",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "nodes"},
     parameters=("temperature",),

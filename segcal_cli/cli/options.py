@@ -192,7 +192,12 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
     },
     requests.CalibrateFitOptions: {
-        "method": _plain("--method", "temperature, platt, beta, isotonic, or histogram.", METHOD, "NAME"),
+        "method": _plain(
+            "--method",
+            "temperature, platt, beta, isotonic, histogram; softmax of three or more: vector, matrix, dirichlet.",
+            METHOD,
+            "NAME",
+        ),
         "loss": _plain("--loss", "What the fit minimises.", METHOD),
         "weight": _plain("--weight", "Whether each voxel counts the same, or each case.", METHOD),
         "scope": _plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
@@ -205,6 +210,11 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "histogram_bins": _plain("--histogram-bins", "Method histogram: number of bins.", METHOD, "M"),
         "binning": _plain(
             "--binning", "Method histogram: bins of equal numbers of voxels (mass), or equally wide in p.", METHOD
+        ),
+        "odir": _plain("--odir", "Method dirichlet: penalty on all but the diagonal; 0: none.", METHOD, "LAMBDA"),
+        "voxels": _plain("--voxels", "Linear methods: voxels sampled of each case, at most.", METHOD, "N"),
+        "refine": _plain(
+            "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
         ),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
         "allow_overlap": Words(

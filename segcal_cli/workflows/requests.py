@@ -61,6 +61,9 @@ class CalibrateFitOptions:
     summary: bool = True
     histogram_bins: int = 20
     binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    refine: int = 5
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0

@@ -154,9 +154,13 @@ def test_shards_merged_in_any_order_and_threads_give_the_same_bytes(method: str,
     assert serial.passes == (1 if kind == "binary" else 2)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt", "beta", "isotonic", "histogram"])
+@pytest.mark.parametrize(
+    "method", ["temperature", "platt", "beta", "isotonic", "histogram", "vector", "matrix", "dirichlet"]
+)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_an_artifact_gives_back_the_calibrator(method: str, classes: int):
+    if classes == 1 and method in ("vector", "matrix", "dirichlet"):
+        pytest.skip("these are for a softmax")
     cases = binary_cases(3, 500, 0) if classes == 1 else softmax_cases(3, 500, 0, classes=3)
     result = run(cases, replace(QUIET, method=method))
     calibrator = calibrator_from(artifact_of(result))
@@ -431,6 +435,8 @@ def test_what_cannot_be_fitted_is_refused():
         ({"loss": "soft-ace"}, space_of(3), "--loss soft-ace"),
         ({"scope": "shared"}, space_of(3), "it is for sigmoid regions"),
         ({"method": "isotonic", "scope": "shared"}, space_of(3, "sigmoid"), "fit: temperature, platt, beta"),
+        ({"odir": 0.1}, space_of(3), "--odir 0.1: it is for --method dirichlet"),
+        ({"method": "temperature", "refine": 2}, space_of(3), "--refine 2: it is for --method vector, matrix"),
         ({"binning": "width"}, space_of(3), "--binning width: it is for --method histogram"),
     ],
 )

@@ -29,6 +29,12 @@ WrittenType = Literal["float32", "float16", "uint16"]
 
 UINT16_STEPS = 65535
 
+CACHED_VOXELS = 1 << 12
+"""Voxels that are calibrated at a time: a few float64 arrays of some classes stay in a core's cache."""
+
+SMALLEST_LOGGED = 2.0**-1000
+"""Above this a float64 has all its digits, and so has its logarithm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -63,19 +69,42 @@ class Calibrator:
         return METHODS[self.method]
 
     def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
-        """Calibrated scores, float64, of raw stored numbers float32 "class voxel"; log p and log(1-p) are exact."""
+        """Calibrated scores, float64, of raw stored numbers float32 "class voxel".
+
+        Logarithms are exact: given with the scores, or left to be taken of a p that has all its digits.
+        """
+        if not self.space.exclusive:
+            return self._independent(slab, values, stored)
+        p = np.empty(slab.shape)
+        for start in range(0, slab.shape[1], CACHED_VOXELS):
+            where = slice(start, start + CACHED_VOXELS)
+            p[:, where] = self._probabilities(slab[:, where], values, stored)[0]
+        if p.min(initial=1.0) < SMALLEST_LOGGED:
+            return self._exact(slab, values, stored)
+        return Scores(p, True, TINY, TINY)
+
+    def _exact(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
+        """Scores of exclusive classes by way of their logarithms, which do not underflow."""
         kind = kind_of(self.space)
         if joint(self.record, self.space):
             return scores_of_log_softmax(log_softmax(self._inputs(slab, values, stored)))
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
             return self._against_rest(u, slab, values, stored)
-        if self.space.exclusive:
-            return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
-        scores = scores_of_log_odds(u)
-        if self._families():
-            self._project_scores(scores, u)
-        return scores
+        return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
+
+    def _independent(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
+        """Scores of channels that may overlap."""
+        p, log_p, log_q = (np.empty(slab.shape) for _ in range(3))
+        families = bool(self._families())
+        for start in range(0, slab.shape[1], CACHED_VOXELS):
+            where = slice(start, start + CACHED_VOXELS)
+            u = self._log_odds(slab[:, where], values, stored)
+            part = scores_of_log_odds(u)
+            if families:
+                self._project_scores(part, u)
+            p[:, where], log_p[:, where], log_q[:, where] = part.p, part.log_p, part.log_q
+        return Scores(p, False, TINY, TINY, log_p, log_q)
 
     def apply(self, array: np.ndarray, values: Values, stored: Stored, dtype: WrittenType = "float32") -> Applied:
         """Calibrated probabilities of a volume float32 "class z y x"."""

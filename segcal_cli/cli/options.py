@@ -137,6 +137,13 @@ REGISTRY: dict[type, dict[str, Words]] = {
             show_default=False,
         ),
         "reduce": _plain("--reduce", "How several samples of one case become one prediction.", READING),
+        "member": _plain(
+            "--member",
+            "Another folder that holds the same cases: a fold, a seed, a dropout sample. Joined with PREDICTIONS as "
+            "--reduce says. Repeatable.",
+            READING,
+            "FOLDER",
+        ),
         "geometry": _plain("--geometry", "Images or segmentations that place bare arrays in space.", READING, "FOLDER"),
         "calibrator": _plain(
             "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
@@ -313,6 +320,12 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--dtype", "Stored type; float16 with npz only, uint16 (steps of 1/65535) for display.", OUTPUT
         ),
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
+        "write": _plain(
+            "--write",
+            "Also write maps of how members disagree: entropy, mutual-information, variance (comma-separated).",
+            OUTPUT,
+            "LIST",
+        ),
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
         ),

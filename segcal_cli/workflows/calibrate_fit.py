@@ -65,7 +65,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output, (predictions, labels))
+    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")

@@ -116,7 +116,10 @@ def _activation(space: LabelSpace) -> str:
 
 
 def _reduction(spec: dict[str, object]) -> str:
-    return f"samples joined by {spec['reduce']}" if spec.get("reduce") else "one prediction per case"
+    if not spec.get("reduce"):
+        return "one prediction per case"
+    members = f"{spec['members']} members" if spec.get("members") else "samples"
+    return f"{members} joined by {spec['reduce']}"
 
 
 def _calibration(spec: dict[str, object]) -> str:

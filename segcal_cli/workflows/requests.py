@@ -25,6 +25,7 @@ class PredictionOptions:
     reader: str | None = None
     prove: bool = True
     reduce: Literal["mean-probabilities", "mean-logits"] | None = None
+    member: tuple[str, ...] = ()
     geometry: Path | None = None
     calibrator: Path | None = None
 
@@ -77,6 +78,7 @@ class CalibrateApplyOptions:
     dtype: Literal["float32", "float16", "uint16"] = "float32"
     split_classes: bool = False
     segmentation: Literal["none", "keep", "recompute"] = "none"
+    write: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ class AffineModel:
         """Kept per sampled voxel."""
         return self.classes
 
+    def prepared(self, voxels: Voxels, present: np.ndarray) -> AffineModel:
+        return self
+
     def shape(self, present: np.ndarray) -> Shape:
         return shape_of(self.method, self.odir, present)
 

@@ -8,12 +8,13 @@ decision of what is written is exactly that of what was read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.calibration.affine import LINEAR_METHODS, features
+from segcal_cli.calibration.auxiliary import Surroundings, calibrated
 from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
 from segcal_cli.calibration.likelihood import sigmoid, softplus
 from segcal_cli.calibration.linear import inputs
@@ -22,7 +23,7 @@ from segcal_cli.calibration.nesting import families_of, nested, project
 from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
-from segcal_cli.core.volume import Stored, Values
+from segcal_cli.core.volume import Stored, Values, Volume
 
 WrittenType = Literal["float32", "float16", "uint16"]
 """float32, float16, or uint16 in steps of 1/65535."""
@@ -56,17 +57,44 @@ class Calibrator:
     """Parameters of one method for one class table.
 
     rows: float64 "problem parameter", one row per binary problem (``space.measured``), or one row in all for a softmax
-    temperature. project: whether probabilities of nested regions are made to nest.
+    temperature. project: whether probabilities of nested regions are made to nest. hood: what a voxel sees, of a
+    method that looks at neighbours (``pointwise`` comes first then). raw: whether it is given predictions as they are.
     """
 
     method: str
     space: LabelSpace
     rows: np.ndarray
     project: bool = True
+    hood: Surroundings | None = None
+    raw: bool = True
 
     @property
     def record(self) -> Method:
         return METHODS[self.method]
+
+    def pointwise(self, volume: Volume) -> tuple[Calibrator, Volume]:
+        """A calibrator for single voxels and what it is given. Others than those with neighbours: themselves, and the
+        volume as it is."""
+        if self.hood is None:
+            return self, volume
+        problems = len(self.space.measured)
+        weights = self.rows.reshape(problems, self.hood.taps + 1)
+        unchanged = self._alone(np.ones(problems), np.zeros(problems))
+        return replace(unchanged, raw=False), calibrated(volume, self.space, weights, self.hood)
+
+    def amid_equals(self) -> Calibrator:
+        """How a voxel is calibrated whose neighbours are all like it."""
+        if self.hood is None:
+            return self
+        weights = self.rows.reshape(len(self.space.measured), self.hood.taps + 1)
+        return self._alone(weights[:, :-1].sum(axis=1), weights[:, -1])
+
+    def _alone(self, slopes: np.ndarray, offsets: np.ndarray) -> Calibrator:
+        """A calibrator of single voxels with a slope and an offset for each problem."""
+        if kind_of(self.space) == "softmax":
+            row = np.concatenate([np.diag(slopes), offsets[:, np.newaxis]], axis=1).reshape(1, -1)
+            return Calibrator("vector", self.space, row, self.project)
+        return Calibrator("platt", self.space, np.stack([slopes, offsets], axis=1), self.project)
 
     def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """Calibrated scores, float64, of raw stored numbers float32 "class voxel".
@@ -185,7 +213,7 @@ class Calibrator:
 
     def _families(self) -> tuple:
         # One increasing map for all channels cannot break an order.
-        one_map = bool((self.rows == self.rows[:1]).all()) and self.record.slope(self.rows[0]) > 0.0
+        one_map = self.raw and bool((self.rows == self.rows[:1]).all()) and self.record.slope(self.rows[0]) > 0.0
         return () if not self.project or one_map else families_of(self.space)
 
     def _project_scores(self, scores: Scores, u: np.ndarray) -> None:

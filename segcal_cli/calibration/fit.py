@@ -16,7 +16,7 @@ from segcal_cli.calibration.models import model_of, sampled_by
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.refining import RefinePass, first_refinement
 from segcal_cli.calibration.result import FitResult, Unmeasured
-from segcal_cli.calibration.sampled import fit_sample
+from segcal_cli.calibration.sampled import fit_sample, prepared
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of
 from segcal_cli.core.case import Case
@@ -106,10 +106,9 @@ class CalibrationFit:
         if model is None:
             pending = Unmeasured(self.spec, self.space, self.values, patients, fit(patients, self.spec, self.space))
         else:
-            names = problem_names(self.space)
-            pending = Unmeasured(
-                self.spec, self.space, self.values, patients, fit_sample(patients, self.spec, model, names)
-            )
+            model = prepared(model, patients)
+            fitted = fit_sample(patients, self.spec, model, problem_names(self.space))
+            pending = Unmeasured(self.spec, self.space, self.values, patients, fitted)
             if self.spec.refine:
                 return first_refinement(pending, model, self.threads)
         return measured(pending, self.threads)

@@ -54,11 +54,14 @@ class SummaryPass:
             raise TwiceTheSameCase(case.id)
         volume = case.volume
         calibrator = self.pending.calibrator_without(case.id)
-        sources = {
-            "before": partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive),
-            "after": partial(calibrator.scores, values=volume.values, stored=volume.stored),
-        }
-        measured = measure_case(case, sources, SETTINGS, self.threads)
+        calibrator, given = calibrator.pointwise(volume)
+        before = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
+        after = partial(calibrator.scores, values=given.values, stored=given.stored)
+        if given is volume:
+            measured = measure_case(case, {"before": before, "after": after}, SETTINGS, self.threads)
+        else:
+            measured = measure_case(case, {"before": before}, SETTINGS, self.threads)
+            measured |= measure_case(replace(case, volume=given), {"after": after}, SETTINGS, self.threads)
         return MeasuredCases({**state.cases, case.id: {name: one.slim() for name, one in measured.items()}})
 
     def merge(self, a: MeasuredCases, b: MeasuredCases) -> MeasuredCases:
@@ -101,8 +104,11 @@ def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
 
 
 def _joint(measures: CaseMeasures) -> float:
+    """Negative log-likelihood per voxel: of exclusive classes together, of independent ones their mean."""
     value = measures.all["joint_nll"]
-    assert value is not None, "exclusive classes have a joint likelihood"
+    if value is None:
+        value = measures.all["nll"]
+    assert value is not None, "a measured case has a likelihood"
     return float(value)
 
 

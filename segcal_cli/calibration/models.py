@@ -10,8 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from segcal_cli.calibration import auxiliary
 from segcal_cli.calibration.affine import LINEAR_METHODS, AffineModel
-from segcal_cli.calibration.linear import Shape, Sums
+from segcal_cli.calibration.auxiliary import AuxiliaryModel
+from segcal_cli.calibration.linear import Shape, Sums, Voxels
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import Sampled
 from segcal_cli.core.case import Case
@@ -22,8 +24,9 @@ from segcal_cli.core.volume import Values
 class Model(Protocol):
     """exclusive: the classes share one softmax. numbers: kept per sampled voxel.
 
-    shape: which weights "class feature" are free, given bool "class", classes that occur often enough. sample: features
-    "set feature voxel" at flat voxel indices. sums: value and gradient over all counted voxels of a case.
+    prepared: the model once it has seen the sample of everybody. shape: which weights "class feature" are free, given
+    bool "class", classes that occur often enough. sample: features "set feature voxel" at flat voxel indices. sums:
+    value and gradient over all counted voxels of a case.
     """
 
     @property
@@ -31,6 +34,8 @@ class Model(Protocol):
 
     @property
     def numbers(self) -> int: ...
+
+    def prepared(self, voxels: Voxels, present: np.ndarray) -> Model: ...
 
     def shape(self, present: np.ndarray) -> Shape: ...
 
@@ -43,6 +48,8 @@ def model_of(spec: FitSpec, space: LabelSpace, values: Values) -> Model | None:
     """The model of a method of the sample family, None for the others."""
     if spec.method in LINEAR_METHODS:
         return AffineModel(spec.method, spec.odir, len(space.channels))
+    if spec.method == auxiliary.METHOD.name:
+        return AuxiliaryModel(space, spec.surroundings)
     return None
 
 

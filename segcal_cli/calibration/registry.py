@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import affine, beta, histogram, isotonic, platt, temperature
+from segcal_cli.calibration import affine, auxiliary, beta, histogram, isotonic, platt, temperature
 from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
@@ -10,7 +10,15 @@ from segcal_cli.core.labels import LabelSpace
 
 METHODS: dict[str, Method] = {
     record.name: record
-    for record in (temperature.METHOD, platt.METHOD, beta.METHOD, isotonic.METHOD, histogram.METHOD, *affine.METHODS)
+    for record in (
+        temperature.METHOD,
+        platt.METHOD,
+        beta.METHOD,
+        isotonic.METHOD,
+        histogram.METHOD,
+        *affine.METHODS,
+        auxiliary.METHOD,
+    )
 }
 
 

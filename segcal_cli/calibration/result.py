@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segcal_cli.calibration import cautions
+from segcal_cli.calibration import auxiliary, cautions
 from segcal_cli.calibration.affine import LINEAR_METHODS, named
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
@@ -155,7 +155,8 @@ class Unmeasured:
 
     def _calibrator(self, fold: int | None) -> Calibrator:
         rows = self.fitted.rows(1 if self._joint() else len(self.space.measured), fold)
-        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project")
+        hood = self.spec.surroundings if self.spec.method == auxiliary.METHOD.name else None
+        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project", hood)
 
     def _by_name(self, value: Callable[[Any, int], Any]) -> dict[str, Any]:
         """Parameter -> a value where one calibrator serves all classes, else class -> value. Slope and offset of a
@@ -176,7 +177,13 @@ class Unmeasured:
         }
 
     def _weights(self) -> dict[str, Any]:
-        """Parameters of a linear map of all classes; {} for other methods."""
+        """Parameters of a linear map of all classes; of a kernel, what can be told in a few numbers; else {}."""
+        if self.spec.method == auxiliary.METHOD.name:
+            names = [self.space.names[c] for c in self.space.measured]
+            hood = self.spec.surroundings
+            rows = np.concatenate([block.row for block in self.fitted.blocks]).reshape(len(names), hood.taps + 1)
+            told = {"centre": rows[:, hood.centre], "sum": rows[:, :-1].sum(axis=1), "offset": rows[:, -1]}
+            return {key: dict(zip(names, column.tolist(), strict=True)) for key, column in told.items()}
         if self.spec.method not in LINEAR_METHODS:
             return {}
         classes = len(self.space.channels)
@@ -232,7 +239,14 @@ def calibrator_from(artifact: Artifact) -> Calibrator:
     fits = header.kind == "calibrate" and header.method in METHODS
     if not fits or kind_of(header.space) not in METHODS[header.method].families:
         raise NotACalibrator(header.kind, header.method, ", ".join(METHODS))
-    return Calibrator(header.method, header.space, artifact.arrays["parameters"], header.spec["nesting"] == "project")
+    spec = header.spec
+    hood = None
+    if header.method == auxiliary.METHOD.name:
+        hood = auxiliary.Surroundings(spec["kernel"], spec["dim"], spec["pad"], spec["slice_axis"])
+    rows = artifact.arrays["parameters"]
+    if hood is not None and rows.size != len(header.space.measured) * (hood.taps + 1):
+        raise ValueError("the kernel has another size")
+    return Calibrator(header.method, header.space, rows, spec["nesting"] == "project", hood)
 
 
 def _interval(ends: np.ndarray) -> list[float] | None:

@@ -122,6 +122,12 @@ def _counts(patients: Patients) -> tuple[np.ndarray, np.ndarray]:
     return counts, voxels
 
 
+def prepared(model: Model, patients: Patients) -> Model:
+    """The model once it has seen the sample of everybody."""
+    everybody = np.ones(len(patients.groups), dtype=bool)
+    return model.prepared(joined(patients, everybody), present(patients, everybody))
+
+
 def shape_for(patients: Patients, model: Model) -> Shape:
     """The shape of a fit on everybody."""
     return model.shape(present(patients, np.ones(len(patients.groups), dtype=bool)))

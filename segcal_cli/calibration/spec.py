@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from segcal_cli.calibration.auxiliary import KERNELS, Surroundings
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
@@ -17,7 +18,7 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
-OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine")
+OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis")
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
@@ -38,7 +39,7 @@ class FitSpec:
     of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
     allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
     histogram method. odir: penalty of the dirichlet method. voxels: most that are sampled of a case; refine: most
-    passes over all voxels that follow. Raises BadOption.
+    passes over all voxels that follow. kernel, dim, pad, slice_axis: of the auxiliary method. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -55,19 +56,29 @@ class FitSpec:
     odir: float = 1e-6
     voxels: int = 20_000
     refine: int = 5
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = {
+        known: dict[str, tuple[str | int, ...]] = {
             "weight": ("voxel", "case"),
             "scope": ("per-class", "shared"),
             "nesting": ("project", "none"),
             "binning": ("mass", "width"),
+            "kernel": KERNELS,
+            "dim": (2, 3),
+            "pad": ("replicate", "zero"),
+            "slice_axis": ("auto", "x", "y", "z"),
             "split_kind": ("out-of-fold", "held-out", "in-sample", "unknown"),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
-                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(values)}")
+                raise BadOption(
+                    name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(map(str, values))}"
+                )
         if self.folds < 0 or self.folds == 1:
             raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
         if not 2 <= self.histogram_bins <= MOST_BINS:
@@ -107,6 +118,11 @@ class FitSpec:
                 raise BadOption("scope", self.scope, f"methods that fit: {', '.join(sharing)}")
         if self.nesting == "project":
             families_of(space)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a voxel of the auxiliary method sees."""
+        return Surroundings(self.kernel, self.dim, self.pad, self.slice_axis)
 
     @property
     def aim(self) -> Aim:

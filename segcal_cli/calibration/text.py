@@ -28,6 +28,7 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
     Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
     """
     space = calibrator.space
+    calibrator = calibrator.amid_equals()
     raw = np.linspace(0.0, 1.0, MAP_POINTS).astype(np.float32)
     result = {}
     for channel in space.measured:
@@ -45,6 +46,8 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
 def map_lines(calibrator: Calibrator) -> list[str]:
     """The map as text: one line per point, with a bar."""
     lines = []
+    if calibrator.hood is not None:
+        lines.append("(amid neighbours that are predicted alike)")
     if kind_of(calibrator.space) == "softmax":
         lines.append("(the other classes share the rest equally)")
     for name, points in calibration_map(calibrator).items():

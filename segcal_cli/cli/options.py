@@ -286,7 +286,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
     requests.CalibrateFitOptions: {
         "method": _plain(
             "--method",
-            "temperature, platt, beta, isotonic, histogram; softmax of three or more: vector, matrix, dirichlet.",
+            "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, "
+            "matrix, dirichlet.",
             METHOD,
             "NAME",
         ),
@@ -307,6 +308,12 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "voxels": _plain("--voxels", "Linear methods: voxels sampled of each case, at most.", METHOD, "N"),
         "refine": _plain(
             "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
+        ),
+        "kernel": _plain("--kernel", "Method auxiliary: edge of the kernel in voxels: 5, 7, 9 or 11.", METHOD, "K"),
+        "dim": _plain("--dim", "Method auxiliary: 2 (a voxel sees its slice) or 3.", METHOD, "D"),
+        "pad": _plain("--pad", "Method auxiliary: what lies beyond the volume; zero only to reproduce.", METHOD),
+        "slice_axis": _plain(
+            "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
         ),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
         "allow_overlap": Words(

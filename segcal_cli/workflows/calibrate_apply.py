@@ -91,7 +91,8 @@ class CaseWriter:
 
     def __call__(self, case: Case) -> dict[str, object]:
         volume = case.volume
-        applied = self.calibrator.apply(volume.array, volume.values, volume.stored, self.options.dtype)
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
         keep_padding(applied.array, volume, case.space)
         files = case_files(case, applied, self.places[case.id], self.options)
         if self.disagreeing:

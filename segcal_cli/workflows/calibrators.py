@@ -52,7 +52,8 @@ class CalibratorTransform:
     calibrator: Calibrator
 
     def __call__(self, volume: Volume, space: LabelSpace) -> Volume:
-        applied = self.calibrator.apply(volume.array, volume.values, volume.stored)
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored)
         return Volume(applied.array, volume.grid, "probabilities", CALIBRATED, volume.predicted)
 
 

@@ -65,6 +65,10 @@ class CalibrateFitOptions:
     odir: float = 1e-6
     voxels: int = 20_000
     refine: int = 5
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0

@@ -28,6 +28,7 @@ def evaluate(
     truth: requests.LabelOptions,
     running: requests.RunOptions,
     writing: requests.OutputOptions,
+    judging: requests.JudgeOptions,
     talking: options.Talking,
 ) -> None:
     """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw, through each artifact and beside
@@ -50,6 +51,7 @@ def evaluate(
             truth,
             running,
             writing,
+            judging,
             observer,
         ),
     )

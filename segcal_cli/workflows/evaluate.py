@@ -10,6 +10,7 @@ from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.conventions import settings_of
+from segcal_cli.workflows.judged import entries, file_ends
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -29,6 +30,7 @@ from segcal_cli.workflows.report import Recorder
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     OutputOptions,
@@ -37,7 +39,7 @@ from segcal_cli.workflows.requests import (
     SourceOptions,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
-from segcal_cli.workflows.study import Study, say
+from segcal_cli.workflows.study import Study, named_artifacts, say
 
 
 class OutputTwice(UsageError):
@@ -58,6 +60,7 @@ def run(
     truth: LabelOptions,
     running: RunOptions,
     writing: OutputOptions,
+    judging: JudgeOptions,
     observer: Observer,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
@@ -69,11 +72,14 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
+    # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
+    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
         refuse_inside(path, [predictions, labels, *(folder for folder in others if folder.exists())])
-    refuse_existing(targets, overwrite=writing.overwrite)
+    refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     for path in targets:
         require_file_place(path)
     if outputs.html is not None:
@@ -84,16 +90,25 @@ def run(
         with_digests=outputs.histograms is not None or outputs.html is not None,
     )  # fmt: skip
     say(study.evaluation, heard)
+    presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     page = None if outputs.html is None else report_alone(study, reading, truth, heard)
+    for name, one in presented.items():
+        for end, text in one.files.items():
+            write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, page)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
-        result=evaluation_json(study.evaluation),
+        result={**evaluation_json(study.evaluation), **entries(list(presented.values()))},
         counts=Counts(done + failed, done, failed),
-        tables=tuple(people_tables(study.evaluation)),
+        tables=(*people_tables(study.evaluation), *(table for one in presented.values() for table in one.tables)),
         failures=study.failures,
     )
+
+
+def path_beside(output: Path, name: str, end: str) -> Path:
+    """The file ``TABLE.NAME.END`` beside TABLE.csv."""
+    return output.with_name(f"{output.name.removesuffix('.csv')}.{name}.{end}")
 
 
 def _write(study: Study, output: Path, outputs: EvaluateOptions, page: str | None) -> None:

@@ -51,6 +51,10 @@ class UnusedOption(UsageError):
     template = "{0} does not go with --cases: the table names the files itself{1}"
 
 
+NO_GROUPS = "no --groups: each case is taken as a patient of its own"
+"""Said wherever patients are the unit of an interval, a fold or a guarantee, and nobody told cases apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
@@ -100,13 +104,17 @@ class Inputs:
 
 
 def find_cases(
-    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None
+    predictions: Path,
+    labels: Path | None,
+    reading: PredictionOptions,
+    truth: LabelOptions | None,
+    roi: Path | None = None,
 ) -> tuple[LabelSpace | None, Pairing]:
-    """The class table, if there is one, and the cases.
+    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them.
 
     Raises NoSuchInput, UnusedOption, and what pairing and class tables raise.
     """
-    _require_paths(predictions, labels, reading, truth)
+    _require_paths(predictions, labels, reading, truth, roi)
     table = class_table(predictions, reading)
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
@@ -117,7 +125,7 @@ def find_cases(
         pattern=reading.pattern,
         label_pattern=None if truth is None else truth.label_pattern,
         space=table,
-        roi=None if truth is None else truth.roi,
+        roi=roi if truth is None else truth.roi,
         groups=groups,
     )
 
@@ -158,13 +166,16 @@ def open_inputs(
     volumes: bool = False,
     hard: bool = False,
     regions: bool = False,
+    masks: bool = False,
+    roi: Path | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too. regions: the command measures unions of classes besides.
+    label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
+    interest (of ``roi`` or of the table of cases) although no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
-    table, pairing = find_cases(predictions, labels, reading, truth)
+    table, pairing = find_cases(predictions, labels, reading, truth, roi)
     pairing = with_members(pairing, reading, table)
     for note in pairing.notes:
         observer.note(note)
@@ -184,9 +195,14 @@ def open_inputs(
         table = guessed_table(pairing.cases)
     if not regions:
         table = replace(table, regions=())
-    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=volumes))
+    rules = truth_rules(truth, volumes=volumes)
+    if rules is None and masks:
+        rules = TruthRules(volumes=volumes, labelled=False)
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
+    if truth is not None and len(opened.sources) > 1 and all(source.group == source.id for source in opened.sources):
+        observer.note(NO_GROUPS)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)
@@ -262,11 +278,12 @@ def truth_rules(truth: LabelOptions | None, *, volumes: bool) -> TruthRules | No
 
 
 def _require_paths(
-    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None
+    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None, roi: Path | None
 ) -> None:
     """Raise NoSuchInput for a path that is not there, UnusedOption for options that --cases makes meaningless."""
     given = [predictions, labels, reading.cases, reading.classes, reading.geometry, *map(Path, reading.member)]
-    given.append(None if truth is None else truth.roi)
+    region = roi if truth is None else truth.roi
+    given.append(region)
     for path in given:
         if path is not None:
             expand_folders(path)
@@ -276,5 +293,5 @@ def _require_paths(
         raise UnusedOption("--pattern", "")
     if truth is not None and truth.label_pattern is not None:
         raise UnusedOption("--label-pattern", "")
-    if truth is not None and truth.roi is not None:
+    if region is not None:
         raise UnusedOption("--roi", " (column roi)")

@@ -17,6 +17,7 @@ from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
+from segcal_cli.workflows.judged import PICTURED
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
@@ -86,7 +87,7 @@ def run(
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
-    plots = chosen_items("--plots", picturing.plots, tuple(PLOTS))
+    plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
@@ -105,7 +106,7 @@ def run(
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = list(draw(scene, plots))
+    pictures = [*draw(scene, plots), *(one for verdict in study.verdicts for one in verdict.pictures(plots))]
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
@@ -128,7 +129,7 @@ def report_alone(study: Study, reading: PredictionOptions, truth: LabelOptions, 
     scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
-        for picture in draw(scene, tuple(PLOTS))
+        for picture in (*draw(scene, tuple(PLOTS)), *(p for v in study.verdicts for p in v.pictures(tuple(PICTURED))))
     ]
     options = list(_options(study, picturing, reading, truth))
     return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))

@@ -13,6 +13,8 @@ from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
+from segcal_cli.workflows.judged import PICTURED, reading_of
+from segcal_cli.workflows.kinds import Reading
 from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
@@ -23,14 +25,6 @@ SUMMARISED = ("ece", "ace", "mce", "smooth_ece", "brier", "nll", "volume_bias", 
 
 MOSTLY_EXACT = 0.5
 """Above this share of voxels that are exactly 0 or 1, they rule the mean."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The title of a kind of picture, and how to read it, in two sentences."""
-
-    title: str
-    how: str
 
 
 READING: Mapping[str, Reading] = {
@@ -142,7 +136,9 @@ def page(
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
         sections=[
-            Section(plot, READING[plot].title, READING[plot].how, tuple(those)) for plot, those in sections.items()
+            Section(plot, reading.title, reading.how, tuple(those))
+            for plot, those in sections.items()
+            for reading in [reading_of(plot) if plot in PICTURED else READING[plot]]
         ],
         options=options,
         digests=_digests(study, artifacts),

@@ -150,3 +150,58 @@ class OutputOptions:
     """What may happen to files that exist."""
 
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """How intervals of ratios are judged. alarm_width None: as stored in the artifact."""
+
+    ratio_tolerance: float = 0.1
+    alarm_width: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioRegionOptions:
+    """What is divided by what."""
+
+    numerator: str | None = None
+    denominator: str | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioOptions:
+    """The statistics of a ratio's interval. None: the method's default at ``fit``, the stored choice at ``apply``."""
+
+    level: float | None = None
+    method: Literal["nested", "joint", "care", "care-guaranteed", "cp"] | None = None
+    calibration_error: Literal["ece", "vbias", "kde"] | None = None
+    quantile: Literal["conformal", "plain", "mean"] | None = None
+    split: Literal["grid", "fixed"] | None = None
+    delta1: float | None = None
+    estimation: Literal["iid", "block", "none"] | None = None
+    estimation_tail: Literal["markov", "fieller"] | None = None
+    ce_unit: Literal["volume", "mean"] | None = None
+    debias: Literal["none", "first", "paper", "exact", "jackknife"] | None = None
+    unit: Literal["max", "hcp"] | None = None
+    weighted: bool | None = None
+    min_denominator_ml: float | None = None
+    alarm_width: str | None = None
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioFitOptions:
+    """What a fit keeps."""
+
+    bins: int = 15
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RatioApplyOptions:
+    """What is written beside the table, and which voxels count."""
+
+    triage: Path | None = None
+    roi: Path | None = None

@@ -19,13 +19,22 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.checks import OnlyHardMasks
 from segcal_cli.metrics.counting import WHOLE
 from segcal_cli.metrics.selection import needs_soft
-from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
+from segcal_cli.workflows.calibrators import (
+    CalibratorTransform,
+    Loaded,
+    LoadedCalibrator,
+    load_calibrator,
+    loaded_calibrator,
+    refuse_misfit,
+)
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
+from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
@@ -37,7 +46,11 @@ from segcal_cli.workflows.requests import (
     SourceOptions,
 )
 from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+
+SOURCES = "(sources)"
+"""What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
 
 FIRST = "raw"
 """The name of the first source where none is given."""
@@ -67,7 +80,7 @@ class NamedArtifact:
 class Study:
     """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
 
-    artifacts: name of each artifact's file -> its sha256.
+    artifacts: name of each artifact's file -> its sha256. verdicts: of artifacts that are no sources.
     """
 
     evaluation: Evaluation
@@ -75,6 +88,7 @@ class Study:
     digests: Mapping[str, str]
     failures: tuple[dict[str, str], ...] = ()
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
 
 
 def measure(
@@ -99,7 +113,7 @@ def measure(
         raise RegionNeeded(measuring.convention)
     soft = needs_soft(settings.metrics)
     folders = [parse_folder(text) for text in sourcing.also]
-    named = named_artifacts(sourcing.artifact)
+    named, judged = named_artifacts(sourcing.artifact)
     first = FIRST if sourcing.name is None else sourcing.name
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -113,7 +127,7 @@ def measure(
     if measuring.convention in NEEDS_ROI and not roi:
         raise RegionNeeded(measuring.convention)
     who = [(source.id, source.group) for source in joint]
-    loaded = [*(entry.loaded for entry in named), *([] if before is None else [before])]
+    loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
@@ -121,14 +135,17 @@ def measure(
     calibrators: dict[str, Calibrator | None] = {first: None} if sourcing.raw else {}
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
     others = tuple(folder.name for folder in folders)
-    estimator = WithFacts(Measurement(calibrators, settings, threads_of(plan.jobs), others))
+    fitted = [entry.loaded for entry in named]
+    promises = {one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted) for one in judged}
+    measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
+    estimator = WithFacts(Together({SOURCES: measurement, **promises}))
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
     hashed = with_digests or len(who) > 1 or bool(loaded)
     reader = JointReader(inputs.reader(with_digest=hashed, transform=transform), transform)
     traced, failures = run_estimator(estimator, reader, joint, plan, observer, "measuring")
     report_facts(traced.facts, observer)
-    measured: Measured = traced.result
+    measured: Measured = traced.result[SOURCES]
     if soft:
         refuse_hard(traced.facts, inputs.v1_files)
         _refuse_hard_sources(measured, others)
@@ -157,6 +174,7 @@ def measure(
         digests,
         tuple(failure_records([*opening_failures, *failures])),
         {one.path.name: one.artifact.digest for one in loaded},
+        tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged),
     )
 
 
@@ -170,15 +188,26 @@ def say(evaluation: Evaluation, observer: Observer) -> None:
         observer.note("one patient: no standard deviation, no interval and no comparison")
 
 
-def named_artifacts(texts: Iterable[str]) -> list[NamedArtifact]:
-    """The artifacts of ``[NAME=]FILE``; without a name, the file's own."""
-    named = []
+def named_artifacts(texts: Iterable[str]) -> tuple[list[NamedArtifact], list[Judged]]:
+    """The artifacts of ``[NAME=]FILE``, without a name the file's own: calibrators, which are sources, and others.
+
+    Raises SourceNamedTwice for two others of one name, and what reading artifacts raises.
+    """
+    named, judged = [], []
     for text in texts:
         name, mark, file = text.partition("=")
         if not mark or Path(text).exists():
             name, file = Path(text).name.removesuffix(".npz"), text
-        named.append(NamedArtifact(name, load_calibrator(Path(file), "evaluate")))
-    return named
+        artifact = read_artifact(Path(file))
+        if artifact.header.kind == "calibrate":
+            named.append(NamedArtifact(name, loaded_calibrator(Path(file), artifact)))
+        else:
+            judged.append(judged_artifact(name, Path(file), artifact))
+    names = [one.name for one in judged]
+    for name in names:
+        if names.count(name) > 1 or name == SOURCES:
+            raise SourceNamedTwice(name)
+    return named, judged
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def _one_pass(
     failures: list[Result] = []
     done = 0
     observer.progress(0, len(items), label)
-    stream = results(Work(load, _Update(estimator)), items, plan.jobs)
+    stream = results(Work(load, _Update(for_update(estimator))), items, plan.jobs)
     with contextlib.closing(stream):
         for result in stream:
             done += 1
@@ -102,6 +102,12 @@ def _one_pass(
     if failures and (plan.on_failure == "stop" or len(failures) == len(items)):
         raise CaseErrors(*(failure.error for failure in failures))
     return state, failures
+
+
+def for_update(estimator: Estimator) -> Estimator:
+    """The estimator without what only ``finish`` needs, where it says how: it travels with every case."""
+    light = getattr(estimator, "for_update", None)
+    return estimator if light is None else light()
 
 
 @dataclass(frozen=True, slots=True)

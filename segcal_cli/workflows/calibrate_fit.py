@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from segcal_cli.calibration.fit import CalibrationFit
@@ -65,7 +65,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output, (predictions, labels))
+    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -136,18 +136,8 @@ def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:
     split_kind = fitting.split_kind
     if split_kind == "unknown" and all(source.found == CROSS_VALIDATION for source in inputs.sources):
         split_kind = "out-of-fold"
-    spec = FitSpec(
-        method=fitting.method,
-        loss=fitting.loss,
-        weight=fitting.weight,
-        scope=fitting.scope,
-        nesting=fitting.nesting,
-        folds=fitting.folds,
-        summary=fitting.summary,
-        split_kind=split_kind,
-        allow_inverted=fitting.allow_inverted,
-        seed=fitting.seed,
-    )
+    spec = FitSpec(**{field.name: getattr(fitting, field.name) for field in fields(FitSpec)})
+    spec = replace(spec, split_kind=split_kind)
     spec.check(inputs.space)
     return spec
 

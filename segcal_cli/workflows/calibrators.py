@@ -53,7 +53,8 @@ class CalibratorTransform:
     calibrator: Calibrator
 
     def __call__(self, volume: Volume, space: LabelSpace) -> Volume:
-        applied = self.calibrator.apply(volume.array, volume.values, volume.stored)
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored)
         return Volume(applied.array, volume.grid, "probabilities", CALIBRATED, volume.predicted)
 
 
@@ -127,7 +128,10 @@ def _activation(space: LabelSpace) -> str:
 
 
 def _reduction(spec: dict[str, object]) -> str:
-    return f"samples joined by {spec['reduce']}" if spec.get("reduce") else "one prediction per case"
+    if not spec.get("reduce"):
+        return "one prediction per case"
+    members = f"{spec['members']} members" if spec.get("members") else "samples"
+    return f"{members} joined by {spec['reduce']}"
 
 
 def _calibration(spec: dict[str, object]) -> str:

@@ -58,6 +58,11 @@ class WithFacts:
     ) -> tuple[Any, dict[str, CaseFacts]]:
         return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
 
+    def for_update(self) -> WithFacts:
+        """The copy that travels with every case; see ``core/estimator.py``."""
+        light = getattr(self.inner, "for_update", None)
+        return self if light is None else WithFacts(light())
+
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
         facts = self.facts
         if facts is None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +27,9 @@ OnFailure = Literal["stop", "continue"]
 
 AHEAD = 1
 """Cases submitted beyond those being worked on: enough that no worker waits, little enough to bound memory."""
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a run, held back while a worker is being started."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """One BLAS thread per worker: more would oversubscribe the cores, and change last digits."""
@@ -154,7 +159,7 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
             while (waiting or in_flight) and not broken:
                 while waiting and len(in_flight) < jobs + AHEAD:
                     item = waiting.pop(0)
-                    in_flight[pool.submit(attempt_both, work, item)] = item
+                    in_flight[_submitted(pool, work, item)] = item
                 finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
                 for future in finished:
                     if isinstance(future.exception(), BrokenProcessPool):
@@ -174,7 +179,7 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
 
 def _alone(work: Work, item: Item) -> Result:
     with _pool(1) as pool:
-        future = pool.submit(attempt_both, work, item)
+        future = _submitted(pool, work, item)
         try:
             return _result_of(future, item)
         except BrokenProcessPool:
@@ -210,11 +215,42 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _quiet_interrupts() -> None:
-    """Workers leave Ctrl-C to the parent, which shuts them down; otherwise each prints a traceback."""
-    import signal
+def _submitted(pool: Executor, work: Work, item: Item) -> Future[Result]:
+    """Hand a case to the pool, which may start a worker for it."""
+    with _signals_held_back():
+        return pool.submit(attempt_both, work, item)
 
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals that end the run wait until a worker is started, then take effect.
+
+    An interrupt in the middle of starting one leaves a worker that waits for ever, and the pool waits for the worker.
+    The mask is for the worker, which inherits it: Ctrl-C, which a terminal sends to all processes of a run, never
+    reaches it, even while it is still importing; the parent shuts it down. The handlers are for this process, where
+    another thread may take the signal.
+    """
+    caught: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {one: signal.signal(one, lambda number, _: caught.append(number)) for one in HELD_BACK if in_main}
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK) if masks else set()
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
+def _quiet_interrupts() -> None:
+    """Workers leave Ctrl-C to the parent, which shuts them down; they can be terminated once they have started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def failure_records(failures: Sequence[Result]) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run(
         raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
     settings = settings_of(statistics, Settings())
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True)
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, regions=True)
     ratio = chosen_ratio(regions, inputs.space, observer)
     settings.check(contained=ratio.contained)
     raise_all(same_predictions(inputs.files))
@@ -114,7 +115,8 @@ def run(
     header = Header(
         kind=KIND,
         method=settings.method,
-        space=inputs.space,
+        # Names of unions were for the options; values stand in the spec.
+        space=replace(inputs.space, regions=()),
         values=inputs.values,
         spec={
             **ratio.to_json(),

@@ -1,5 +1,4 @@
-"""Pictures of a ratio artifact on labelled cases: its intervals, their widths, the errors, and how these go
-together."""
+"""Pictures of a ratio artifact on labelled cases: intervals, widths, errors, and how these go together."""
 
 from __future__ import annotations
 

@@ -48,6 +48,11 @@ def test_exclusive_classes_are_summed_and_named_by_name_or_value():
     )
 
 
+def test_a_name_for_several_exclusive_classes_stands_for_their_sum():
+    named = LabelSpace(TUMOUR.channels, "softmax", regions=(Channel("WT", frozenset({1, 2, 3})),))
+    assert region_of("WT", named, "--denominator").values == (1, 2, 3)
+
+
 def test_a_region_channel_goes_before_a_difference_and_a_difference_before_a_sum():
     assert region_of("core", REGIONS, "x").expression == "p(core)"
     assert region_of("2", REGIONS, "x").expression == "max(p(core) - p(enhancing), 0)"

@@ -15,7 +15,6 @@ from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
-from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
@@ -33,6 +32,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.running import jobs_of, threads_of
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    after_dropping,
     refuse_copies,
     refuse_hard,
     refuse_seen,
@@ -114,7 +114,7 @@ def run(
         group_ids=result.group_ids,
         case_digests=digests,
         fit_input_digest=_input_digest(digests, result),
-        guarantee=result.guarantee + _after_dropping(failures, len(traced.facts)),
+        guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
         seed=spec.seed,
         dropped=dropped,
         results=results,
@@ -153,12 +153,3 @@ def _input_digest(digests: dict[str, str], result: FitResult) -> str:
         f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(result.case_ids, result.group_ids, strict=True)
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _after_dropping(failures: list[Result], done: int) -> str:
-    if not failures:
-        return ""
-    return (
-        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
-        "reason related to their scores."
-    )

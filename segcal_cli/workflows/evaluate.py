@@ -87,7 +87,7 @@ def run(
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
-        with_digests=outputs.histograms is not None or outputs.html is not None,
+        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
     )  # fmt: skip
     say(study.evaluation, heard)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}

@@ -17,6 +17,7 @@ from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Result
 from segcal_cli.io.case_files import SamePrediction
 from segcal_cli.io.checks import OnlyHardMasks, RoundedSoftmax
 from segcal_cli.io.problems import raise_all
@@ -155,3 +156,13 @@ def refuse_seen(
         shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
         raise SeenCases(len(seen), name, shown)
     return bool(seen)
+
+
+def after_dropping(failures: Sequence[Result], done: int) -> str:
+    """The end of a guarantee where cases were left out; "" where none was."""
+    if not failures:
+        return ""
+    return (
+        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
+        "reason related to their scores."
+    )

@@ -25,12 +25,20 @@ class Decomposition:
 
 
 def recalibrated(cells: BinTable) -> np.ndarray:
-    """float64 "cell": isotonic regression of the frequency on p, weighted by voxels; cells without voxels left out."""
-    from scipy.optimize import isotonic_regression
+    """float64 "cell": isotonic regression of the frequency on p, weighted by voxels; cells without voxels left out.
 
+    By pooling adjacent violators: a cell whose frequency is below that of the cells before it joins them. Frequencies
+    are compared in whole numbers, so no rounding decides what is pooled.
+    """
     filled = cells.n > 0
-    n = cells.n[filled].astype(np.float64)
-    return np.clip(isotonic_regression(cells.hits[filled] / n, weights=n).x, 0.0, 1.0)
+    pools: list[tuple[int, int, int]] = []
+    for voxels, hits in zip(cells.n[filled].tolist(), cells.hits[filled].tolist(), strict=True):
+        width = 1
+        while pools and pools[-1][1] * voxels >= hits * pools[-1][0]:
+            before = pools.pop()
+            voxels, hits, width = voxels + before[0], hits + before[1], width + before[2]
+        pools.append((voxels, hits, width))
+    return np.repeat([hits / voxels for voxels, hits, _ in pools], [width for _, _, width in pools])
 
 
 def decompose(cells: BinTable, brier: float, nll: float) -> tuple[Decomposition, Decomposition]:
@@ -52,6 +60,7 @@ def _brier(n: np.ndarray, hits: np.ndarray, r: np.ndarray) -> float:
 
 def _nll(n: np.ndarray, hits: np.ndarray, r: np.ndarray) -> float:
     """0 log 0 = 0: the isotonic fit is 0 or 1 only where all voxels agree with it."""
-    from scipy.special import xlog1py, xlogy
-
-    return float(-(xlogy(hits, r) + xlog1py(n - hits, -r)).sum() / n.sum())
+    some, misses = hits > 0, n - hits
+    others = misses > 0
+    total = (hits[some] * np.log(r[some])).sum() + (misses[others] * np.log1p(-r[others])).sum()
+    return float(-total / n.sum())

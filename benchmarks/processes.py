@@ -1,4 +1,5 @@
-"""Whole processes timed from outside: wall and processor seconds, and peak memory, by the operating system's account."""
+"""Whole processes timed from outside: wall and processor seconds, and peak memory, by the operating system's
+account."""
 
 from __future__ import annotations
 

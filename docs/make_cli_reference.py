@@ -14,6 +14,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("calibrate", "fit"),
     ("calibrate", "apply"),
     ("evaluate",),
+    ("reliability",),
     ("pairs",),
     ("convert",),
     ("inspect",),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segcal_cli import __version__
-from segcal_cli.cli import calibrate, convert, evaluate, inspect, pairs
+from segcal_cli.cli import calibrate, convert, evaluate, inspect, pairs, reliability
 
 app = typer.Typer(
     name="segcal",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(calibrate.app, name="calibrate")
 app.command("evaluate")(evaluate.evaluate)
+app.command("reliability")(reliability.reliability)
 app.command("pairs")(pairs.pairs)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)

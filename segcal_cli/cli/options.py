@@ -9,7 +9,8 @@ LabelOptions        calibrate fit, evaluate, pairs
 RunOptions          every command that works on cases
 OutputOptions       every command that writes files
 Talking             every command
-MeasureOptions, EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions: the command of that name
+MeasureOptions, SourceOptions, IntervalOptions    every command that measures
+EvaluateOptions, ReliabilityOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.workflows import requests
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
-METHOD, CONVENTIONS, COMPARING = "Method", "Conventions", "Comparing"
+METHOD, CONVENTIONS, COMPARING, PICTURES = "Method", "Conventions", "Comparing", "Pictures"
 
 Predictions = Annotated[
     Path,
@@ -39,6 +40,12 @@ Predictions = Annotated[
 ]
 Labels = Annotated[
     Path, typer.Argument(metavar="LABELS", help="Folder (or one file) of label volumes.", show_default=False)
+]
+OptionalPredictions = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PREDICTIONS]", help="Folder (or one file) of logit or probability volumes.", show_default=False
+    ),
 ]
 OptionalLabels = Annotated[
     Path | None, typer.Argument(metavar="[LABELS]", help="Folder (or one file) of label volumes.", show_default=False)
@@ -58,7 +65,11 @@ class Talking:
     log_file: Path | None = None
 
     def console(self) -> Console:
-        return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        try:
+            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        except OSError as error:
+            what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
+            raise typer.BadParameter(what, param_hint="--log-file") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,30 +176,104 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "log_file": _plain("--log-file", "Append every message, with its time, to FILE.", TALKING, "FILE"),
     },
     requests.MeasureOptions: {
-        "bins": _plain("--bins", "Number of equal-width bins of probability.", CONVENTIONS, "M"),
-        "closed": _plain("--closed", "Which end of a bin belongs to it.", CONVENTIONS),
+        "convention": _plain(
+            "--convention",
+            "A published set of conventions; flags given beside it win. barfoot: decision by p > 0.5; rousseau: "
+            "closed on the left, --roi required, Dice of two empty masks 1; classification: 15 bins, the most probable "
+            "class first.",
+            CONVENTIONS,
+        ),
+        "bins": _plain("--bins", "Number of equal-width bins of probability. Default: 20.", CONVENTIONS, "M"),
+        "closed": _plain("--closed", "Which end of a bin belongs to it. Default: right.", CONVENTIONS),
         "empty_bins": _plain(
-            "--empty-bins", "ACE averages over non-empty bins (skip), or counts empty ones as gap 0.", CONVENTIONS
+            "--empty-bins",
+            "ACE averages over non-empty bins (skip, the default), or counts empty ones as gap 0.",
+            CONVENTIONS,
         ),
         "background": _plain(
-            "--background", "Whether the first class of a softmax table goes into (all).", CONVENTIONS
+            "--background",
+            "Whether the background of a softmax table goes into (all). Default: exclude.",
+            CONVENTIONS,
         ),
-        "absent": _plain("--absent", "Whether a class that a case does not hold is measured there.", CONVENTIONS),
-        "decision": _plain("--decision", "Hard decision of softmax classes: argmax, or p > 0.5.", CONVENTIONS),
-        "empty_dice": _plain("--empty-dice", "Dice where neither label nor prediction holds the class.", CONVENTIONS),
+        "absent": _plain(
+            "--absent", "Whether a class that a case does not hold is measured there. Default: include.", CONVENTIONS
+        ),
+        "decision": _plain(
+            "--decision", "Hard decision of softmax classes: argmax (the default), or p > 0.5.", CONVENTIONS
+        ),
+        "empty_dice": _plain(
+            "--empty-dice",
+            "Dice where neither label nor prediction holds the class: undefined (null, the default), or 1.",
+            CONVENTIONS,
+        ),
+        "metrics": _plain(
+            "--metrics",
+            "Measures to compute: names (dice,iou: only these, and hard masks will do), or changes to the default, "
+            "which is all but kde_ece (+kde_ece,-nll_mcb).",
+            CONVENTIONS,
+            "LIST",
+        ),
+        "kde_sample": _plain("--kde-sample", "Voxels per case that kde_ece draws. Default: 2000.", CONVENTIONS, "N"),
+        "kde_bandwidth": _plain(
+            "--kde-bandwidth", "Bandwidth of kde_ece; auto, the default, takes the likeliest.", CONVENTIONS, "H|auto"
+        ),
     },
-    requests.EvaluateOptions: {
+    requests.SourceOptions: {
+        "name": _plain("--name", "Name of the first source, PREDICTIONS as they are. Default: raw.", COMPARING, "NAME"),
+        "raw": Words(("--raw/--no-raw",), "Measure PREDICTIONS as they are.", COMPARING),
         "artifact": _plain(
             "--artifact",
             "Adds a source: PREDICTIONS through this calibrate artifact. Repeatable.",
             COMPARING,
             "[NAME=]FILE",
         ),
-        "name": _plain("--name", "Name of the first source, PREDICTIONS as they are.", COMPARING, "NAME"),
-        "raw": Words(("--raw/--no-raw",), "Measure PREDICTIONS as they are.", COMPARING),
-        "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+        "also": _plain(
+            "--also",
+            "Adds a source: another folder with predictions of the same cases. Repeatable.",
+            COMPARING,
+            "NAME=FOLDER",
+        ),
+        "saved": _plain(
+            "--from", "Measures saved by --histograms, in place of PREDICTIONS and LABELS.", COMPARING, "NPZ"
+        ),
         "allow_overlap": Words(
             ("--allow-overlap",), "Measure cases that an artifact was fitted on; the numbers say so.", COMPARING
+        ),
+    },
+    requests.IntervalOptions: {
+        "level": _plain("--level", "Level of intervals over patients. Default: 0.95.", COMPARING, "L"),
+        "bootstrap": _plain("--bootstrap", "Resamples of patients; 0: no intervals. Default: 2000.", COMPARING, "B"),
+        "seed": _plain("--seed", "Seed of everything that is drawn. Default: 0.", COMPARING, "N"),
+    },
+    requests.EvaluateOptions: {
+        "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+        "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
+        "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        "html": _plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
+    },
+    requests.ReliabilityOptions: {
+        "plots": _plain(
+            "--plots",
+            "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            PICTURES,
+            "LIST",
+        ),
+        "format": _plain("--format", "File formats of the pictures, comma-separated: svg, png, pdf.", PICTURES, "LIST"),
+        "dpi": _plain("--dpi", "Dots per inch of PNG.", PICTURES, "N"),
+        "show_cases": _plain(
+            "--show-cases",
+            "Cases with diagrams of their own, comma-separated: worst:N, median:N, best:N (by ACE of the first "
+            "source), all, or ids.",
+            PICTURES,
+            "SPEC",
+        ),
+        "min_voxels": _plain(
+            "--min-voxels",
+            "A case with fewer voxels in a bin is left out there, in pictures of cases; never in measures.",
+            PICTURES,
+            "N",
         ),
     },
     requests.CalibrateFitOptions: {

@@ -13,13 +13,14 @@ their order, so the number of threads that counted them cannot be seen in the re
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, CellGrid, geometric_cell
-from segcal_cli.metrics.likelihood import complement, compressed, most_probable, nll_of_hits, nll_of_misses
+from segcal_cli.metrics.likelihood import complement, compressed, joined, most_probable, nll_of_hits, nll_of_misses
 
 NEAR = 1e-6
 """Probabilities closer than this to 0 or 1 are reported as near it."""
@@ -98,77 +99,79 @@ class BlockCounter:
 
     members: bool "channel code", as in LabelMap. measured: the channels that are problems of their own. exclusive: the
     channels of a voxel sum to 1, and codes are channel indices. argmax: the hard decision of exclusive channels is the
-    most probable one (ties: the lowest index), not p > 0.5.
+    most probable one (ties: the lowest index), not p > 0.5. regions: unions of exclusive channels, problems besides.
     """
 
     def __init__(
-        self, grid: CellGrid, members: np.ndarray, measured: tuple[int, ...], *, exclusive: bool, argmax: bool
+        self,
+        grid: CellGrid,
+        members: np.ndarray,
+        measured: tuple[int, ...],
+        *,
+        exclusive: bool,
+        argmax: bool,
+        regions: Sequence[tuple[int, ...]] = (),
     ) -> None:
         self.grid = grid
         self.measured = measured
+        self.regions = regions
         self.exclusive = exclusive
         self.argmax = argmax and exclusive
         self.codes = [np.flatnonzero(row) for row in members]
         lane = np.arange(PIECE_VOXELS) % LANES * (grid.tail + 1)
-        self.lanes = {
+        self.lanes: dict[np.dtype, np.ndarray] = {
             np.dtype(np.int32): (lane + 1 - FIRST_KEY32).astype(np.int32),
             np.dtype(np.int64): lane + 1 - FIRST_KEY64,
         }
         self.edges = {dtype: _Edges.of(grid, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
+    @property
+    def size(self) -> int:
+        """How many binary problems there are: measured channels, then regions."""
+        return len(self.measured) + len(self.regions)
+
     def count(self, scores: Scores, codes: np.ndarray, inside: np.ndarray | None) -> Counts:
         """Counts of a block. codes: "voxel"; inside: bool "voxel", False for padding, or None if there is none."""
-        counts = Counts.zero(len(self.measured), self.grid)
+        counts = Counts.zero(self.size, self.grid)
+        best, decision = most_probable(scores.p) if self.exclusive else (scores.p[0], None)
+        unions = joined(scores, self.regions) if self.regions else scores
+        truths = [
+            *(self._truth(channel, codes) for channel in self.measured),
+            *(_any([self._truth(channel, codes) for channel in parts]) for parts in self.regions),
+        ]
+        for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+            if self.argmax and decision is not None:
+                parts = (channel,) if row < len(self.measured) else self.regions[channel]
+                predicted = _any([decision == part for part in parts])
+            else:
+                predicted = problem.p[channel] > 0.5
+            counts.whole[row, :3] = (
+                np.count_nonzero(truths[row]),
+                np.count_nonzero(predicted),
+                np.count_nonzero(predicted & truths[row]),
+            )
         if inside is not None:
-            self._count_padding(counts, compressed(scores, ~inside), codes[~inside])
-            scores, codes = compressed(scores, inside), codes[inside]
+            outside = ~inside
+            for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+                padded = problem.p[channel][outside].sum(dtype=np.float64)
+                counts.sums[row, 2] = padded - np.count_nonzero(truths[row] & outside)
+            scores, codes, best = compressed(scores, inside), codes[inside], best[inside]
+            unions = compressed(unions, inside) if self.regions else scores
+            decision = None if decision is None else decision[inside]
+            truths = [truth[inside] for truth in truths]
             if not codes.size:
                 return counts
-        best, decision = most_probable(scores.p) if self.exclusive else (scores.p[0], None)
-        truths = [self._truth(channel, codes) for channel in self.measured]
-        self._count_decisions(counts, scores.p, decision, truths)
-        for row, channel in enumerate(self.measured):
-            self._count_class(counts, row, scores, channel, truths[row])
-        if decision is not None:
-            self._count_top(counts, best, decision == codes)
-            for channel in set(range(len(scores.p))) - set(self.measured):
-                miss = scores.p[channel].astype(np.float64)
-                miss -= self._truth(channel, codes)
-                counts.joint[1] += np.square(miss).sum()
-        elif len(scores.p) == 1:
-            wide = best.astype(np.float64)
-            self._count_top(counts, np.maximum(wide, 1.0 - wide), (best > 0.5) == truths[0])
-        self._finish_joint(counts, independent=len(scores.p) > 1 and not self.exclusive)
+        for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+            nll_hits = self._count_class(counts, row, problem, channel, truths[row])
+            if row < len(self.measured):
+                counts.joint[0] += nll_hits
+        self._count_top(counts, scores, codes, best, decision, truths)
         return counts
 
-    def _finish_joint(self, counts: Counts, *, independent: bool) -> None:
-        """The joint scores from those of the classes: nothing where classes do not exclude others."""
-        if independent:
-            counts.joint[:] = 0.0
-            return
-        # A single channel stands for two classes, with the same squared error.
-        counts.joint[1] += counts.sums[:, 0].sum() * (1.0 if self.exclusive else 2.0)
-        if len(self.measured) == 1:
-            counts.joint[0] = counts.sums[0, 1]
-
-    def _count_padding(self, counts: Counts, scores: Scores, codes: np.ndarray) -> None:
-        """What counts of voxels that were never predicted: hard decisions and volume."""
-        truths = [self._truth(channel, codes) for channel in self.measured]
-        self._count_decisions(counts, scores.p, most_probable(scores.p)[1], truths)
-        for row, channel in enumerate(self.measured):
-            counts.sums[row, 2] += scores.p[channel].sum(dtype=np.float64) - np.count_nonzero(truths[row])
-
-    def _count_decisions(
-        self, counts: Counts, p: np.ndarray, decision: np.ndarray | None, truths: list[np.ndarray]
-    ) -> None:
-        """Voxels labelled, decided for, and both, of each class."""
-        for row, (channel, truth) in enumerate(zip(self.measured, truths, strict=True)):
-            predicted = np.equal(decision, channel) if self.argmax else np.greater(p[channel], 0.5)
-            counts.whole[row, :3] += (
-                np.count_nonzero(truth),
-                np.count_nonzero(predicted),
-                np.count_nonzero(np.logical_and(predicted, truth, out=predicted)),
-            )
+    def _problems(self, scores: Scores, unions: Scores) -> Iterator[tuple[Scores, int]]:
+        """Every binary problem: the scores that hold it, and its channel there."""
+        yield from ((scores, channel) for channel in self.measured)
+        yield from ((unions, region) for region in range(len(self.regions)))
 
     def _truth(self, channel: int, codes: np.ndarray) -> np.ndarray:
         """bool "voxel": membership by comparing small codes, which is many times faster than a look-up per voxel."""
@@ -180,8 +183,11 @@ class BlockCounter:
             truth |= codes == code
         return truth
 
-    def _count_class(self, counts: Counts, row: int, scores: Scores, channel: int, truth: np.ndarray) -> None:
-        """Cells, saturation and scores of one binary problem; the certain voxels apart, as the module says."""
+    def _count_class(self, counts: Counts, row: int, scores: Scores, channel: int, truth: np.ndarray) -> float:
+        """Cells, saturation and scores of one binary problem; the certain voxels apart, as the module says.
+
+        Returns the sum of -log p over the voxels of the class.
+        """
         p, edges, tail = scores.p[channel], self.edges[scores.p.dtype], self.grid.tail
         other = np.less_equal(p <= edges.first_end, truth)
         upper = 2 * np.count_nonzero(other) > p.size
@@ -214,7 +220,6 @@ class BlockCounter:
             nll_hits + nll_misses,
             certain_bias + wide.sum() - p_hits.size,
         )
-        counts.joint[0] += nll_hits
 
         # Extremes say faster than counting where nothing is as small or as large as that.
         small, large = (wide, p) if upper else (p, wide)
@@ -227,6 +232,7 @@ class BlockCounter:
             np.count_nonzero(p_hits <= 0.0) if lowest <= 0.0 else 0,
             np.count_nonzero(p_misses >= 1.0) if highest >= 1.0 else 0,
         )
+        return nll_hits
 
     def _certain_cells(
         self, scores: Scores, channel: int, rest: np.ndarray, *, upper: bool
@@ -246,9 +252,9 @@ class BlockCounter:
         length = min(PIECE_VOXELS, p.size)
         keys, ds, bits = np.empty(length, np.intp), np.empty(length), np.empty(length, kind)
         lane = self.lanes[kind]
-        starts = range(0, p.size, PIECE_VOXELS)
+        starts = np.arange(0, p.size, PIECE_VOXELS)
         borders = [*np.searchsorted(rest, starts).tolist(), rest.size]
-        for number, start in enumerate(starts):
+        for number, start in enumerate(starts.tolist()):
             piece = p[start : start + PIECE_VOXELS]
             key, d, bit = keys[: piece.size], ds[: piece.size], bits[: piece.size]
             np.copyto(d, piece)
@@ -280,19 +286,49 @@ class BlockCounter:
         cell[last] = grid.size - 1 - np.minimum(geometric_cell(q), grid.tail - 1)
         return cell
 
-    def _count_top(self, counts: Counts, best: np.ndarray, hit: np.ndarray) -> None:
-        """The probability of the most probable class of each voxel, and whether it is the true one."""
-        bins = self.grid.bins
-        rest = np.flatnonzero(best <= self.edges[best.dtype].before_last_bin)
-        wide = best[rest].astype(np.float64)
-        index = self.grid.reported_bin(wide)
-        hits = np.bincount(index[hit[rest]], minlength=bins)
-        counts.top_n[:] += np.bincount(index, minlength=bins)
-        counts.top_hits[:] += hits
-        counts.top_p[:] += np.bincount(index, weights=wide, minlength=bins)
+    def _count_top(
+        self,
+        counts: Counts,
+        scores: Scores,
+        codes: np.ndarray,
+        best: np.ndarray,
+        decision: np.ndarray | None,
+        truths: list[np.ndarray],
+    ) -> None:
+        """The most probable class of each voxel, and the joint scores; nothing where classes do not exclude others."""
+        if decision is not None:
+            hit = decision == codes
+            for channel in set(range(len(scores.p))) - set(self.measured):
+                miss = scores.p[channel].astype(np.float64)
+                miss -= self._truth(channel, codes)
+                counts.joint[1] += np.square(miss).sum()
+            counts.joint[1] += counts.sums[: len(self.measured), 0].sum()
+        elif len(scores.p) == 1:
+            hit = (best > 0.5) == truths[0]
+            wide = best.astype(np.float64)
+            best = np.maximum(wide, 1.0 - wide)
+            counts.joint[1] = 2.0 * counts.sums[0, 0]
+        else:
+            counts.joint[:] = 0.0
+            return
+        if len(self.measured) == 1:  # both classes of a binary problem
+            counts.joint[0] = counts.sums[0, 1]
+        edge = self.edges[best.dtype].before_last_bin
+        rest = np.flatnonzero(best <= edge)
+        surplus = best[rest].astype(np.float64)
+        index = self.grid.reported_bin(surplus)
+        hits = np.bincount(index[hit[rest]], minlength=self.grid.bins)
+        counts.top_n[:] = np.bincount(index, minlength=self.grid.bins)
+        counts.top_hits[:] = hits
+        counts.top_p[:] = np.bincount(index, weights=surplus, minlength=self.grid.bins)
         counts.top_n[-1] += best.size - rest.size
         counts.top_hits[-1] += np.count_nonzero(hit) - hits.sum()
-        counts.top_p[-1] += best.sum(dtype=np.float64) - wide.sum()
+        counts.top_p[-1] += best.sum(dtype=np.float64) - surplus.sum()
+
+
+def _any(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """bool "voxel": True where any mask is."""
+    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ sample.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import Scores
-from segcal_cli.metrics.measures import NoTruth
+from segcal_cli.metrics.columns import mean
+from segcal_cli.metrics.measures import CaseMeasures, NoTruth, Settings, Source
 
 CLIP = 1e-6
 """Probabilities are moved this far from 0 and 1, where the beta density may be infinite or zero."""
@@ -53,19 +55,37 @@ def case_kde_ece(
     voxels = np.arange(case.labels.codes.size) if kept is None else np.flatnonzero(kept)
     if voxels.size > sample:
         voxels = np.sort(_generator(seed, case.id).choice(voxels, size=sample, replace=False))
-    names = [case.space.names[channel] for channel in case.space.measured]
+    space, codes = case.space, case.labels.codes.reshape(-1)[voxels]
     if voxels.size < 2:
-        return dict.fromkeys(names)
+        return dict.fromkeys(space.measured_names)
     p = source(case.volume.array.reshape(len(case.volume.array), -1)[:, voxels]).p.astype(np.float64)
-    codes = case.labels.codes.reshape(-1)[voxels]
-    return {
-        name: kde_ece(
-            p[channel],
-            case.labels.members[channel][codes],
-            likeliest_bandwidth(p[channel]) if bandwidth is None else bandwidth,
+    found: dict[str, float | None] = {}
+    parts = [*((channel,) for channel in space.measured), *(space.parts(region) for region in space.regions)]
+    for name, channels in zip(space.measured_names, parts, strict=True):
+        of_class = p[list(channels)].sum(axis=0)
+        truth = np.logical_or.reduce(case.labels.members[list(channels)])[codes]
+        found[name] = kde_ece(of_class, truth, likeliest_bandwidth(of_class) if bandwidth is None else bandwidth)
+    return found
+
+
+def with_kde(
+    measured: Mapping[str, CaseMeasures], case: Case, sources: Mapping[str, Source], settings: Settings
+) -> dict[str, CaseMeasures]:
+    """The same measures with KDE-ECE, which no histogram gives, where it is asked for."""
+    if "kde_ece" not in settings.wanted:
+        return dict(measured)
+    filled = {}
+    for name, found in measured.items():
+        values = case_kde_ece(
+            case, sources[name], sample=settings.kde_sample, bandwidth=settings.kde_bandwidth, seed=settings.seed
         )
-        for name, channel in zip(names, case.space.measured, strict=True)
-    }
+        rows = {
+            key: row | {"kde_ece": None if settings.absent == "skip" and not row["n_label"] else values[key]}
+            for key, row in found.classes.items()
+        }
+        average = mean(rows[key]["kde_ece"] for key in settings.averaged(case.space))
+        filled[name] = replace(found, classes=rows, all=found.all | {"kde_ece": average})
+    return filled
 
 
 def _generator(seed: int, case_id: str) -> np.random.Generator:

@@ -7,17 +7,45 @@ known, logarithms are those of the scores; else probabilities are raised to the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from segcal_cli.core.scores import Scores
+from segcal_cli.core.scores import TINY, Scores, scores_of
+from segcal_cli.core.volume import Stored, Values
 
 FACTORS = 64
 """Probabilities multiplied before one logarithm is taken."""
 
 SMALLEST_FACTOR = 2.0**-12
 """Smaller probabilities stay out of products, which could underflow. Below the first uniform bin of every grid."""
+
+
+CACHED_VOXELS = 1 << 12
+"""Voxels whose probabilities are computed at a time: their float64 arrays stay in a core's cache."""
+
+SMALLEST_LOGGED = 2.0**-1000
+"""Above this a float64 has all its digits, and so has its logarithm."""
+
+
+def counted_scores(array: np.ndarray, values: Values, stored: Stored, *, exclusive: bool) -> Scores:
+    """``scores_of`` for counting: of exclusive logits the probabilities alone, since few logarithms are ever asked for.
+
+    They are left to be taken of p, which is exact unless a p is about to underflow; then all of them are given.
+    array: float32 "class voxel".
+    """
+    if values == "probabilities" or not exclusive:
+        return scores_of(array, values, stored, exclusive=exclusive)
+    p = np.empty(array.shape)
+    for start in range(0, array.shape[1], CACHED_VOXELS):
+        part, power = array[:, start : start + CACHED_VOXELS], p[:, start : start + CACHED_VOXELS]
+        np.subtract(part, part.max(axis=0), out=power, dtype=np.float64)
+        np.exp(power, out=power)
+        power /= power.sum(axis=0)
+    if p.min(initial=1.0) < SMALLEST_LOGGED:
+        return scores_of(array, values, stored, exclusive=True)
+    return Scores(p, True, TINY, TINY)
 
 
 def most_probable(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +71,8 @@ def complement(scores: Scores, channel: int, where: np.ndarray | slice) -> np.nd
         for other in others[1:]:
             q += scores.p[other][where]
         return q
+    if scores.q is not None:
+        return scores.q[channel][where]
     if scores.log_q is not None:
         return np.exp(scores.log_q[channel][where])
     return 1.0 - scores.p[channel][where].astype(np.float64)
@@ -85,4 +115,20 @@ def compressed(scores: Scores, kept: np.ndarray) -> Scores:
         p=np.compress(kept, scores.p, axis=1),
         log_p=None if scores.log_p is None else np.compress(kept, scores.log_p, axis=1),
         log_q=None if scores.log_q is None else np.compress(kept, scores.log_q, axis=1),
+        q=None if scores.q is None else np.compress(kept, scores.q, axis=1),
     )
+
+
+def joined(scores: Scores, parts: Sequence[tuple[int, ...]]) -> Scores:
+    """Scores of unions of exclusive channels: p is the sum of the parts, 1 - p that of all others. parts: channels."""
+    p, q = np.zeros((2, len(parts), scores.p.shape[1]))
+    logs = None if scores.log_p is None else np.empty((2, *p.shape))
+    for row, channels in enumerate(parts):
+        others = [channel for channel in range(len(scores.p)) if channel not in channels]
+        for number, (total, members) in enumerate(((p[row], channels), (q[row], others))):
+            for channel in members:
+                total += scores.p[channel]
+            if logs is not None and scores.log_p is not None:
+                logs[number, row] = np.logaddexp.reduce(scores.log_p[list(members)], axis=0)
+    log_p, log_q = (None, None) if logs is None else logs
+    return Scores(p, False, scores.floor, scores.floor, log_p, log_q, q)

@@ -9,6 +9,7 @@ answer another question and never share a column with class-wise ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -25,7 +26,9 @@ from segcal_cli.metrics.calibration_errors import EmptyBins
 from segcal_cli.metrics.cells import CellGrid, Closed
 from segcal_cli.metrics.columns import Row, all_row, class_rows
 from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
+from segcal_cli.metrics.curves import band_counts
 from segcal_cli.metrics.pooling import Pooled
+from segcal_cli.metrics.selection import DEFAULT_METRICS, check_metrics
 
 BLOCK_VOXELS = 1 << 18
 """Voxels counted at a time: few enough for the cache of a core, and fixed, so that the order of sums is."""
@@ -40,6 +43,12 @@ class UnknownSetting(UsageError):
     """A setting has a value that does not exist."""
 
     template = "{0} = {1!r} is not known; it is one of {2}"
+
+
+class BadKernel(UsageError):
+    """Sample or bandwidth of the kernel estimate out of range."""
+
+    template = "{0} = {1} is not allowed; {2}"
 
 
 class NoTruth(LabelError):
@@ -61,7 +70,8 @@ class Settings:
     bins, closed: M equal bins, each closed on that side. empty_bins: ACE skips empty bins, or counts them as 0.
     background: whether the background class enters ``(all)``. absent: "skip" leaves calibration undefined in a case
     that has no voxel of the class. decision: exclusive classes are decided by argmax, or one by one by p > 0.5, as
-    independent channels always are. empty_dice: overlap of two empty masks is undefined, or 1.
+    independent channels always are. empty_dice: overlap of two empty masks is undefined, or 1. metrics: the measures
+    that are computed. kde_sample, kde_bandwidth (None: the likeliest), seed: of the kernel estimate.
     """
 
     bins: int = 20
@@ -71,12 +81,26 @@ class Settings:
     absent: Literal["include", "skip"] = "include"
     decision: Literal["argmax", "threshold"] = "argmax"
     empty_dice: Literal["null", "one"] = "null"
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    kde_sample: int = 2000
+    kde_bandwidth: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
             if getattr(self, name) not in known:
                 raise UnknownSetting(name, getattr(self, name), ", ".join(known))
         CellGrid(self.bins, self.closed)
+        check_metrics(self.metrics)
+        if self.kde_sample < 2:
+            raise BadKernel("kde-sample", self.kde_sample, "it must be 2 or more")
+        if self.kde_bandwidth is not None and not 0.0 < self.kde_bandwidth < math.inf:
+            raise BadKernel("kde-bandwidth", self.kde_bandwidth, "it must be a positive number, or auto")
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The measures that are computed."""
+        return frozenset(self.metrics)
 
     @property
     def grid(self) -> CellGrid:
@@ -84,9 +108,9 @@ class Settings:
 
     def averaged(self, space: LabelSpace) -> tuple[str, ...]:
         """Names of the classes that the row ``(all)`` averages over."""
-        background = [c for c in space.measured if space.exclusive and 0 in space.channels[c].values]
-        left_out = set(background) if self.background == "exclude" and not space.binary else set()
-        return tuple(space.names[c] for c in space.measured if c not in left_out)
+        background = {space.names[c] for c in space.measured if space.exclusive and 0 in space.channels[c].values}
+        left_out = background if self.background == "exclude" and not space.binary else set()
+        return tuple(name for name in space.measured_names if name not in left_out)
 
 
 _KNOWN = {
@@ -101,11 +125,11 @@ _KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class CaseMeasures:
-    """What was measured of one source on one case. Picklable and small (about 40 kB a class, 2 kB without cells).
+    """What was measured of one source on one case. Picklable and small (about 40 kB a class, 4 kB after ``slim``).
 
     classes: for each measured class, every column by its key; None where undefined. all: the row ``(all)``. pooled: the
     integer counts that micro averages, bin tables and bands add up; with all cells, or after ``slim`` with reported
-    bins.
+    bins. curves: what bands of curves add up, int64 "2 class band_cell" (``curves.band_counts``); after ``slim``.
     """
 
     case: str
@@ -113,10 +137,14 @@ class CaseMeasures:
     classes: dict[str, Row]
     all: Row
     pooled: Pooled
+    curves: np.ndarray | None = None
 
     def slim(self) -> CaseMeasures:
-        """The same with reported bins in place of cells, for keeping many cases."""
-        return replace(self, pooled=self.pooled.binned())
+        """The same with reported bins and band cells in place of all cells, for keeping many cases."""
+        if not self.pooled.cells:
+            return self
+        curves = band_counts(self.pooled.n, self.pooled.hits, self.pooled.grid)
+        return replace(self, pooled=self.pooled.binned(), curves=curves)
 
 
 def measure_case(
@@ -135,13 +163,14 @@ def measure_case(
         space.measured,
         exclusive=space.exclusive,
         argmax=settings.decision == "argmax",
+        regions=[space.parts(region) for region in space.regions],
     )
     totals = _count(case, case.labels.codes.reshape(-1), sources, counter, threads)
     if not next(iter(totals.values())).n.any():
         raise NothingToMeasure(case.id)
     mm3 = case.volume.grid.voxel_mm3
     voxel_ml = None if mm3 is None else mm3 / MM3_PER_ML
-    names, averaged = tuple(space.names[c] for c in space.measured), settings.averaged(space)
+    names, averaged = space.measured_names, settings.averaged(space)
     measured = {}
     for source, counts in totals.items():
         bias_ml = None if voxel_ml is None else counts.sums[:, SUMS.index("bias")] * voxel_ml
@@ -168,14 +197,14 @@ def _count(
         if kept is not None and not kept[at].all():
             keep = kept[at]
             if not keep.any():
-                return [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+                return [Counts.zero(counter.size, counter.grid) for _ in sources]
             raw, truth = np.compress(keep, raw, axis=1), truth[keep]
             within = None if within is None else within[keep]
         if within is not None and within.all():
             within = None
         return [counter.count(source(raw), truth, within) for source in sources.values()]
 
-    totals = [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+    totals = [Counts.zero(counter.size, counter.grid) for _ in sources]
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for parts in (pool.map if pool else map)(block, range(0, codes.size, BLOCK_VOXELS)):
             for total, part in zip(totals, parts, strict=True):

@@ -20,6 +20,7 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import (
     ALL_COLUMNS,
+    ALWAYS,
     CLASS_COLUMNS,
     UNAVERAGED,
     Row,
@@ -148,7 +149,9 @@ def _spread(values: np.ndarray, low: float, high: float, *, signed: bool) -> Spr
         return Spread(None, None, None, None, None, None, None, 0)
     center = math.fsum(values) / values.size
     std = math.sqrt(math.fsum((values - center) ** 2) / (values.size - 1)) if values.size > 1 else None
-    q25, median, q75 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    # np.quantile gives the same, and imports masked arrays to do so.
+    at = np.array((0.25, 0.5, 0.75)) * (values.size - 1)
+    q25, median, q75 = np.interp(at, np.arange(values.size), np.sort(values)).tolist()
     mean_abs = math.fsum(np.abs(values)) / values.size if signed else None
     return Spread(center, std, median, q25, q75, defined(low), defined(high), values.size, mean_abs)
 
@@ -177,8 +180,10 @@ def micro_intervals(
     names, averaged = of_group[0].classes, [of_group[0].classes.index(name) for name in of_group[0].averaged]
     classes: dict[str, dict[str, tuple[float | None, float | None]]] = {name: {} for name in names}
     row_all = {key: percentile(value, level) for key, value in top_columns(counts, settings).items()}
+    wanted = {*settings.wanted, *ALWAYS}
+    row_all = {key: ends for key, ends in row_all.items() if key in wanted}
     for key, value in columns.items():
-        if key in UNAVERAGED:
+        if key in UNAVERAGED or key not in wanted:
             continue
         ends = percentile(value, level)
         for row, name in enumerate(names):

@@ -76,26 +76,62 @@ class CalibrateApplyOptions:
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """The conventions of the calibration measures."""
+    """The conventions of the measures. None: what the named convention says, else the default (``conventions.py``)."""
 
-    bins: int = 20
-    closed: Literal["right", "left"] = "right"
-    empty_bins: Literal["skip", "zero"] = "skip"
-    background: Literal["exclude", "include"] = "exclude"
-    absent: Literal["include", "skip"] = "include"
-    decision: Literal["argmax", "threshold"] = "argmax"
-    empty_dice: Literal["null", "one"] = "null"
+    convention: Literal["barfoot", "rousseau", "classification"] | None = None
+    bins: int | None = None
+    closed: Literal["right", "left"] | None = None
+    empty_bins: Literal["skip", "zero"] | None = None
+    background: Literal["exclude", "include"] | None = None
+    absent: Literal["include", "skip"] | None = None
+    decision: Literal["argmax", "threshold"] | None = None
+    empty_dice: Literal["null", "one"] | None = None
+    metrics: str | None = None
+    kde_sample: int | None = None
+    kde_bandwidth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What is measured. artifact, also: ``NAME=PATH``. saved: histograms of an earlier run, in place of images."""
+
+    name: str | None = None
+    raw: bool = True
+    artifact: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    saved: Path | None = None
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalOptions:
+    """How intervals over patients are drawn. None: as saved histograms say, else the default."""
+
+    level: float | None = None
+    bootstrap: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What is compared, and which further files are written."""
+    """Which further files are written."""
 
-    artifact: tuple[str, ...] = ()
-    name: str = "raw"
-    raw: bool = True
     summary: Path | None = None
-    allow_overlap: bool = False
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
+    html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityOptions:
+    """Which pictures are drawn, and how. Lists are comma-separated."""
+
+    plots: str = "all"
+    format: str = "svg,png"
+    dpi: int = 150
+    show_cases: str = "worst:3,median:1,best:1"
+    min_voxels: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
@@ -24,8 +24,6 @@ from segcal_cli.workflows.measure_tables import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.reliability import report_alone, require_pictured
-from segcal_cli.workflows.report import Recorder
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
     IntervalOptions,
@@ -77,6 +75,9 @@ def run(
     for path in targets:
         require_file_place(path)
     if outputs.html is not None:
+        # Pictures are only imported where some are asked for.
+        from segcal_cli.workflows.reliability import require_pictured
+
         require_pictured(settings_of(measuring, drawing.seed))
     heard = Recorder(observer)
     study = measured_or_loaded(
@@ -84,7 +85,11 @@ def run(
         with_digests=outputs.histograms is not None or outputs.html is not None,
     )  # fmt: skip
     say(study.evaluation, heard)
-    page = None if outputs.html is None else report_alone(study, reading, truth, heard)
+    page = None
+    if outputs.html is not None:
+        from segcal_cli.workflows.reliability import report_alone
+
+        page = report_alone(study, reading, truth, heard)
     _write(study, output, outputs, page)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)

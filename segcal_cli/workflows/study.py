@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
@@ -38,6 +37,9 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.running import jobs_of, threads_of
 from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 FIRST = "raw"
 """The name of the first source where none is given."""

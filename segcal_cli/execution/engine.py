@@ -1,6 +1,6 @@
 """The engine: runs work over cases, and estimators over passes.
 
-Serial runs decode the next case in a thread while this one is computed. With more jobs, cases go to spawned
+Serial runs decode the next two cases in threads while one is computed. With more jobs, cases go to spawned
 processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Estimator states merge
 exactly and in any order, so neither way, nor the order in which cases finish, can be seen in what comes out.
 """
@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
@@ -30,6 +31,10 @@ AHEAD = 1
 
 HELD_BACK = (signal.SIGINT, signal.SIGTERM)
 """Signals that end a run, held back while a worker is being started."""
+
+DECODERS = 2
+"""Cases decoded at a time while one is computed. A single decoder would set the pace, since most computing is faster
+than decoding; with two, two cores are busy, and three cases are in memory."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """One BLAS thread per worker: more would oversubscribe the cores, and change last digits."""
@@ -126,16 +131,20 @@ class _Update:
 
 
 def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
-        pending: list[Future[Result]] = []
+    waiting = iter(items)
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders:
+
+        def ahead(count: int) -> list[Future[Result]]:
+            return [decoders.submit(attempt, item.id, work.load, item) for item in islice(waiting, count)]
+
+        # The first case has nothing beside it to count; then as many are decoded as there are threads.
+        pending = ahead(DECODERS)
         try:
-            for index, item in enumerate(items):
-                loaded = (pending.pop(0) if pending else decoder.submit(attempt, item.id, work.load, item)).result()
-                if index + 1 < len(items):
-                    following = items[index + 1]
-                    pending.append(decoder.submit(attempt, following.id, work.load, following))
+            while pending:
+                loaded = pending.pop(0).result()
+                pending += ahead(1)
                 if loaded.error is None:
-                    yield attempt(item.id, work.compute, loaded.value)
+                    yield attempt(loaded.id, work.compute, loaded.value)
                 else:
                     yield loaded
                 del loaded

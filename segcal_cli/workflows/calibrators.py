@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
-from segcal_cli.calibration.result import calibrator_from
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io.artifacts import read_artifact
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 CALIBRATED = Stored("float32")
 """How calibrated probabilities stand in memory, whatever the prediction was stored as."""
@@ -77,6 +78,9 @@ def load_calibrator(path: Path, command: str) -> LoadedCalibrator:
 
 def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
     """The calibrator of an artifact that has been read. Raises DamagedCalibrator."""
+    # What fits and applies calibrators is imported where there is one.
+    from segcal_cli.calibration.result import calibrator_from
+
     try:
         calibrator = calibrator_from(artifact)
     except (KeyError, ValueError, IndexError, TypeError) as error:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.case import Case
 from segcal_cli.metrics.kde import with_kde
 from segcal_cli.metrics.likelihood import counted_scores
@@ -19,6 +19,9 @@ from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.calibrators import CalibratedScores
 from segcal_cli.workflows.joint_cases import JointCase
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import evaluating
+import ratios
 import startup
 
 SUITE = {
     "startup": startup.run,
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
+    "ratio": ratios.run,
 }
 
 

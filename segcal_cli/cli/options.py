@@ -73,7 +73,11 @@ class Talking:
     log_file: Path | None = None
 
     def console(self) -> Console:
-        return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        try:
+            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        except OSError as error:
+            what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
+            raise typer.BadParameter(what, param_hint="--log-file") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,13 @@ REGISTRY: dict[type, dict[str, Words]] = {
             show_default=False,
         ),
         "reduce": _plain("--reduce", "How several samples of one case become one prediction.", READING),
+        "member": _plain(
+            "--member",
+            "Another folder that holds the same cases: a fold, a seed, a dropout sample. Joined with PREDICTIONS as "
+            "--reduce says. Repeatable.",
+            READING,
+            "FOLDER",
+        ),
         "geometry": _plain("--geometry", "Images or segmentations that place bare arrays in space.", READING, "FOLDER"),
         "calibrator": _plain(
             "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
@@ -253,13 +264,15 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
         "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
         "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": _plain("--histograms", "Also save all counts, for --from and for segcal merge.", OUTPUT, "NPZ"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        "html": _plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
     },
     requests.ReliabilityOptions: {
         "plots": _plain(
             "--plots",
             "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
-            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram; of ntr-interval artifacts also "
+            "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error.",
             PICTURES,
             "LIST",
         ),
@@ -280,7 +293,13 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
     },
     requests.CalibrateFitOptions: {
-        "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
+        "method": _plain(
+            "--method",
+            "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, "
+            "matrix, dirichlet.",
+            METHOD,
+            "NAME",
+        ),
         "loss": _plain("--loss", "What the fit minimises.", METHOD),
         "weight": _plain("--weight", "Whether each voxel counts the same, or each case.", METHOD),
         "scope": _plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
@@ -290,6 +309,21 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD, "K"
         ),
         "summary": Words(("--summary/--no-summary",), "Estimate the gain.", METHOD),
+        "histogram_bins": _plain("--histogram-bins", "Method histogram: number of bins.", METHOD, "M"),
+        "binning": _plain(
+            "--binning", "Method histogram: bins of equal numbers of voxels (mass), or equally wide in p.", METHOD
+        ),
+        "odir": _plain("--odir", "Method dirichlet: penalty on all but the diagonal; 0: none.", METHOD, "LAMBDA"),
+        "voxels": _plain("--voxels", "Linear methods: voxels sampled of each case, at most.", METHOD, "N"),
+        "refine": _plain(
+            "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
+        ),
+        "kernel": _plain("--kernel", "Method auxiliary: edge of the kernel in voxels: 5, 7, 9 or 11.", METHOD, "K"),
+        "dim": _plain("--dim", "Method auxiliary: 2 (a voxel sees its slice) or 3.", METHOD, "D"),
+        "pad": _plain("--pad", "Method auxiliary: what lies beyond the volume; zero only to reproduce.", METHOD),
+        "slice_axis": _plain(
+            "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
+        ),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
         "allow_overlap": Words(
             ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD
@@ -407,6 +441,12 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--dtype", "Stored type; float16 with npz only, uint16 (steps of 1/65535) for display.", OUTPUT
         ),
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
+        "write": _plain(
+            "--write",
+            "Also write maps of how members disagree: entropy, mutual-information, variance (comma-separated).",
+            OUTPUT,
+            "LIST",
+        ),
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
         ),

@@ -119,12 +119,13 @@ def ratio_of(numerator: str, denominator: str, space: LabelSpace) -> Ratio:
 
 
 def region_of(text: str, space: LabelSpace, option: str) -> Region:
-    """The region of a list such as ``necrosis`` or ``2,3``. A class name goes before a label value of that spelling.
+    """The region of a list such as ``necrosis`` or ``2,3``. A name, of a class or of a union of exclusive ones, goes
+    before a label value of that spelling.
 
     Raises UnknownRegion, IgnoredRegion, InexpressibleRegion.
     """
     values: set[int] = set()
-    by_name = {channel.name: channel.values for channel in space.channels}
+    by_name = {channel.name: channel.values for channel in (*space.channels, *space.regions)}
     for word in (part.strip() for part in text.split(",")):
         if word in by_name:
             values |= by_name[word]

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.calibration.calibrator import Applied, Calibrator
+from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
 from segcal_cli.execution.work import Work
+from segcal_cli.io import padding
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
+from segcal_cli.io.inputs import read_text_bytes
 from segcal_cli.io.naming import DSEG_TABLE, dseg_table, entity_values, refuse_same_names
 from segcal_cli.io.nnunet import find_model_files
 from segcal_cli.io.outputs import (
     File,
     label_file,
     label_name,
+    make_folder,
+    map_file,
+    map_name,
     npz_file,
     paint_values,
     painted,
+    refuse_changed,
     refuse_existing,
     refuse_inside,
     soft_files,
@@ -33,6 +41,8 @@ from segcal_cli.io.outputs import (
     text_file,
     write_files,
 )
+from segcal_cli.io.predictions import DISPLAY_MARK, PredictionSource
+from segcal_cli.io.voxels import member_probabilities
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -50,6 +60,18 @@ class Float16NeedsNpz(UsageError):
     template = "--dtype float16 needs --format npz: NIfTI has no such type"
 
 
+class UnknownMap(UsageError):
+    """A map that there is none of."""
+
+    template = "--write {0}: it is one or more of {1}"
+
+
+class MembersNeeded(UsageError):
+    """Maps of disagreement where there is nothing to disagree."""
+
+    template = "--write {0} needs several predictions of each case; give --member"
+
+
 class DisplayOnly(UsageError):
     """Scaled integers are for NIfTI viewers."""
 
@@ -65,10 +87,16 @@ class CaseWriter:
     options: CalibrateApplyOptions
     places: dict[str, Space]
     seen: frozenset[str]
+    disagreeing: Mapping[str, PredictionSource] = field(default_factory=dict)
 
     def __call__(self, case: Case) -> dict[str, object]:
-        applied = self.calibrator.apply(case.volume.array, case.volume.values, case.volume.stored, self.options.dtype)
+        volume = case.volume
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
+        keep_padding(applied.array, volume, case.space)
         files = case_files(case, applied, self.places[case.id], self.options)
+        if self.disagreeing:
+            files = [*self._maps(case), *files]
         names = write_files(self.folder, files)
         return {
             "case": case.id,
@@ -83,6 +111,38 @@ class CaseWriter:
             "warnings": list(case.facts.warnings),
         }
 
+    def _maps(self, case: Case) -> list[File]:
+        """The members once more, one at a time, and the maps of how they disagree."""
+        sums = Disagreement(case.space.exclusive)
+        for p in member_probabilities(self.disagreeing[case.id]):
+            sums.add(p)
+        place = self.places[case.id]
+        return [
+            map_file(case.id, MAP_NAMES[name], sums.maps()[name], place) for name in wanted_maps(self.options.write)
+        ]
+
+
+def wanted_maps(text: str | None) -> tuple[str, ...]:
+    """The maps of a list with commas. Raises UnknownMap."""
+    names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in MAP_NAMES:
+            raise UnknownMap(name, ", ".join(MAP_NAMES))
+    return names
+
+
+def keep_padding(written: np.ndarray, volume: Volume, space: LabelSpace) -> None:
+    """Leave what the model never predicted as it was read, in place: no prediction, so nothing to calibrate.
+
+    written: "class z y x" of the written type. Read again, it is found to be padding again.
+    """
+    if volume.predicted is None or volume.values == "logits":
+        return
+    top = np.iinfo(written.dtype).max if written.dtype.kind == "u" else 1
+    for part in padding.outside(volume.predicted, volume.grid.shape):
+        where = (slice(None), *part)
+        written[where] = volume.array[where] * top
+
 
 def run(
     artifact: Path,
@@ -95,19 +155,23 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
-    loaded = load_calibrator(artifact, "calibrate apply")
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":
         raise DisplayOnly
-    refuse_inside(output, [predictions])
+    refuse_inside(output, [predictions, *map(Path, reading.member)])
+    maps = wanted_maps(applying.write)
+    loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, None, reading, None, observer)
+    reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     _refuse_names(inputs.sources, inputs.space, applying)
+    if maps and any(len(source.prediction.parts) == 1 for source in inputs.sources):
+        raise MembersNeeded(applying.write)
     refuse_existing(
         [output / name for source in inputs.sources for name in output_names(source, applying)],
         overwrite=writing.overwrite,
@@ -120,18 +184,21 @@ def run(
     if seen:
         observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
 
-    output.mkdir(parents=True, exist_ok=True)
+    folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
+    refuse_changed(output, folder_files, overwrite=writing.overwrite)
+    make_folder(output)
     writer = CaseWriter(
         loaded.calibrator,
         output,
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
         frozenset(seen),
+        {source.id: source.prediction for source in inputs.sources} if maps else {},
     )
     reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
     outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
     if outcome.counts.done:
-        _folder_files(predictions, output, inputs.space, inputs.sources, applying)
+        write_files(output, [text_file(name, text) for name, text in folder_files.items()])
     repaired = sum(int(record["decisions_repaired"]) for record in outcome.result["cases"])
     line = (
         f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
@@ -156,7 +223,7 @@ def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str
         )
     if options.segmentation != "none":
         names.append(label_name(source.id, DESC, placed=placed))
-    return names
+    return [*names, *(map_name(source.id, MAP_NAMES[name], placed=placed) for name in wanted_maps(options.write))]
 
 
 def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApplyOptions) -> list[File]:
@@ -173,7 +240,7 @@ def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApp
             codes = painted(written_decisions(applied.array, space), space)
             made.append(label_file(f"{case.id}.nii.gz", codes, place))
         return [*made, npz_file(f"{case.id}.npz", applied.array)]
-    marks: dict[str, object] = {"Display": "uint16, steps of 1/65535"} if options.dtype == "uint16" else {}
+    marks: dict[str, object] = {DISPLAY_MARK: "uint16, steps of 1/65535"} if options.dtype == "uint16" else {}
     return made + soft_files(
         case.id, "probseg", applied.array, space, place,
         desc=DESC, split_classes=options.split_classes, marks=marks,
@@ -211,13 +278,14 @@ def _refuse_names(sources: Sequence[CaseSource], space: LabelSpace, options: Cal
         paint_values(space)
 
 
-def _folder_files(
-    predictions: Path, output: Path, space: LabelSpace, sources: Sequence[CaseSource], options: CalibrateApplyOptions
-) -> None:
-    """Files that hold for all cases: the names of label values, and the class table beside an nnU-Net folder."""
+def shared_files(
+    predictions: Path, space: LabelSpace, sources: Sequence[CaseSource], options: CalibrateApplyOptions
+) -> dict[str, str]:
+    """Name -> text of files that hold for all cases: names of label values, the class table of an nnU-Net folder."""
+    made = {}
     if options.segmentation != "none" and any(source.prediction.placed for source in sources):
-        write_files(output, [text_file(DSEG_TABLE, dseg_table(space))])
-    dataset = find_model_files(predictions).dataset
+        made[DSEG_TABLE] = dseg_table(space)
+    dataset = find_model_files(expand_folders(predictions)[0]).dataset
     if options.format == "npz" and dataset is not None:
-        text = dataset.read_text(encoding="utf-8-sig")
-        write_files(output, [text_file("dataset.json", text)])
+        made[dataset.name] = read_text_bytes(dataset).decode("utf-8-sig")
+    return made

@@ -102,7 +102,7 @@ def open_set_inputs(
         volumes=True,
         hard=labels_only,
         regions=True,
-        masked=truth is None,
+        masks=truth is None,
         roi=roi,
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import refuse_existing
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.judged import entries, file_ends
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
@@ -63,26 +64,43 @@ def run(
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
     targets = [
         path
-        for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms)
+        for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms, outputs.html)
         if path is not None
     ]
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
-    # A saved study brings its own sources, and refuses others where it is loaded.
-    promised = [] if sourcing.saved is not None else named_artifacts(sourcing.artifact)[1]
+    # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
+    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    others = [Path(text.partition("=")[2]) for text in sourcing.also]
+    for path in targets:
+        # A folder of --also that is not there is refused later, by what reads it.
+        refuse_inside(path, [predictions, labels, *(folder for folder in others if folder.exists())])
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
+    for path in targets:
+        require_file_place(path)
+    if outputs.html is not None:
+        # Pictures are only imported where some are asked for.
+        from segcal_cli.workflows.reliability import require_pictured
+
+        require_pictured(settings_of(measuring, drawing.seed))
+    heard = Recorder(observer)
     study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-        with_digests=outputs.histograms is not None, judging=judging,
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
+        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
     )  # fmt: skip
-    say(study.evaluation, observer)
+    say(study.evaluation, heard)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    page = None
+    if outputs.html is not None:
+        from segcal_cli.workflows.reliability import report_alone
+
+        page = report_alone(study, reading, truth, heard)
     for name, one in presented.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
-    _write(study, output, outputs)
+    _write(study, output, outputs, page)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
@@ -98,7 +116,7 @@ def path_beside(output: Path, name: str, end: str) -> Path:
     return output.with_name(f"{output.name.removesuffix('.csv')}.{name}.{end}")
 
 
-def _write(study: Study, output: Path, outputs: EvaluateOptions) -> None:
+def _write(study: Study, output: Path, outputs: EvaluateOptions, page: str | None) -> None:
     """Every file that is asked for, the table last: it stands for the run."""
     evaluation: Evaluation = study.evaluation
     for path, columns, rows in (
@@ -108,6 +126,8 @@ def _write(study: Study, output: Path, outputs: EvaluateOptions) -> None:
     ):
         if path is not None:
             write_text(path, csv_text(columns, rows(evaluation)))
+    if outputs.html is not None and page is not None:
+        write_text(outputs.html, page)
     if outputs.histograms is not None:
         save_study(outputs.histograms, study)
     write_text(output, csv_text(TABLE_COLUMNS, table_rows(evaluation)))

@@ -7,7 +7,7 @@ artifacts of the same run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,17 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.io.artifacts import NotAnArtifact
+from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, reading_spec
-from segcal_cli.workflows.kinds import KINDS, Presented, module_of
+from segcal_cli.workflows.kinds import KINDS, Presented, Reading, module_of
 from segcal_cli.workflows.requests import JudgeOptions, PredictionOptions
 from segcal_cli.workflows.together import OfFirst
+
+PICTURED: Mapping[str, str] = dict.fromkeys(
+    ("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error"), "ntr-interval"
+)
+"""Plot of ``reliability`` -> the kind of artifact that it is of."""
 
 
 class NotJudged(UsageError):
@@ -87,6 +93,20 @@ class Verdict:
 
     def present(self, options: JudgeOptions) -> Presented:
         return self.judged.present(self.result, options, in_sample=self.in_sample)
+
+    def pictures(self, plots: Sequence[str]) -> Iterator[Picture]:
+        """Those of the plots that its kind has."""
+        kind = self.judged.artifact.header.kind
+        own = [plot for plot in plots if PICTURED.get(plot) == kind]
+        if own:
+            yield from module_of(kind).pictures(
+                self.judged.name, self.judged.path, self.judged.artifact, self.result, own
+            )
+
+
+def reading_of(plot: str) -> Reading:
+    """How to read a picture of a judged artifact."""
+    return module_of(PICTURED[plot]).READING[plot]
 
 
 def entries(presented: Sequence[Presented]) -> Mapping[str, list[dict[str, Any]]]:

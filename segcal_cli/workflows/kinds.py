@@ -11,6 +11,8 @@ For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of
     FILES                                       ends of the names of the files that ``present`` makes
     measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
+    READING                                     of the pictures that it has for ``reliability``: plot -> Reading
+    pictures(name, path, artifact, result, plots) -> Iterator[Picture]
 """
 
 from __future__ import annotations
@@ -29,6 +31,14 @@ KINDS: Mapping[str, str] = {
     "ntr-interval": "ratio_kind",
 }
 """Kind -> its module in this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The title of a kind of picture, and how to read it, in two sentences."""
+
+    title: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True)

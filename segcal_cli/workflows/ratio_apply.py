@@ -17,12 +17,12 @@ from segcal_cli.core.case import Case
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
 from segcal_cli.ratio.guarantees import guarantee
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
-from segcal_cli.ratio.settings import Settings
+from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.shift import LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
@@ -93,9 +93,13 @@ def run(
     settings.check(contained=loaded.ratio.contained)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
+    for path in (output, *triage):
+        refuse_inside(path, (predictions,))
+    if output in triage:
+        raise BadSetting(f"{output} is asked for twice: as the table and as --triage")
     refuse_existing([output, *triage], overwrite=writing.overwrite)
     for path in (output, *triage):
-        refuse_inside(path.parent, ())
+        require_file_place(path)
     inputs = _open(loaded, predictions, applying, reading, observer)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     wanted = Wanted(blocks=settings.estimation == "block", debiased=settings.debias != "none")
@@ -171,7 +175,8 @@ def _open(
 ) -> Inputs:
     """Opened cases that the artifact fits. Raises DoesNotFit, OtherUnit, OtherRegion and what reading raises."""
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masked=True, roi=applying.roi)
+    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masks=True, roi=applying.roi)
+    reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
     if before is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from segcal_cli.ratio.settings import METHODS, Method
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
+from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.ratio_artifacts import (
@@ -26,8 +28,11 @@ from segcal_cli.workflows.ratio_artifacts import (
     refuse_other_unit,
     volume_unit,
 )
+from segcal_cli.workflows.ratio_pictures import READING, draw
 from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, people_tables
 from segcal_cli.workflows.requests import JudgeOptions
+
+__all__ = ["FILES", "READING", "describe", "measurement", "pictures", "present"]
 
 FILES = ("methods.csv", "cases.csv")
 
@@ -94,6 +99,13 @@ def present(
         "cases.csv": case_csv(result, compared, loaded.settings.minimum_volume(loaded.unit)),
     }
     return Presented("ntr_interval", entry, tuple(people_tables(name, entry, loaded.settings.level)), files)
+
+
+def pictures(name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str]) -> Iterator[Picture]:
+    """For ``reliability``: intervals, widths, errors, at the level of the fit."""
+    loaded = loaded_ratio(path, artifact)
+    compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)
+    yield from draw(name, loaded, result, compared, plots)
 
 
 def _entry(name: str, loaded: LoadedRatio, new: RatioTable, compared: list[Comparison]) -> dict[str, Any]:

@@ -7,20 +7,21 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from segcal_cli.core.errors import UsageError, WriteError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import File, OutputExists, refuse_inside, text_file, write_files
+from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.page import render
 from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
+from segcal_cli.workflows.judged import PICTURED
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
-from segcal_cli.workflows.report import Recorder, page
+from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
     IntervalOptions,
     LabelOptions,
@@ -86,10 +87,10 @@ def run(
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
-    plots = chosen_items("--plots", picturing.plots, tuple(PLOTS))
+    plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
-    _check_metrics(settings_of(measuring, drawing.seed), plots)
+    require_pictured(settings_of(measuring, drawing.seed), plots)
     refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
         raise OutputExists(output, "" if output.is_dir() else " and is no folder")
@@ -105,13 +106,12 @@ def run(
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = list(draw(scene, plots))
+    pictures = [*draw(scene, plots), *(one for verdict in study.verdicts for one in verdict.pictures(plots))]
     refuse_same_names(pictures)
-    _make_folder(output)
+    make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
     options = list(_options(study, picturing, reading, truth))
-    text = render(page(study, written, options, sorted(study.artifacts.items()), heard))
-    write_text(output / REPORT, text)
+    write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
         result=_result(study, written, dict(options)),
@@ -120,6 +120,19 @@ def run(
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
+
+
+def report_alone(study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder) -> str:
+    """The HTML of the report with every picture in it, for ``evaluate --html``, which writes no other picture."""
+    picturing = ReliabilityOptions()
+    cases = study.evaluation.sources[0].cases
+    scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
+    drawn = [
+        (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
+        for picture in (*draw(scene, tuple(PLOTS)), *(p for v in study.verdicts for p in v.pictures(tuple(PICTURED))))
+    ]
+    options = list(_options(study, picturing, reading, truth))
+    return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))
 
 
 def chosen_items(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -140,18 +153,12 @@ def _check_numbers(picturing: ReliabilityOptions) -> None:
         raise BadNumber("--min-voxels", picturing.min_voxels, "it must be 0 or more")
 
 
-def _check_metrics(settings: Settings, plots: Iterable[str]) -> None:
+def require_pictured(settings: Settings, plots: Iterable[str] = tuple(PLOTS)) -> None:
+    """Raise MeasureNeeded if a selection of measures leaves out one that a picture shows."""
     needed = ALWAYS_SHOWN.union(*(NEEDED.get(plot, frozenset()) for plot in plots))
     missing = [key for key in sorted(needed) if key not in settings.wanted]
     if missing:
         raise MeasureNeeded(", ".join(missing))
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(output, (error.strerror or str(error)).lower()) from error
 
 
 def _written(

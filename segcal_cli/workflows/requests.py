@@ -25,6 +25,7 @@ class PredictionOptions:
     reader: str | None = None
     prove: bool = True
     reduce: Literal["mean-probabilities", "mean-logits"] | None = None
+    member: tuple[str, ...] = ()
     geometry: Path | None = None
     calibrator: Path | None = None
 
@@ -59,6 +60,15 @@ class CalibrateFitOptions:
     split_kind: Literal["out-of-fold", "held-out", "in-sample", "unknown"] = "unknown"
     folds: int = 5
     summary: bool = True
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    refine: int = 5
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0
@@ -72,6 +82,7 @@ class CalibrateApplyOptions:
     dtype: Literal["float32", "float16", "uint16"] = "float32"
     split_classes: bool = False
     segmentation: Literal["none", "keep", "recompute"] = "none"
+    write: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,7 @@ class EvaluateOptions:
     comparison: Path | None = None
     bin_table: Path | None = None
     histograms: Path | None = None
+    html: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ cases. A study comes from images, or from the counts that an earlier run saved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
@@ -32,7 +31,7 @@ from segcal_cli.workflows.calibrators import (
     refuse_misfit,
 )
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
-from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
@@ -52,6 +51,9 @@ from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, ref
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 FIRST = "raw"
 """The name of the first source where none is given."""
@@ -125,13 +127,13 @@ def measure(
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
-        Inputs(inputs.table, inputs.opened, opening_failures).require_all()
+        replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)
     if measuring.convention in NEEDS_ROI and not roi:
         raise RegionNeeded(measuring.convention)
     who = [(source.id, source.group) for source in joint]
     loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
-    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, reading)
+    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
 
@@ -140,7 +142,7 @@ def measure(
     others = tuple(folder.name for folder in folders)
     fitted = [entry.loaded for entry in named]
     promises = {
-        one.name: one.estimator(predictions, inputs, reading, before, fitted, judging or JudgeOptions())
+        one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
     }
     measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
@@ -153,7 +155,7 @@ def measure(
     report_facts(traced.facts, observer)
     measured: Measured = traced.result[SOURCES]
     if soft:
-        refuse_hard(traced.facts)
+        refuse_hard(traced.facts, inputs.v1_files)
         _refuse_hard_sources(measured, others)
     for copy in duplicates(traced.facts):
         observer.warn(str(copy))

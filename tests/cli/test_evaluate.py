@@ -542,10 +542,17 @@ def test_a_single_case_has_no_spread_no_interval_and_no_comparison(tmp_path):
 
 
 def test_patients_not_cases_are_counted(data, tmp_path):
-    said = evaluate(data, tmp_path, "--groups", r"case_0[0-3]|(case_0\d)", "--json")
-    assert said.code in (0, 2, 4)
-    said = evaluate(data, tmp_path, "--overwrite", "--groups", r"case_0([0-9])", "--json")
-    assert said.document["result"]["n_groups"] == 8
+    """Two cases of a patient: their mean is one value of the summary."""
+    pairs = "".join(f"{scan.name},p{i // 2}\n" for i, scan in enumerate(data.scans))
+    (tmp_path / "groups.csv").write_text(f"case,group\n{pairs}")
+    said = evaluate(data, tmp_path, "--groups", tmp_path / "groups.csv", "--json")
+    result = said.document["result"]
+    assert (result["n_cases"], result["n_groups"]) == (8, 4)
+    assert "4 patients (8 cases)" in said.stderr
+    errors = [case["all"]["ece"] for case in result["sources"][0]["cases"]]
+    spread = result["sources"][0]["macro"]["all"]["ece"]
+    patients = np.reshape(errors, (4, 2)).mean(axis=1)
+    assert (spread["mean"], spread["std"]) == pytest.approx((patients.mean(), patients.std(ddof=1)), rel=1e-12)
 
 
 # In-sample
@@ -643,6 +650,24 @@ def test_a_region_without_voxels_is_an_error_of_the_case(data, tmp_path):
     assert (tmp_path / "s.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
     assert saved.document["failures"][0]["case"] == "case_03"
     assert str(tmp_path).encode() not in (tmp_path / "h.npz").read_bytes().replace(b"\0", b"")
+
+
+def test_an_ignore_label_that_leaves_no_voxel_is_an_error_of_the_case(data, tmp_path):
+    shutil.copytree(data.labels, tmp_path / "labels")
+    write_volume(tmp_path / "labels" / "case_02.nii.gz", np.full(SHAPE, 9, np.uint8))
+    run = (
+        "evaluate",
+        data.predictions,
+        tmp_path / "labels",
+        "--classes",
+        data.classes,
+        *GIVEN,
+        "-o",
+        tmp_path / "m.csv",
+    )
+    said = segcal(*run, "--ignore-label", "9")
+    assert said.code == 4
+    assert "case_02: the region of interest and the ignore label leave no voxel to measure" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -768,6 +793,14 @@ def test_outputs_that_exist_are_not_replaced_unasked(data, tmp_path):
     said = evaluate(data, tmp_path, "--summary", tmp_path / "s.csv")
     assert (said.code, (tmp_path / "s.csv").read_text()) == (2, "mine")
     assert evaluate(data, tmp_path, "--summary", tmp_path / "s.csv", "--overwrite", "-q").code == 0
+
+
+def test_outputs_among_the_inputs_are_refused(data, other, tmp_path):
+    for folder in (data.predictions, data.labels, other):
+        said = evaluate(data, tmp_path, "--also", f"honest={other}", "--histograms", folder / "h.npz")
+        assert said.code == 2
+        assert "the next run would read its own outputs" in said.closing
+        assert not (folder / "h.npz").exists()
 
 
 def test_quiet_success_says_nothing(data, tmp_path):

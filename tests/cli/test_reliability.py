@@ -327,3 +327,35 @@ def test_pictures_do_not_go_where_predictions_lie(data):
     said = segcal("reliability", *data.arguments, *GIVEN, "-o", data.predictions / "pictures")
     assert said.code == 2
     assert "the next run would read its own outputs" in said.stderr
+
+
+def test_evaluate_writes_the_same_report_without_the_other_pictures(tmp_path):
+    scans = make_scans(4)
+    folders = make_folders(tmp_path, scans)
+    common = ("--values", "probabilities", "--classes", folders.classes, "--bootstrap", 50)
+    said = segcal(
+        "evaluate",
+        folders.predictions,
+        folders.labels,
+        "-o",
+        tmp_path / "m.csv",
+        "--html",
+        tmp_path / "m.html",
+        *common,
+    )
+    assert said.code == 0
+    page = (tmp_path / "m.html").read_text(encoding="utf-8")
+    assert page.count("<svg") > 10
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} >= {"m.csv", "m.html"}
+
+
+def test_evaluate_refuses_a_report_whose_measures_are_left_out(tmp_path):
+    folders = make_folders(tmp_path, make_scans(3))
+    said = segcal(
+        "evaluate", folders.predictions, folders.labels, "-o", tmp_path / "m.csv", "--html", tmp_path / "m.html",
+        "--values", "probabilities", "--classes", folders.classes, "--metrics", "ece,dice",
+    )  # fmt: skip
+    assert said.code == 2
+    assert "--metrics leaves out ace" in said.closing
+    assert not (tmp_path / "m.csv").exists()

@@ -272,7 +272,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--plots",
             "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
             "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram; of ntr-interval artifacts also "
-            "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error.",
+            "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error; of conformal-sets artifacts overlay, score-maps, "
+            "false-coverage, set-sizes, resplits, set-scores.",
             PICTURES,
             "LIST",
         ),
@@ -285,6 +286,17 @@ REGISTRY: dict[type, dict[str, Words]] = {
             PICTURES,
             "SPEC",
         ),
+        "images": _plain(
+            "--images", "Scans under the overlays of conformal sets. Default: the log-odds in grey.", PICTURES, "FOLDER"
+        ),
+        "max_cases": _plain(
+            "--max-cases",
+            "Cases with overlays of conformal sets: failures first, then tight to wide.",
+            PICTURES,
+            "N",
+        ),
+        "alphas": _plain("--alphas", "Levels of the overlays of conformal sets, comma-separated.", PICTURES, "LIST"),
+        "show_scores": Words(("--show-scores",), "Also draw the score maps of a case, with thresholds.", PICTURES),
         "min_voxels": _plain(
             "--min-voxels",
             "A case with fewer voxels in a bin is left out there, in pictures of cases; never in measures.",

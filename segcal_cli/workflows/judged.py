@@ -23,9 +23,12 @@ from segcal_cli.workflows.kinds import KINDS, Presented, Reading, module_of
 from segcal_cli.workflows.requests import JudgeOptions, PredictionOptions
 from segcal_cli.workflows.together import OfFirst
 
-PICTURED: Mapping[str, str] = dict.fromkeys(
-    ("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error"), "ntr-interval"
-)
+PICTURED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("overlay", "score-maps", "false-coverage", "set-sizes", "resplits", "set-scores"), "conformal-sets"
+    ),
+    **dict.fromkeys(("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error"), "ntr-interval"),
+}
 """Plot of ``reliability`` -> the kind of artifact that it is of."""
 
 

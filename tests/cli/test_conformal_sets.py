@@ -597,3 +597,36 @@ def test_evaluate_refuses_the_cases_of_the_artifact(artifact, cal, tmp_path):
 def test_evaluate_refuses_options_without_meaning(artifact, new, tmp_path, options):
     said = segcal("evaluate", *arguments(new), "-o", tmp_path / "t.csv", "--artifact", artifact, *options)
     assert said.code == 2
+
+
+# Reliability
+
+
+def test_reliability_draws_failures_first_and_every_picture_of_sets(artifact, new, tmp_path):
+    for index in NEW:
+        write_volume(tmp_path / "scans" / f"{name_of(index)}_0000.nii.gz", np.ones((1, 40, 40), np.float32), GRID)
+    plots = "overlay,score-maps,false-coverage,set-sizes,resplits,set-scores"
+    said = segcal(
+        "reliability", *arguments(new), "-o", tmp_path / "out", "--artifact", f"sets={artifact}", "--plots", plots,
+        "--format", "png", "--dpi", "50", "--max-cases", "3", "--images", tmp_path / "scans", "--show-scores",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    names = {path.name.partition("__")[0] for path in (tmp_path / "out").glob("*.png")}
+    assert names == set(plots.split(","))
+    cases = [path.stem.split("__")[3] for path in (tmp_path / "out").glob("overlay__*__*__*.png")]
+    assert len(cases) == 3
+    inner, outer = thresholds("distance", CAL, 0.1)
+    scores = fixture("scores2d")
+    wrong = {
+        name_of(i)
+        for i in NEW
+        if scores["tau_distance"][i] > inner + 1e-5 or scores["gamma_distance"][i] > outer + 1e-5
+    }
+    assert wrong & set(cases) == set(sorted(wrong)[:3])
+    assert "Sets on the scans" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("options", [("--alphas", "0.1,x"), ("--alphas", "1.5"), ("--max-cases", "-1")])
+def test_reliability_refuses_options_without_meaning(artifact, new, tmp_path, options):
+    said = segcal("reliability", *arguments(new), "-o", tmp_path / "out", "--artifact", artifact, *options)
+    assert said.code == 2

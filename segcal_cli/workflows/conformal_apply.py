@@ -129,10 +129,16 @@ class SetWriter:
             "padding_share": case.facts.padding_share,
             "rows": rows,
             "boxes": boxes,
-            "digest": case.facts.digest,
+            "digest": self._identity(case, made),
             "features": features,
             "warnings": list(case.facts.warnings),
         }
+
+    def _identity(self, case: Case, made: Sequence[TargetView]) -> str:
+        """What the history knows a scan by: its content, but two empty label maps are not one scan."""
+        if self.calibration.spec.labels_only and all(view.mask_box is None for view in made):
+            return f"empty {case.id}"
+        return case.facts.digest
 
     def _thresholds(self, target: int, stratum: int, weight: float | None) -> ThresholdRow:
         if self.weights is None or weight is None:

@@ -245,6 +245,24 @@ def test_label_maps_alone_calibrate_distances(new, tmp_path):
     assert (float(row["lambda_inner"]), float(row["lambda_outer"])) == (pytest.approx(inner), pytest.approx(outer))
 
 
+def test_two_empty_label_maps_are_not_one_scan(tmp_path):
+    """An empty prediction among the calibration cases, and another one among the new: neither a copy nor seen before."""
+    logits, _, _ = synth2d()
+    empty = [i for i in range(409) if not (logits[i] > 0).any()]
+    root, fresh = (
+        write_label_maps(tmp_path / "maps", [*CAL, *empty[-3:]]),
+        write_label_maps(tmp_path / "fresh", empty[:2]),
+    )
+    path = tmp_path / "a.npz"
+    said = segcal("conformal-sets", "fit", *arguments(root, values=None), "-o", path, "--labels-only", *NONE)
+    assert "hold the same prediction" not in said.stderr
+    given = (*arguments(fresh, values=None), "--artifact", path, "--metrics", "dice", "--resplits", "0")
+    said = segcal("evaluate", *given, "-o", tmp_path / "t.csv")
+    assert said.code == 0, said.stderr
+    assert apply(path, fresh, tmp_path / "out", values=None).code == 0
+    assert json.loads((tmp_path / "out" / "drift.json").read_text())["scans"] == 2
+
+
 # What apply writes and says
 
 

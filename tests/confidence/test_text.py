@@ -43,7 +43,7 @@ def test_the_joint_statement_of_a_split():
         ({"joint": "none"}, "each of these holds with the probability beside it, none of them jointly"),
         (
             {"joint": "max"},
-            "no voxel of the inner set is outside the lesion, and, all of the lesion is in the outer set",
+            "no voxel of the inner set is outside the lesion, and all of the lesion is in the outer set",
         ),
         ({"present_only": False}, "all of the lesion is in the outer set (95 %)"),
         ({"scoring": rules(coverage_ratio=0.9)}, "at least 90 % of it is in the outer set"),

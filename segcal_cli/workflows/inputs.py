@@ -45,6 +45,10 @@ class UnusedOption(UsageError):
     template = "{0} does not go with --cases: the table names the files itself{1}"
 
 
+NO_GROUPS = "no --groups: each case is taken as a patient of its own"
+"""Said wherever patients are the unit of an interval, a fold or a guarantee, and nobody told cases apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
@@ -172,6 +176,8 @@ def open_inputs(
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
+    if truth is not None and len(opened.sources) > 1 and all(source.group == source.id for source in opened.sources):
+        observer.note(NO_GROUPS)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)

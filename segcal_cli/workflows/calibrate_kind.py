@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segcal_cli.calibration.text import calibration_map, map_lines
+from segcal_cli.calibration.text import calibration_map, entries, map_lines
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description
@@ -24,8 +24,7 @@ def describe(path: Path, artifact: Artifact) -> Description:
     split = str(results.get("split_kind", "unknown"))
     lines = [f"split       {SPLITS.get(split, split)}"]
     for name, value in results.get("parameters", {}).items():
-        entries = value.items() if isinstance(value, dict) else [("", value)]
-        lines += [f"parameter   {name}{f' ({key})' if key else ''} = {number:.6g}" for key, number in entries]
+        lines += [f"parameter   {title} = {numbers}" for title, numbers, _ in entries(name, value)]
     summary = results.get("summary")
     if summary:
         before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
@@ -25,8 +25,6 @@ from segcal_cli.workflows.measure_tables import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.reliability import report_alone, require_pictured
-from segcal_cli.workflows.report import Recorder
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
     IntervalOptions,
@@ -83,15 +81,22 @@ def run(
     for path in targets:
         require_file_place(path)
     if outputs.html is not None:
+        # Pictures are only imported where some are asked for.
+        from segcal_cli.workflows.reliability import require_pictured
+
         require_pictured(settings_of(measuring, drawing.seed))
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
-        with_digests=outputs.histograms is not None or outputs.html is not None,
+        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
     )  # fmt: skip
     say(study.evaluation, heard)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
-    page = None if outputs.html is None else report_alone(study, reading, truth, heard)
+    page = None
+    if outputs.html is not None:
+        from segcal_cli.workflows.reliability import report_alone
+
+        page = report_alone(study, reading, truth, heard)
     for name, one in presented.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import CaseErrors, FormatError, SegcalError, UsageError
+from segcal_cli.core.errors import CaseErrors, FormatError, PairingError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
 from segcal_cli.io.arrays import ArrayHeader
-from segcal_cli.io.case_files import CaseFiles, Pairing, missing_labels, same_predictions
+from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing_labels, same_predictions
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
@@ -37,6 +37,12 @@ MEAN: Reduce = "mean-probabilities"
 
 CARET_EXTENSION = 30
 """NIfTI extension code of Caret, whose XML holds a label table; TotalSegmentator marks the same XML with 0."""
+
+
+class MissingMember(PairingError):
+    """A case that one of the member folders does not hold."""
+
+    template = "{0}: the member {1} does not hold this case"
 
 
 class UnusedOption(UsageError):
@@ -124,6 +130,24 @@ def find_cases(
     )
 
 
+def with_members(pairing: Pairing, reading: PredictionOptions, table: LabelSpace | None) -> Pairing:
+    """The cases with the files of every member folder as further samples; without what a member lacks."""
+    cases, problems = list(pairing.cases), list(pairing.problems)
+    for number, folder in enumerate(reading.member, start=2):
+        own = {case.id: case for case in pair(Path(folder), None, pattern=reading.pattern, space=table).cases}
+        problems += [Problem(case.id, MissingMember(case.id, folder)) for case in cases if case.id not in own]
+        cases = [
+            replace(case, predictions=case.predictions + tuple(_sample(f, number) for f in own[case.id].predictions))
+            for case in cases
+            if case.id in own
+        ]
+    return pairing if not reading.member else replace(pairing, cases=tuple(cases), problems=tuple(problems))
+
+
+def _sample(file: PredictionFile, member: int) -> PredictionFile:
+    return replace(file, sample=f"{member}" if file.sample is None else f"{member}/{file.sample}")
+
+
 def class_table(predictions: Path, reading: PredictionOptions) -> LabelSpace | None:
     """The table of ``--classes``, else of the ``dataset.json`` by the predictions, else None."""
     if reading.classes is not None:
@@ -152,6 +176,7 @@ def open_inputs(
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi)
+    pairing = with_members(pairing, reading, table)
     for note in pairing.notes:
         observer.note(note)
     for copies in same_predictions(pairing.cases):
@@ -235,6 +260,7 @@ def reading_spec(
         "reader": reading.reader,
         "prove": reading.prove,
         "reduce": reading.reduce,
+        "members": len(reading.member) + 1 if reading.member else None,
         "calibrator": None if calibrator is None else calibrator.digest,
     }
     if truth is not None:
@@ -255,7 +281,7 @@ def _require_paths(
     predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None, roi: Path | None
 ) -> None:
     """Raise NoSuchInput for a path that is not there, UnusedOption for options that --cases makes meaningless."""
-    given = [predictions, labels, reading.cases, reading.classes, reading.geometry]
+    given = [predictions, labels, reading.cases, reading.classes, reading.geometry, *map(Path, reading.member)]
     region = roi if truth is None else truth.roi
     given.append(region)
     for path in given:

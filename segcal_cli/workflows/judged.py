@@ -50,6 +50,7 @@ class Judged:
         reading: PredictionOptions,
         before: LoadedCalibrator | None,
         calibrators: Sequence[LoadedCalibrator],
+        options: JudgeOptions,
     ) -> Estimator:
         """What measures it. Raises DoesNotFit, and what its kind raises for inputs that it was not made for."""
         wanted = self.artifact.header.spec.get("calibrator")
@@ -57,7 +58,8 @@ class Judged:
         through = before if own is None else own
         spec = reading_spec(reading, None, None if through is None else through.artifact)
         refuse_misfit(self, predictions, inputs.space, inputs.values, spec)
-        measuring = module_of(self.artifact.header.kind).measurement(self.path, self.artifact, predictions, inputs)
+        kind = module_of(self.artifact.header.kind)
+        measuring = kind.measurement(self.path, self.artifact, predictions, inputs, options)
         return OfFirst(measuring, None if own is None else CalibratorTransform(own.calibrator))
 
     def present(self, result: Any, options: JudgeOptions, *, in_sample: bool) -> Presented:

@@ -4,11 +4,12 @@ Every kind has a module ``KIND_kind.py`` with the functions named here; it is im
 is met, so that no command loads methods that it does not use.
 
     describe(path, artifact) -> Description     for ``inspect``
+    describe_at(path, artifact, alphas, verbose=) -> Description    the same at levels, of kinds that have levels
 
 For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 
     FILES                                       ends of the names of the files that ``present`` makes
-    measurement(path, artifact, predictions, inputs) -> Estimator over cases
+    measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
     READING                                     of the pictures that it has for ``reliability``: plot -> Reading
     pictures(name, path, artifact, result, plots) -> Iterator[Picture]
@@ -24,7 +25,11 @@ from typing import Any
 
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "ntr-interval": "ratio_kind"}
+KINDS: Mapping[str, str] = {
+    "calibrate": "calibrate_kind",
+    "conformal-sets": "conformal_kind",
+    "ntr-interval": "ratio_kind",
+}
 """Kind -> its module in this package."""
 
 

@@ -71,8 +71,8 @@ def describe(path: Path, artifact: Artifact) -> Description:
     return Description(tuple(lines), {"thresholds": thresholds})
 
 
-def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs) -> Estimator:
-    """Fills the table of the labelled cases. Raises OtherUnit, OtherRegion."""
+def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions) -> Estimator:
+    """Fills the table of the labelled cases; what is asked follows from it. Raises OtherUnit, OtherRegion."""
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(loaded, has_region(inputs.sources))

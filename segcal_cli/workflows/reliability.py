@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
 from segcal_cli.metrics.measures import Settings
@@ -21,7 +21,7 @@ from segcal_cli.workflows.judged import PICTURED
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
-from segcal_cli.workflows.report import Recorder, page
+from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
     IntervalOptions,
     LabelOptions,

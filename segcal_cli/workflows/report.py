@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from segcal_cli import __version__
 from segcal_cli.core.labels import ALL_CLASSES
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Recorder
 from segcal_cli.metrics.comparison import Compared
 from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
@@ -87,31 +86,6 @@ READING: Mapping[str, Reading] = {
     ),
 }
 """Plot -> title and reading."""
-
-
-@dataclass
-class Recorder:
-    """An Observer that passes everything on, and remembers what the page must say."""
-
-    inner: Observer
-    notes: list[str] = field(default_factory=list)
-    _warnings: dict[str, list[str | None]] = field(default_factory=dict)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        self.inner.note(text)
-
-    def warn(self, text: str, case: str | None = None) -> None:
-        self._warnings.setdefault(text, []).append(case)
-        self.inner.warn(text, case)
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.inner.progress(done, total, what)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Each once, with the case, or the number of cases, that it is about."""
-        return [_with_cases(text, cases) for text, cases in self._warnings.items()]
 
 
 def page(
@@ -252,10 +226,3 @@ def _digests(study: Study, artifacts: Sequence[tuple[str, str]]) -> SortableTabl
         rows.append((Cell("case"), Cell(case.case), Cell(case.group), Cell(study.digests.get(case.case, ""))))
     caption = "sha256 of what was read: of each case the predictions as an array, of an artifact the file."
     return SortableTable("Inputs", ("what", "name", "patient", "sha256"), tuple(rows), caption)
-
-
-def _with_cases(text: str, cases: Sequence[str | None]) -> str:
-    named = [case for case in cases if case is not None]
-    if not named:
-        return text
-    return f"{named[0]}: {text}" if len(named) == 1 else f"{text} ({len(named)} cases)"

@@ -27,6 +27,7 @@ from segcal_cli.workflows.conventions import Intervals, given_settings, interval
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     PredictionOptions,
@@ -84,6 +85,7 @@ def measured_or_loaded(
     observer: Observer,
     *,
     with_digests: bool = False,
+    judging: JudgeOptions | None = None,
 ) -> Study:
     """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
     if sourcing.saved is not None and predictions is None:
@@ -91,7 +93,7 @@ def measured_or_loaded(
     if sourcing.saved is None and predictions is not None and labels is not None:
         return measure(
             predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=with_digests,
+            with_digests=with_digests, judging=judging,
         )  # fmt: skip
     raise ImagesNeeded
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
@@ -39,6 +38,7 @@ from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     PredictionOptions,
@@ -51,6 +51,9 @@ from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, ref
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 FIRST = "raw"
 """The name of the first source where none is given."""
@@ -103,8 +106,10 @@ def measure(
     observer: Observer,
     *,
     with_digests: bool = False,
+    judging: JudgeOptions | None = None,
 ) -> Study:
-    """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it.
+    """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it. judging:
+    how artifacts that are no sources are judged.
 
     Raises what reading and measuring raise.
     """
@@ -136,7 +141,10 @@ def measure(
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
     others = tuple(folder.name for folder in folders)
     fitted = [entry.loaded for entry in named]
-    promises = {one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted) for one in judged}
+    promises = {
+        one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
+        for one in judged
+    }
     measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
     estimator = WithFacts(Together({SOURCES: measurement, **promises}))
     transform = None if before is None else CalibratorTransform(before.calibrator)
@@ -168,13 +176,14 @@ def measure(
         for name in (*calibrators, *others)
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
+    verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
     return Study(
         evaluation,
         inputs.values,
         digests,
         tuple(failure_records([*opening_failures, *failures])),
         {one.path.name: one.artifact.digest for one in loaded},
-        tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged),
+        verdicts,
     )
 
 

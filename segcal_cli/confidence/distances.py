@@ -20,6 +20,10 @@ SPACING_DIGITS = 5
 """NIfTI stores spacing as float32: 0.8 comes back as 0.800000012. Rounded to 1e-5 mm before use."""
 
 
+TREE_POINTS = 40_000
+"""With more points a transform of the box is faster than a tree."""
+
+
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
     edges = (mask.any(axis=(1, 2)), mask.any(axis=(0, 2)), mask.any(axis=(0, 1)))
@@ -83,6 +87,35 @@ def signed_distance(
     depth = _to_nearest(outside[near], spacing, metric)
     part = made[near]
     part[mask[near]] = depth[mask[near]]
+    return made
+
+
+def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float]) -> float:
+    """The largest distance (mm) of a True voxel of ``points`` to the nearest one of ``sites``; both are not empty and
+    have no voxel in common.
+
+    A step from the nearest site towards the point leaves the sites, so only sites with a face on the outside count: few
+    enough for a tree, which is faster than a transform of all voxels in between as long as points are few too.
+    """
+    if np.count_nonzero(points) > TREE_POINTS:
+        return float(_to_nearest(sites, spacing, "euclidean")[points].max())
+    from scipy.spatial import cKDTree
+
+    edges = np.asarray(spacing, dtype=np.float64)
+    tree = cKDTree(np.argwhere(sites & ~_eroded(sites)) * edges)
+    return float(tree.query(np.argwhere(points) * edges)[0].max())
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """bool: True voxels whose face neighbours, as far as there are any, are True."""
+    made = mask.copy()
+    for axis in range(mask.ndim):
+        low, high = (
+            tuple(slice(None) if other != axis else side for other in range(mask.ndim))
+            for side in (slice(None, -1), slice(1, None))
+        )
+        made[low] &= mask[high]
+        made[high] &= mask[low]
     return made
 
 

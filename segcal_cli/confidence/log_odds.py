@@ -34,11 +34,13 @@ def log_odds(array: np.ndarray, values: Values, targets: Sequence[Target], *, ex
         weights -= array.max(axis=0)
         np.exp(weights, out=weights)
     made = np.empty((len(targets), *array.shape[1:]))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         for out, target in zip(made, targets, strict=True):
             rest = [c for c in range(len(array)) if c not in target.channels]
-            np.log(_sum(weights, target.channels), out=out)
-            out -= np.log(_sum(weights, rest))
+            # One logarithm of the odds in place of two; where nothing at all was stored (0 / 0) the odds are 0.
+            np.divide(_sum(weights, target.channels), _sum(weights, rest), out=out)
+            np.fmax(out, 0.0, out=out)
+            np.log(out, out=out)
     return np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segcal_cli.confidence.boxes import inner_boxes, outer_boxes
-from segcal_cli.confidence.distances import Slices, bounding_box
+from segcal_cli.confidence.distances import Slices, bounding_box, farthest, joined, widened
 from segcal_cli.confidence.maps import MapRules, ScoreMap, Side, score_map
 from segcal_cli.confidence.scan import Scan
 from segcal_cli.confidence.scores import Score
@@ -74,8 +74,8 @@ def inner_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
     truth = inner_truth(view, rules)
     if not score.of_mask:
         return _largest_outside(view, score_map(view, score, "inner", rules.maps), truth, allowed)
-    if score.kind == "distance" and not allowed and not rules.box_truth and view.domain is None:
-        quick = _distance_tau(view, truth, rules)
+    if _in_mm(score, rules) and not allowed and view.domain is None:
+        quick = _quick_tau(view, truth)
         if quick is not None:
             return quick
     around = bounding_box(truth)
@@ -99,7 +99,12 @@ def outer_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
         return -math.inf
     if score.of_log_odds and scanned is not None and place == count and not rules.box_truth:
         return scanned.gamma
-    found = _near(view, score, "outer", rules, bounding_box(truth))
+    around = bounding_box(truth)
+    if _in_mm(score, rules) and place == count:
+        quick = _quick_gamma(view, truth, around)
+        if quick is not None:
+            return quick
+    found = _near(view, score, "outer", rules, around)
     values = -found.values[truth[found.box]]
     return float(values.max()) if place == values.size else float(np.partition(values, place - 1)[place - 1])
 
@@ -107,6 +112,10 @@ def outer_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
 def covers(tau: float, gamma: float, lambda_inner: float, lambda_outer: float) -> tuple[bool, bool]:
     """Whether the inner set holds nothing but the truth and the outer set holds all of it, by raised thresholds."""
     return not tau > lambda_inner, not gamma > lambda_outer
+
+
+def _in_mm(score: Score, rules: ScoringRules) -> bool:
+    return score.kind == "distance" and rules.maps.metric == "euclidean"
 
 
 def _near(view: TargetView, score: Score, side: Side, rules: ScoringRules, around: Slices | None) -> ScoreMap:
@@ -129,21 +138,28 @@ def _largest_outside(view: TargetView, found: ScoreMap, truth: np.ndarray, allow
     return float(np.partition(values, place)[place])
 
 
-def _distance_tau(view: TargetView, truth: np.ndarray, rules: ScoringRules) -> float | None:
-    """Tau of ``distance`` where the mask sticks out of the truth: the depth of what sticks out, nothing else."""
+def _quick_tau(view: TargetView, truth: np.ndarray) -> float | None:
+    """Tau of ``distance`` in mm where the mask sticks out of the truth: the depth of what sticks out, nothing else."""
     box = view.mask_box
     if box is None:
         return -math.inf
-    wrong = view.mask[box] & ~truth[box]
+    near = widened(box, view.shape, (1, 1, 1))
+    mask = view.mask[near]
+    wrong = mask & ~truth[near]
     if view.counted is not None:
-        wrong &= view.counted[box]
-    if not wrong.any():
+        wrong &= view.counted[near]
+    if not wrong.any() or mask.all():
         return None
-    found = score_map(view, Score("distance"), "inner", rules.maps, reach=0.0)
-    inside = view.mask[found.box] & ~truth[found.box]
-    if view.counted is not None:
-        inside &= view.counted[found.box]
-    return float(found.values[inside].max())
+    return farthest(wrong, ~mask, view.spacing)
+
+
+def _quick_gamma(view: TargetView, truth: np.ndarray, around: Slices | None) -> float | None:
+    """Gamma of ``distance`` in mm where the truth sticks out of the mask: how far it does."""
+    box = joined(view.mask_box, around)
+    if box is None or view.mask_box is None:
+        return None
+    missed = truth[box] & ~view.mask[box]
+    return farthest(missed, view.mask[box], view.spacing) if missed.any() else None
 
 
 def distances_apart(views: Sequence[TargetView]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segcal_cli.calibration.text import calibration_map, gain, map_lines
+from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description

@@ -9,13 +9,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "segcal_cli"
 
-METHODS = {"calibration", "confidence", "ratio", "metrics", "io", "execution", "reporting"}
+METHODS = {"calibration", "confidence", "kandinsky", "ratio", "metrics", "io", "execution", "reporting"}
 ALLOWED = {
     "core": set(),
     **{name: {"core"} for name in METHODS},
     "calibration": {"core", "metrics"},
     "confidence": {"core", "metrics"},
     "ratio": {"core", "metrics"},
+    "kandinsky": {"core", "metrics"},
     "workflows": {"core", *METHODS},
     "cli": {"core", "workflows", "execution", "reporting"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,22 @@ BAR_WIDTH = 40
 
 TITLES = {"nll": "NLL", "ece": "ECE", "ace": "ACE", "brier": "Brier", "dice": "Dice"}
 """Measures of the report, in its order."""
+
+
+def gain(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> str:
+    """Measures before and after, of the row over all classes.
+
+    NLL of exclusive classes is the joint one: it was minimised, and warnings and guarantees speak of it. The other
+    measures are means over classes.
+    """
+    shown = []
+    for key, title in TITLES.items():
+        joint = f"joint_{key}" if key == "nll" else key
+        used = joint if before.get(joint) is not None else key
+        start, end = before.get(used), after.get(used)
+        if start is not None and end is not None:
+            shown.append(f"{title} {number(start)} -> {number(end)}")
+    return ", ".join(shown)
 
 
 def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float]]]:
@@ -75,12 +92,7 @@ def report(result: FitResult) -> list[str]:
             else f"out of fold, {result.summary['folds']} folds over patients"
         )
         before, after = (result.summary[phase]["micro"]["all"] for phase in ("before", "after"))
-        changes = [
-            f"{title} {number(before[key])} -> {number(after[key])}"
-            for key, title in TITLES.items()
-            if before[key] is not None and after[key] is not None
-        ]
-        lines.append(f"{', '.join(changes)} ({where}, all voxels pooled)")
+        lines.append(f"{gain(before, after)} ({where}, all voxels pooled)")
     if not result.calibrator.record.keeps_decisions:
         lines += [
             f"{name}: 0.5 after calibration is {cut:.3g} before"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segcal_cli.calibration.text import calibration_map, entries, map_lines
+from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description
@@ -29,12 +29,7 @@ def describe(path: Path, artifact: Artifact) -> Description:
     if summary:
         before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))
         where = "in-sample" if summary["in_sample"] else "out of fold"
-        shown = ", ".join(
-            f"{key} {before[key]:.4g} -> {after[key]:.4g}"
-            for key in ("nll", "ece", "ace", "brier", "dice")
-            if before.get(key) is not None and after.get(key) is not None
-        )
-        lines.append(f"gain        {shown} (mean over classes, all voxels pooled, {where})")
+        lines.append(f"gain        {gain(before, after)} (all voxels pooled, {where})")
     lines += [f"warning     {warning}" for warning in results.get("warnings", [])]
     calibrator = loaded_calibrator(path, artifact).calibrator
     return Description((*lines, "", *map_lines(calibrator)), {"map": calibration_map(calibrator)})

@@ -179,26 +179,27 @@ def test_patients_with_several_scans_are_covered_and_pooled_scans_would_not_be()
 
 
 @pytest.mark.parametrize(
-    ("draw", "n", "expected"),
+    ("draw", "n", "true", "expected"),
     [
-        (lambda r, s: (r.beta(2, 2, s), r.beta(2, 3, s)), 20, 2.400e-3),
-        (lambda r, s: (r.beta(0.5, 0.5, s), r.beta(0.5, 1, s)), 50, 2.667e-3),
-        (lambda r, s: (r.beta(2, 2, s) * (r.random(s) < 0.1), r.beta(2, 3, s)), 1000, None),
+        (lambda r, s: (r.beta(2, 2, s), r.beta(2, 3, s)), 20, 2 / 5, 2.400e-3),
+        (lambda r, s: (r.beta(0.5, 0.5, s), r.beta(0.5, 1, s)), 50, 1 / 3, 2.667e-3),
+        (lambda r, s: (r.beta(0.5, 0.5, s) * (r.random(s) < 0.1), r.beta(0.5, 1, s)), 1000, 1 / 3, 1.333e-3),
     ],
     ids=["smooth", "saturated", "mostly-empty"],
 )
-def test_the_squared_error_is_the_variance_of_the_ratio(draw, n, expected):
-    """a = b u, u independent of b. Monte Carlo variance of A/B against the mean of the formula, within 3 %."""
+def test_the_squared_error_is_the_variance_of_the_ratio(draw, n, true, expected):
+    """a = b u, u independent of b: Monte Carlo variance of A/B within 3 % of the value, the mean of the formula, which
+    takes the ratio from the same voxels and so lies 2.9 % low at n = 20, within 4 %."""
     random = np.random.default_rng(11)
-    b, u = draw(random, (20_000, n))
-    a = b * u
-    ratios = a.sum(axis=1) / b.sum(axis=1)
-    true = a.mean() / b.mean()
-    errors = n / (n - 1) * ((a - ratios[:, None] * b) ** 2).sum(axis=1) / b.sum(axis=1) ** 2
-    observed = np.mean((ratios - true) ** 2)
-    if expected is not None:
-        assert observed == pytest.approx(expected, rel=0.03 + 0.12 * (n < 30))
-    assert np.mean(errors) == pytest.approx(observed, rel=0.06)
+    misses, errors = [], []
+    for _ in range(20):
+        b, u = draw(random, (1000, n))
+        a = b * u
+        ratios = a.sum(axis=1) / b.sum(axis=1)
+        misses.append(np.mean((ratios - true) ** 2))
+        errors.append(np.mean(n / (n - 1) * ((a - ratios[:, None] * b) ** 2).sum(axis=1) / b.sum(axis=1) ** 2))
+    assert np.mean(misses) == pytest.approx(expected, rel=0.03)
+    assert np.mean(errors) == pytest.approx(expected, rel=0.04)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import evaluating
 import ratios
+import sets
 import startup
 
 SUITE = {
@@ -22,6 +23,7 @@ SUITE = {
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
     "ratio": ratios.run,
+    "sets": sets.run,
 }
 
 

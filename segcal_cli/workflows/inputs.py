@@ -28,7 +28,7 @@ from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import V1_KEY, find_model_files
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
-from segcal_cli.io.problems import Problem
+from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
@@ -206,6 +206,9 @@ def open_inputs(
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)
+    if truth is None:
+        # What is wrong with no single case, such as missing regions of interest, is wrong with all of them.
+        raise_all([problem.error for problem in problems if not problem.case])
     inputs = Inputs(table, opened, failures, settled, pairing.cases)
     if not opened.sources:
         inputs.require_all()

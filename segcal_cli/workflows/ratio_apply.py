@@ -116,7 +116,7 @@ def run(
     if applying.triage is not None:
         write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
     write_text(output, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
-    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated)
+    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated, overlapped=loaded.overlapped)
     _warn(calibration, judged, shift, loaded.ratio, observer)
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
@@ -216,7 +216,7 @@ def _document(
         "artifact": {"file": loaded.path.name, "sha256": loaded.artifact.digest},
         "method": settings.method,
         "level": settings.level,
-        "guaranteed": settings.guaranteed and not loaded.unannotated,
+        "guaranteed": settings.guaranteed and not loaded.unannotated and not loaded.overlapped,
         "guarantee": promise,
         "rank": calibration.rank,
         "threshold": threshold,

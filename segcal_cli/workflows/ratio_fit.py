@@ -111,7 +111,8 @@ def run(
         raise NothingLabelled(" + ".join(ratio.denominator.names))
     unannotated = _unannotated(table)
     summary = _summary(calibration, ratio, unit, unannotated)
-    promise = guarantee(calibration, ratio, unit, unannotated) + _after_dropping(len(failures), len(table))
+    promise = guarantee(calibration, ratio, unit, unannotated, overlapped=overlaps)
+    promise += _after_dropping(len(failures), len(table))
     header = Header(
         kind=KIND,
         method=settings.method,

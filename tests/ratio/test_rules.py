@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -237,3 +239,8 @@ def test_a_case_far_from_the_calibration_cases_is_out_of_range():
 )  # fmt: skip
 def test_a_guarantee_says_how_much_of_what_for_whom(settings, words):
     assert words in guarantee(Calibration.of(reference_table("NTR", "cal"), settings, "ml"), ratio(), "ml")
+
+
+def test_nothing_is_promised_where_the_calibrator_had_seen_cases():
+    words = guarantee(SimpleNamespace(settings=None), None, "mm3", overlapped=True)
+    assert words == "No guarantee: some of the cases had been used to fit the calibrator."

@@ -10,6 +10,11 @@ from segcal_cli.confidence.scores import Score
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import TOO_FEW, Calibration, SideThreshold, ThresholdRow
 
+OVERLAPPED = (
+    "No guarantee: some calibration cases had been used to fit the calibrator (--allow-overlap), so that new cases are "
+    "not exchangeable with them."
+)
+
 WEIGHTED = {
     "": "",
     "given": " if the given weights are the true density ratios of new to calibration cases",
@@ -23,8 +28,20 @@ def percent(share: float) -> str:
     return f"{round(100.0 * share, 6):.10g} %"
 
 
-def guarantee(calibration: Calibration, alpha: float, *, roi: bool, ignored: bool, weights: str = "") -> str:
-    """What the sets at this alpha promise. weights: "", "given" or "estimated". Raises BadLevel."""
+def guarantee(
+    calibration: Calibration,
+    alpha: float,
+    *,
+    roi: bool,
+    ignored: bool,
+    weights: str = "",
+    overlapped: bool = False,
+) -> str:
+    """What the sets at this alpha promise. weights: "", "given" or "estimated". overlapped: whether the calibrator in
+    front had seen calibration cases. Raises BadLevel.
+    """
+    if overlapped:
+        return OVERLAPPED
     spec = calibration.spec
     rows = calibration.thresholds(alpha)
     head = f"{_for_whom(calibration)}{_promise(spec, rows, alpha, weights)}"

@@ -14,7 +14,6 @@ from segcal_cli.confidence.maps import SIDES, Side
 from segcal_cli.confidence.sets import case_sets, p_value_counts
 from segcal_cli.confidence.spec import BadOption
 from segcal_cli.confidence.targets import Target
-from segcal_cli.confidence.text import guarantee
 from segcal_cli.confidence.thresholds import Calibration, ThresholdRow
 from segcal_cli.confidence.views import TargetView, views, voxel_volume
 from segcal_cli.core.case import Case
@@ -220,13 +219,7 @@ def run(
             {record["case"]: (record["digest"], record["features"]) for record in records},
         )
         write_text(output / REPORT, json_text(drift))
-    promise = guarantee(
-        calibration,
-        spec.alpha,
-        roi=bool(header.spec.get("roi")),
-        ignored=bool(header.results.get("ignored_voxels")),
-        weights="" if weights is None else weights.how,
-    )
+    promise = loaded.promise(calibration, spec.alpha, "" if weights is None else weights.how)
     lines = [promise, *said(rows, drift, weights, applying)]
     for text in warned(rows, drift, weights):
         observer.warn(text)

@@ -91,9 +91,8 @@ def p_value_file(
     small = counts.astype(kind)  # the files of a case wait for each other, so each is kept small
 
     def write(file: BinaryIO) -> None:
-        scaled = _nifti(
-            "", small.astype(np.float64) / total, place, dtype=kind, slope=1.0 / total, description=P_VALUE_WORDS
-        )
+        p = small.astype(np.float64) / total
+        scaled = _nifti("", p, place, dtype=kind, slope=1.0 / total, description=P_VALUE_WORDS)
         scaled.write(file)
 
     return File(f"{case}_pvalue_{side}{tail}.nii.gz", write)

@@ -170,7 +170,7 @@ def run(
         observer.warn(warning)
     failures = [*inputs.failures, *failures]
     ignored = inputs.table.ignore is not None or truth.ignore_label is not None
-    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored)
+    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored, overlapped=overlaps)
     header = Header(
         kind=KIND,
         method=spec.joint,

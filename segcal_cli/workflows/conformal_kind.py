@@ -8,7 +8,7 @@ from typing import Any
 
 from segcal_cli.confidence.evaluation import CaseOutcome, SetEvaluation
 from segcal_cli.confidence.spec import SetSpec
-from segcal_cli.confidence.text import guarantee, percent, threshold_text
+from segcal_cli.confidence.text import percent, threshold_text
 from segcal_cli.confidence.thresholds import Calibration, SideThreshold
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
@@ -38,17 +38,15 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
 
     verbose: with the whole table of the choice of scores.
     """
-    calibration = loaded_sets(path, artifact).calibration
+    loaded = loaded_sets(path, artifact)
+    calibration = loaded.calibration
     levels = tuple(alphas) or (calibration.spec.alpha,)
     header = artifact.header
     lines = _spec_lines(calibration.spec)
     for alpha in levels:
         lines += threshold_lines(calibration, alpha)
         if alpha != calibration.spec.alpha:
-            promise = guarantee(
-                calibration, alpha, roi=bool(header.spec.get("roi")), ignored=bool(header.results.get("ignored_voxels"))
-            )
-            lines.append(f"guarantee   at alpha {alpha:g}: {promise}")
+            lines.append(f"guarantee   at alpha {alpha:g}: {loaded.promise(calibration, alpha)}")
     learning = header.results.get("learning")
     if learning:
         lines.append(f"learned on  {learning['n_cases']} cases ({learning['from']})")

@@ -230,6 +230,22 @@ def test_a_monotone_calibrator_moves_thresholds_and_no_voxel(cal, new, tmp_path)
     assert apply(tmp_path / "calibrated.npz", new, tmp_path / "x").code == 5
 
 
+def test_a_case_left_out_and_an_overlap_stay_in_the_words_of_every_command(cal, new, tmp_path):
+    calibrator, path = tmp_path / "t.npz", tmp_path / "a.npz"
+    assert segcal("calibrate", "fit", *arguments(cal), "--no-summary", "-o", calibrator).code == 0
+    assert fit(cal, path, "--calibrator", calibrator).code == 4
+    said = fit(cal, path, "--calibrator", calibrator, "--allow-overlap")
+    assert "No guarantee: some calibration cases had been used to fit the calibrator" in said.stderr
+    said = apply(path, new, tmp_path / "out", "--calibrator", calibrator)
+    assert "No guarantee" in said.stderr
+    root = write_images(tmp_path / "torn", CAL[:20])
+    bad = root / "predictions" / f"{name_of(CAL[0])}.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:300])
+    said = fit(root, tmp_path / "b.npz", *NONE, "--on-failure", "continue")
+    assert (said.code, "After leaving out 1 of 20 cases" in said.stderr) == (8, True)
+    assert "After leaving out 1 of 20 cases" in apply(tmp_path / "b.npz", new, tmp_path / "two").stderr
+
+
 def test_label_maps_alone_calibrate_distances(new, tmp_path):
     root = write_label_maps(tmp_path / "maps", CAL)
     path = tmp_path / "a.npz"
@@ -246,7 +262,7 @@ def test_label_maps_alone_calibrate_distances(new, tmp_path):
 
 
 def test_two_empty_label_maps_are_not_one_scan(tmp_path):
-    """An empty prediction among the calibration cases, and another one among the new: neither a copy nor seen before."""
+    """An empty prediction among the calibration cases, another one among the new: neither a copy nor seen before."""
     logits, _, _ = synth2d()
     empty = [i for i in range(409) if not (logits[i] > 0).any()]
     root, fresh = (

@@ -64,6 +64,10 @@ def test_weights_are_named_as_given_or_estimated():
     assert "at least 90 % approximately, since the weights are estimated" in sentence(weights="estimated")
 
 
+def test_nothing_is_promised_after_an_overlap_with_the_calibrator():
+    assert sentence(overlapped=True).startswith("No guarantee: some calibration cases had been used to fit")
+
+
 def test_regions_and_ignored_voxels_limit_the_statement():
     assert sentence(roi=True, ignored=True).endswith(
         " All of this inside the region of interest and outside the ignored voxels."

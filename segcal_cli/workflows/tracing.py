@@ -168,6 +168,6 @@ def dropping_clause(failed: int, done: int) -> str:
     if not failed:
         return ""
     return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason related "
-        "to their scores."
+        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
+        "related to their scores."
     )

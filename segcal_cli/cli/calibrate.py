@@ -55,7 +55,7 @@ def apply(
     applying: requests.CalibrateApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write calibrated probabilities of new predictions. Needs no labels."""

@@ -57,7 +57,7 @@ def apply(
     applying: requests.ConformalApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write the inner and outer set of new predictions: 0 outside, 1 possible, 2 certain. Needs no labels.

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,24 +22,33 @@ from segcal_cli.core.errors import (
     CaseErrors,
     InputError,
     NoCaseError,
+    NothingToDo,
     SegcalError,
+    Unfinished,
     UsageError,
+    count_text,
     first_line,
     with_case,
 )
 
 if TYPE_CHECKING:
     from segcal_cli.core.observer import Observer
-    from segcal_cli.workflows.outcome import Outcome
+    from segcal_cli.workflows.outcome import Counts, Outcome
 
-BUG, USAGE, NO_CASE, BAD_INPUT, BAD_ARTIFACT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+DONE, BUG, USAGE, NO_CASE, BAD_INPUT, BAD_ARTIFACT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 8, 130
 
 CODES: tuple[tuple[type[SegcalError], int], ...] = (
+    (NothingToDo, DONE),
+    (Unfinished, PARTIAL),
     (UsageError, USAGE),
     (NoCaseError, NO_CASE),
     (InputError, BAD_INPUT),
     (ArtifactError, BAD_ARTIFACT),
 )
+
+
+SHOWN = 5
+"""So many failed cases stand in the closing line."""
 
 
 def code_of(error: SegcalError) -> int:
@@ -96,11 +105,18 @@ def _finish(command: str, console: Console, as_json: bool, outcome: Outcome) -> 
     counts = outcome.counts
     if not as_json and outcome.data:
         _write_stdout(outcome.data)
-    closing = f"{counts.cases} {_plural('case', 'cases', counts.cases)}, {counts.done} done"
-    if counts.failed:
-        closing += f", {counts.failed} failed: {', '.join(failure['case'] for failure in outcome.failures[:5])}"
-        closing += ", ..." if len(outcome.failures) > 5 else ""
+    closing = outcome.closing or counts_text(counts, [failure["case"] for failure in outcome.failures])
     _leave(command, console, as_json, outcome.code, closing, list(outcome.failures), outcome.result, counts.to_json())
+
+
+def counts_text(counts: Counts, failed: Sequence[str]) -> str:
+    """What became of the cases. failed: their ids."""
+    parts = [count_text(counts.cases, "case"), f"{counts.done} done"]
+    states = (("skipped", counts.skipped), ("waiting", counts.waiting), ("not run", counts.not_run))
+    parts += [f"{number} {word}" for word, number in states if number]
+    if counts.failed:
+        parts.append(f"{counts.failed} failed: {', '.join(failed[:SHOWN])}{', ...' if len(failed) > SHOWN else ''}")
+    return ", ".join(parts)
 
 
 def _leave(

@@ -60,7 +60,7 @@ def apply(
     applying: requests.RatioApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write ratio, volumes, their intervals and alarms of new predictions. Needs no labels.

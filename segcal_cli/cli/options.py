@@ -89,11 +89,13 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
             parameters += _options(name, records[name])
         else:
             parameters.append(parameter.replace(annotation=hints[name]))
+    parameters.append(inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     parameters.sort(key=lambda parameter: parameter.kind)
 
     @functools.wraps(function)
     def command(**arguments: Any) -> None:
-        rebuilt = {name: _record(name, record, arguments) for name, record in records.items()}
+        context = arguments.pop(CONTEXT)
+        rebuilt = {name: _record(name, record, arguments, context) for name, record in records.items()}
         function(**arguments, **rebuilt)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -101,10 +103,33 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+ORIGINS = "origins"
+"""The field of a record that says who set each option; filled in by the command line, no option itself."""
+
+SOURCES = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config"}
+"""click's name of a source -> the record's."""
+
+
+CONTEXT = "_context"
+"""The parameter by which typer hands over what it knows of the options."""
+
+
+def origins(context: typer.Context) -> dict[str, str]:
+    """Option -> who said it, of those that were not left at their default."""
+    said = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name.partition("__")[2] or name: SOURCES[source.name]
+        for name, source in said.items()
+        if source is not None and source.name in SOURCES
+    }
+
+
 def _options(prefix: str, record: type) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(record)
     made = []
     for field in dataclasses.fields(record):
+        if field.name == ORIGINS:
+            continue
         words = REGISTRY[record][field.name]
         hint, default = hints[field.name], field.default
         if typing.get_origin(hint) is tuple:
@@ -128,6 +153,9 @@ def _options(prefix: str, record: type) -> list[inspect.Parameter]:
     return made
 
 
-def _record(prefix: str, record: type, arguments: dict[str, Any]) -> Any:
-    values = {field.name: arguments.pop(f"{prefix}__{field.name}") for field in dataclasses.fields(record)}
+def _record(prefix: str, record: type, arguments: dict[str, Any], context: typer.Context) -> Any:
+    names = [field.name for field in dataclasses.fields(record)]
+    values = {name: arguments.pop(f"{prefix}__{name}") for name in names if name != ORIGINS}
+    if ORIGINS in names:
+        values[ORIGINS] = origins(context)
     return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -26,8 +26,11 @@ from segcal_cli.core.errors import WriteError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-DEFAULT_TAG = "segcal"
+DEFAULT_TAG = "file"
 """The tag of temps whose writer holds no lock."""
+
+ABANDONED_SECONDS = 86400.0
+"""A temp without a lock that nobody has written to for a day is what a killed run left."""
 
 MAX_NAME_BYTES = 255
 """The longest file name that common file systems take; the target's name is cut in its temp's name to stay below."""

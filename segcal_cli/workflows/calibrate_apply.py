@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
-from segcal_cli.execution.work import Work
 from segcal_cli.io import padding
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.folders import expand_folders
@@ -27,27 +27,26 @@ from segcal_cli.io.outputs import (
     File,
     label_file,
     label_name,
-    make_folder,
     map_file,
     map_name,
     npz_file,
     paint_values,
     painted,
     refuse_changed,
-    refuse_existing,
     refuse_inside,
     soft_files,
     soft_names,
-    text_file,
-    write_files,
 )
 from segcal_cli.io.predictions import DISPLAY_MARK, PredictionSource
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.io.voxels import member_probabilities
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
-from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import CalibrateApplyOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import CalibrateApplyOptions, FolderOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.tracing import seen_by
 
 DESC = "calibrated"
@@ -80,16 +79,15 @@ class DisplayOnly(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class CaseWriter:
-    """Calibrates one case and writes its files: the ``compute`` half of the work. Returns the case's record."""
+    """Calibrates one case: its files, and what was done to it."""
 
     calibrator: Calibrator
-    folder: Path
     options: CalibrateApplyOptions
     places: dict[str, Space]
     seen: frozenset[str]
     disagreeing: Mapping[str, PredictionSource] = field(default_factory=dict)
 
-    def __call__(self, case: Case) -> dict[str, object]:
+    def __call__(self, case: Case) -> Made:
         volume = case.volume
         calibrator, given = self.calibrator.pointwise(volume)
         applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
@@ -97,19 +95,14 @@ class CaseWriter:
         files = case_files(case, applied, self.places[case.id], self.options)
         if self.disagreeing:
             files = [*self._maps(case), *files]
-        names = write_files(self.folder, files)
-        return {
-            "case": case.id,
-            "status": "done",
-            "outputs": list(names),
+        result = {
             "proof": case.facts.proof or None,
-            "padding_share": case.facts.padding_share,
             "in_calibration": case.id in self.seen,
             "decisions_repaired": applied.repaired,
             "regions_projected": applied.projected,
             "left_raw": applied.kept_raw,
-            "warnings": list(case.facts.warnings),
         }
+        return Made(files, result)
 
     def _maps(self, case: Case) -> list[File]:
         """The members once more, one at a time, and the maps of how they disagree."""
@@ -151,7 +144,7 @@ def run(
     applying: CalibrateApplyOptions,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
@@ -163,7 +156,7 @@ def run(
     maps = wanted_maps(applying.write)
     loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer)
+    inputs = open_inputs(predictions, None, reading, None, observer, min_age=writing.min_age)
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
@@ -172,10 +165,6 @@ def run(
     _refuse_names(inputs.sources, inputs.space, applying)
     if maps and any(len(source.prediction.parts) == 1 for source in inputs.sources):
         raise MembersNeeded(applying.write)
-    refuse_existing(
-        [output / name for source in inputs.sources for name in output_names(source, applying)],
-        overwrite=writing.overwrite,
-    )
     seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
     if loaded.artifact.header.results.get("split_kind") == "in-sample":
         observer.warn("the calibrator was fitted on cases that the network was trained on; expect too much confidence")
@@ -185,28 +174,38 @@ def run(
         observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
 
     folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
-    refuse_changed(output, folder_files, overwrite=writing.overwrite)
-    make_folder(output)
     writer = CaseWriter(
         loaded.calibrator,
-        output,
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
         frozenset(seen),
         {source.id: source.prediction for source in inputs.sources} if maps else {},
     )
     reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
-    outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
-    if outcome.counts.done:
-        write_files(output, [text_file(name, text) for name, text in folder_files.items()])
-    repaired = sum(int(record["decisions_repaired"]) for record in outcome.result["cases"])
+    settings = settings_for(
+        "calibrate apply",
+        (artifact, loaded.artifact),
+        None if before is None else before.artifact,
+        reading,
+        inputs.values,
+        dataclasses.asdict(applying),
+        (applying, running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+        run.refuse_existing([output / name for source in inputs.sources for name in output_names(source, applying)])
+        refuse_changed(output, folder_files, overwrite=writing.replace)
+        run.map(reader, writer, "calibrating")
+        for name, text in folder_files.items():
+            run.write(name, text)
+    repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
     line = (
         f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
         f"{loaded.artifact.header.n_groups} patients. No finite-sample guarantee."
     )
     kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
-    result = {**outcome.result, "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest}}
-    return Outcome(result, outcome.counts, (line, *kept), failures=outcome.failures)
+    result = {**run.result, "artifact": settings.artifact}
+    return Outcome(result, run.counts, (line, *kept), failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str]:

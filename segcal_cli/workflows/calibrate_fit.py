@@ -29,7 +29,7 @@ from segcal_cli.workflows.requests import (
     PredictionOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import jobs_of, on_failure_of, threads_of
 from segcal_cli.workflows.tracing import (
     WithFacts,
     after_dropping,
@@ -70,7 +70,7 @@ def run(
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    plan = Plan(jobs_of(running), on_failure_of(running, "stop"))
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))

@@ -55,7 +55,7 @@ from segcal_cli.workflows.requests import (
     PredictionOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import jobs_of, on_failure_of, threads_of
 from segcal_cli.workflows.strata import NoVoxelSize, assigned, parse_strata
 from segcal_cli.workflows.tracing import WithFacts, after_dropping, refuse_hard, refuse_seen, report_facts
 
@@ -98,7 +98,7 @@ def run(
     refuse_existing([output], overwrite=writing.overwrite)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_set_inputs(predictions, labels, reading, truth, observer, labels_only=fitting.labels_only)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    plan = Plan(jobs_of(running), on_failure_of(running, "stop"))
     if plan.on_failure == "stop":
         inputs.require_all()
     learning = _learning_cases(fitting, inputs, reading, truth, observer)

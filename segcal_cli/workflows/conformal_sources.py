@@ -105,6 +105,7 @@ def open_set_inputs(
     *,
     labels_only: bool,
     roi: Path | None = None,
+    min_age: float = 0.0,
 ) -> Inputs:
     """As ``open_inputs``; with labels_only PREDICTIONS may be label maps. roi: masks where no labels are asked for."""
     if labels_only and reading.calibrator is not None:
@@ -120,6 +121,7 @@ def open_set_inputs(
         regions=True,
         masks=truth is None,
         roi=roi,
+        min_age=min_age,
     )
 
 

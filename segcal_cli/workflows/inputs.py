@@ -6,12 +6,20 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import CaseErrors, FormatError, PairingError, SegcalError, UsageError
+from segcal_cli.core.errors import (
+    CaseErrors,
+    FormatError,
+    NothingToDo,
+    PairingError,
+    SegcalError,
+    UsageError,
+    count_text,
+)
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -22,6 +30,7 @@ from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
+from segcal_cli.io.fingerprints import size_and_time
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
@@ -30,6 +39,7 @@ from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
 from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
+from segcal_cli.workflows.case_inputs import own_files, still_arriving
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 MEAN: Reduce = "mean-probabilities"
@@ -43,6 +53,12 @@ class MissingMember(PairingError):
     """A case that one of the member folders does not hold."""
 
     template = "{0}: the member {1} does not hold this case"
+
+
+class AllWaiting(NothingToDo):
+    """Every file is younger than ``--min-age``."""
+
+    template = "{0}, 0 done, {1} waiting"
 
 
 class UnusedOption(UsageError):
@@ -60,7 +76,8 @@ class Inputs:
     """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
 
     reading: the options, with what the files settled: ``reduce`` says how samples were joined, or None without any.
-    files: those of all paired cases, opened or not.
+    files: those of all paired cases, opened or not. given: PREDICTIONS. waiting: ids of cases that are still arriving
+    (``--min-age``). seen: (size, mtime_ns) of the cases' own files before they were opened.
     """
 
     table: LabelSpace
@@ -68,6 +85,9 @@ class Inputs:
     failures: tuple[Result, ...]
     reading: PredictionOptions
     files: tuple[CaseFiles, ...] = ()
+    given: Path = Path()
+    waiting: tuple[str, ...] = ()
+    seen: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[CaseSource, ...]:
@@ -168,12 +188,15 @@ def open_inputs(
     regions: bool = False,
     masks: bool = False,
     roi: Path | None = None,
+    min_age: float = 0.0,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
     label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
-    interest (of ``roi`` or of the table of cases) although no labels are asked for.
+    interest (of ``roi`` or of the table of cases) although no labels are asked for. min_age: seconds; cases with a
+    younger file are left for a later run.
 
-    Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
+    Raises AllWaiting, and what makes the whole run impossible (no case, a bad class table); problems of single cases
+    are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi)
     pairing = with_members(pairing, reading, table)
@@ -183,6 +206,12 @@ def open_inputs(
         observer.warn(str(copies))
     if not pairing.cases:
         pairing.require()
+    waiting = tuple(case.id for case in pairing.cases if still_arriving(case, min_age))
+    if waiting:
+        pairing = replace(pairing, cases=tuple(case for case in pairing.cases if case.id not in set(waiting)))
+        if not pairing.cases and not pairing.problems:
+            raise AllWaiting(count_text(len(waiting), "case"), len(waiting))
+    seen = {path: stamp for case in pairing.cases for path in own_files(case) if (stamp := size_and_time(path))}
     observer.progress(0, len(pairing.cases), "looking at headers")
     problems = list(pairing.problems)
     for problem in problems:
@@ -209,7 +238,7 @@ def open_inputs(
     if truth is None:
         # What is wrong with no single case, such as missing regions of interest, is wrong with all of them.
         raise_all([problem.error for problem in problems if not problem.case])
-    inputs = Inputs(table, opened, failures, settled, pairing.cases)
+    inputs = Inputs(table, opened, failures, settled, pairing.cases, predictions, waiting, seen)
     if not opened.sources:
         inputs.require_all()
     return inputs

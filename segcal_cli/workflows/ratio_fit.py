@@ -42,7 +42,7 @@ from segcal_cli.workflows.requests import (
     RatioRegionOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import jobs_of, on_failure_of
 from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts, without_folders
 
 
@@ -78,7 +78,7 @@ def run(
     settings.check(contained=ratio.contained)
     raise_all(same_predictions(inputs.files))
     reading = inputs.reading
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    plan = Plan(jobs_of(running), on_failure_of(running, "stop"))
     if plan.on_failure == "stop":
         inputs.require_all()
     unit = volume_unit(inputs.sources)

@@ -1,9 +1,10 @@
-"""How much of the machine a run uses."""
+"""How much of the machine a run uses, and what its failures come to."""
 
 from __future__ import annotations
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.execution.engine import usable_cores
+from segcal_cli.execution.engine import OnFailure, usable_cores
+from segcal_cli.workflows.outcome import DONE, PARTIAL, Counts
 from segcal_cli.workflows.requests import RunOptions
 
 MAX_THREADS = 4
@@ -16,11 +17,30 @@ class BadJobs(UsageError):
     template = "--jobs {0} is not allowed; give 1 or more, or 0 for all usable cores"
 
 
+class PartialStop(UsageError):
+    """A run that ends at the first failure is never partly done on purpose."""
+
+    template = "--allow-partial has no meaning where the first failure stops the run; give --on-failure continue"
+
+
 def jobs_of(running: RunOptions) -> int:
     """Worker processes. Raises BadJobs."""
     if running.jobs < 0:
         raise BadJobs(running.jobs)
     return running.jobs or usable_cores()
+
+
+def on_failure_of(running: RunOptions, default: OnFailure) -> OnFailure:
+    """What a failing case does. Raises PartialStop."""
+    chosen = running.on_failure or default
+    if running.allow_partial and chosen == "stop":
+        raise PartialStop
+    return chosen
+
+
+def exit_code_of(counts: Counts, running: RunOptions) -> int:
+    """The exit code of these counts; a part is enough with ``--allow-partial``."""
+    return DONE if counts.exit_code == PARTIAL and running.allow_partial else counts.exit_code
 
 
 def threads_of(jobs: int) -> int:

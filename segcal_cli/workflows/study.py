@@ -45,7 +45,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import jobs_of, on_failure_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
 
@@ -125,7 +125,7 @@ def measure(
 
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    plan = Plan(jobs_of(running), on_failure_of(running, "stop"))
     if plan.on_failure == "stop" or not joint:
         replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)

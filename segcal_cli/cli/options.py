@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from segcal_cli.cli import config
 from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.cli.words import calibrate, conformal_sets, measuring, ntr_interval, shared
 from segcal_cli.cli.words.spelling import TALKING, Words, plain
@@ -46,19 +48,25 @@ ArtifactFile = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Talking:
-    """What is said, and where."""
+    """What is said, and where; and what was said elsewhere. notices: warnings about that, no option."""
 
     json: bool = False
     quiet: bool = False
     verbose: int = 0
     log_file: Path | None = None
+    config: Path | None = None
+    print_config: bool = False
+    notices: tuple[str, ...] = ()
 
     def console(self) -> Console:
         try:
-            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+            console = Console(QUIET if self.quiet else self.verbose, self.log_file)
         except OSError as error:
             what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
             raise typer.BadParameter(what, param_hint="--log-file") from error
+        for notice in self.notices:
+            console.warn(notice)
+        return console
 
 
 REGISTRY: dict[type, dict[str, Words]] = {
@@ -74,6 +82,17 @@ REGISTRY: dict[type, dict[str, Words]] = {
             ("--verbose", "-v"), "Say more; twice for debugging.", TALKING, count=True, show_default=False
         ),
         "log_file": plain("--log-file", "Append every message, with its time, to FILE.", TALKING, "FILE"),
+        "config": plain(
+            "--config",
+            "Options from a TOML file, named as here; a table per command beats the top level. Flags beat SEGCAL_* "
+            "(SEGCAL_JOBS=4), which beats the file.",
+            TALKING,
+            "FILE.toml",
+            callback=config.load,
+        ),
+        "print_config": Words(
+            ("--print-config",), "Print all options as TOML, each with who set it, and leave.", TALKING
+        ),
     },
 }
 
@@ -96,39 +115,39 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
     def command(**arguments: Any) -> None:
         context = arguments.pop(CONTEXT)
         rebuilt = {name: _record(name, record, arguments, context) for name, record in records.items()}
+        if any(isinstance(record, Talking) and record.print_config for record in rebuilt.values()):
+            sys.stdout.write(config.resolved(context))
+            raise typer.Exit
         function(**arguments, **rebuilt)
 
+    config.register(function, parameters)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
-
-
-ORIGINS = "origins"
-"""The field of a record that says who set each option; filled in by the command line, no option itself."""
-
-SOURCES = {"COMMANDLINE": "command line", "ENVIRONMENT": "environment", "DEFAULT_MAP": "config"}
-"""click's name of a source -> the record's."""
 
 
 CONTEXT = "_context"
 """The parameter by which typer hands over what it knows of the options."""
 
 
-def origins(context: typer.Context) -> dict[str, str]:
-    """Option -> who said it, of those that were not left at their default."""
-    said = {name: context.get_parameter_source(name) for name in context.params}
-    return {
-        name.partition("__")[2] or name: SOURCES[source.name]
-        for name, source in said.items()
-        if source is not None and source.name in SOURCES
-    }
+def _origins(context: typer.Context) -> dict[str, str]:
+    said = {name: config.origin_of(context, name) for name in context.params}
+    return {name.rpartition("__")[2]: origin for name, origin in said.items() if origin != "default"}
+
+
+def _notices(context: typer.Context) -> tuple[str, ...]:
+    return tuple(context.meta.get(config.NOTICES, ()))
+
+
+FILLED_IN: dict[str, Callable[[typer.Context], Any]] = {"origins": _origins, "notices": _notices}
+"""Fields of records that are no options: the command line itself knows them."""
 
 
 def _options(prefix: str, record: type) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(record)
     made = []
     for field in dataclasses.fields(record):
-        if field.name == ORIGINS:
+        if field.name in FILLED_IN:
             continue
         words = REGISTRY[record][field.name]
         hint, default = hints[field.name], field.default
@@ -140,6 +159,8 @@ def _options(prefix: str, record: type) -> list[inspect.Parameter]:
             rich_help_panel=words.panel,
             metavar=words.metavar,
             count=words.count,
+            callback=words.callback,
+            is_eager=words.callback is not None,
             show_default=words.show_default and not (default is None or default is False or default == []),
         )
         made.append(
@@ -155,7 +176,7 @@ def _options(prefix: str, record: type) -> list[inspect.Parameter]:
 
 def _record(prefix: str, record: type, arguments: dict[str, Any], context: typer.Context) -> Any:
     names = [field.name for field in dataclasses.fields(record)]
-    values = {name: arguments.pop(f"{prefix}__{name}") for name in names if name != ORIGINS}
-    if ORIGINS in names:
-        values[ORIGINS] = origins(context)
+    values = {
+        name: FILLED_IN[name](context) if name in FILLED_IN else arguments.pop(f"{prefix}__{name}") for name in names
+    }
     return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

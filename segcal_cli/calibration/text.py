@@ -61,15 +61,18 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
 
 
 def map_lines(calibrator: Calibrator) -> list[str]:
-    """The map as text: one line per point, with a bar."""
+    """The map as text: one line per point, with a bar; classes with one map share it."""
     lines = []
     if calibrator.hood is not None:
         lines.append("(amid neighbours that are predicted alike)")
     if kind_of(calibrator.space) == "softmax":
         lines.append("(the other classes share the rest equally)")
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name, points in calibration_map(calibrator).items():
-        lines.append(f"{name}: raw p -> calibrated p")
-        lines += [f"  {raw:.1f} -> {p:.4f} {'#' * round(p * BAR_WIDTH)}".rstrip() for raw, p in points]
+        drawn = tuple(f"  {raw:.1f} -> {p:.4f} {'#' * round(p * BAR_WIDTH)}".rstrip() for raw, p in points)
+        alike.setdefault(drawn, []).append(name)
+    for drawn, names in alike.items():
+        lines += [f"{', '.join(names)}: raw p -> calibrated p", *drawn]
     return lines
 
 

@@ -43,6 +43,7 @@ def fit(
         lambda observer: calibrate_fit.run(
             predictions, labels, output, fitting, reading, truth, running, writing, observer
         ),
+        allow_partial=running.allow_partial,
     )
 
 

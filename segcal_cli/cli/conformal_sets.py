@@ -45,6 +45,7 @@ def fit(
         lambda observer: conformal_fit.run(
             predictions, labels, output, fitting, reading, truth, running, writing, observer
         ),
+        allow_partial=running.allow_partial,
     )
 
 

@@ -126,10 +126,16 @@ class Console:
             sys.stderr.write(printable(text) + "\n")
 
     def _write_log(self, level: str, text: str) -> None:
-        if self._log is not None:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._log is None:
+            return
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
             self._log.write("".join(f"{stamp} {level} {printable(line)}\n" for line in text.splitlines()))
             self._log.flush()
+        except OSError as error:
+            # A log on a full disk is no reason to lose the run.
+            self._log = None
+            self._say(f"warning: the log cannot be written: {(error.strerror or str(error)).lower()}")
 
 
 def printable(text: str) -> str:

@@ -54,4 +54,5 @@ def evaluate(
             judging,
             observer,
         ),
+        allow_partial=running.allow_partial,
     )

@@ -45,6 +45,7 @@ def fit(
         lambda observer: ratio_fit.run(
             predictions, labels, output, regions, statistics, fitting, reading, truth, running, writing, observer
         ),
+        allow_partial=running.allow_partial,
     )
 
 

@@ -52,4 +52,5 @@ def reliability(
             writing,
             observer,
         ),
+        allow_partial=running.allow_partial,
     )

@@ -17,7 +17,15 @@ from segcal_cli.core.errors import NoCaseError, PairingError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.case_files import CROSS_VALIDATION, CaseFiles, LabelFile, Pairing, PredictionFile, missing_labels
 from segcal_cli.io.case_ids import BadCaseId, byte_order, common_tail, examples, fits_file_name
-from segcal_cli.io.class_files import class_layout, place, spelling_clashes, whole_case, without_arrays, without_proofs
+from segcal_cli.io.class_files import (
+    class_layout,
+    place,
+    spelling_clashes,
+    whole_case,
+    without_arrays,
+    without_companions,
+    without_proofs,
+)
 from segcal_cli.io.folders import VOLUME_FOLDERS, Listing, Siblings, expand_folders, list_folder
 from segcal_cli.io.groups import Groups
 from segcal_cli.io.patterns import BadPattern, Match, Pattern
@@ -145,7 +153,7 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
     else:
         names = [(root, name) for root, listing in listings.items() for name in listing.files]
         matches = [Match(root / name, root, split_suffix(name)[0]) for root, name in names]
-    matches = without_proofs(matches) if proofs else without_arrays(matches)
+    matches = without_companions(without_proofs(matches)) if proofs else without_arrays(matches)
     notes = _left_out(given, listings, found_some=bool(matches))
     if pattern is None:
         layout = class_layout(matches, space, "--pattern")

@@ -53,6 +53,10 @@ DESC = "calibrated"
 """The ``desc`` entity of everything that a calibrator made."""
 
 
+SHOWN = 5
+"""So many cases that the calibrator has seen are named."""
+
+
 class Float16NeedsNpz(UsageError):
     """NIfTI has no half precision."""
 
@@ -156,7 +160,7 @@ def run(
     maps = wanted_maps(applying.write)
     loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, min_age=writing.min_age)
+    inputs = open_inputs(predictions, None, reading, None, observer, min_age=writing.min_age, artifact=loaded)
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
@@ -171,7 +175,9 @@ def run(
     if loaded.artifact.header.spec.get("source") == "cross-validation":
         observer.note("the calibrator was fitted on the models of single folds, which are not the deployed ensemble")
     if seen:
-        observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
+        shown = ", ".join(seen[:SHOWN]) + (", ..." if len(seen) > SHOWN else "")
+        verb = "was" if len(seen) == 1 else "were"
+        observer.note(f"{len(seen)} of these cases {verb} used to fit the calibrator: {shown}")
 
     folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
     writer = CaseWriter(

@@ -187,6 +187,7 @@ def run(
         labels_only=spec.labels_only,
         roi=applying.roi,
         min_age=writing.min_age,
+        artifact=loaded,
     )
     now = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, now)

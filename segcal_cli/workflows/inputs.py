@@ -39,6 +39,7 @@ from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
 from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
+from segcal_cli.workflows.calibrators import DoesNotFit, Loaded
 from segcal_cli.workflows.case_inputs import own_files, still_arriving
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
@@ -129,13 +130,18 @@ def find_cases(
     reading: PredictionOptions,
     truth: LabelOptions | None,
     roi: Path | None = None,
+    artifact: Loaded | None = None,
 ) -> tuple[LabelSpace | None, Pairing]:
-    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them.
+    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them. artifact: see
+    ``open_inputs``.
 
     Raises NoSuchInput, UnusedOption, and what pairing and class tables raise.
     """
     _require_paths(predictions, labels, reading, truth, roi)
     table = class_table(predictions, reading)
+    known = None if artifact is None else artifact.artifact.header.space
+    if table is None and known is not None and reading.activation in (None, known.activation):
+        table = known
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
         return table, read_cases(reading.cases, space=table, groups=groups)
@@ -189,16 +195,18 @@ def open_inputs(
     masks: bool = False,
     roi: Path | None = None,
     min_age: float = 0.0,
+    artifact: Loaded | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
     label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
     interest (of ``roi`` or of the table of cases) although no labels are asked for. min_age: seconds; cases with a
-    younger file are left for a later run.
+    younger file are left for a later run. artifact: what will be applied; its class table holds where
+    there is no other.
 
     Raises AllWaiting, and what makes the whole run impossible (no case, a bad class table); problems of single cases
     are collected.
     """
-    table, pairing = find_cases(predictions, labels, reading, truth, roi)
+    table, pairing = find_cases(predictions, labels, reading, truth, roi, artifact)
     pairing = with_members(pairing, reading, table)
     for note in pairing.notes:
         observer.note(note)
@@ -222,6 +230,8 @@ def open_inputs(
         problems.append(Problem("", unlabelled))
     if table is None:
         table = guessed_table(pairing.cases)
+    elif artifact is not None and table is artifact.artifact.header.space and not hard:
+        _refuse_other_channels(artifact, predictions, pairing.cases, reading)
     if not regions:
         table = replace(table, regions=())
     rules = truth_rules(truth, volumes=volumes)
@@ -261,6 +271,21 @@ def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
     headers = (_readable(case.predictions[0].path) for case in cases)
     header = next((header for header in headers if header is not None), None)
     return single_foreground() if header is None else default_space(header.path, files.channel_count(header))
+
+
+def _refuse_other_channels(
+    artifact: Loaded, predictions: Path, cases: Sequence[CaseFiles], reading: PredictionOptions
+) -> None:
+    """Raise DoesNotFit where files that say nothing of their classes cannot hold those of the artifact."""
+    whole = [case.predictions[0].path for case in cases if case.predictions[0].class_name is None]
+    header = next((header for path in whole if (header := _readable(path)) is not None), None)
+    channels = len(artifact.artifact.header.space.channels)
+    if header is None:
+        return
+    found = files.channel_count(header, reading.channel_axis)
+    if found != channels:
+        then, now = (count_text(number, "channel") for number in (channels, found))
+        raise DoesNotFit(artifact.path, then, predictions, now)
 
 
 def _readable(path: Path) -> files.FileHeader | None:

@@ -49,7 +49,12 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         described = kind.describe(path, artifact)
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
-    return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
+    return Outcome(
+        {**header_document(artifact), **described.document},
+        Counts(n, n),
+        data="\n".join(lines) + "\n",
+        closing=f"{path.name} is a {artifact.header.kind} artifact",
+    )
 
 
 def header_document(artifact: Artifact) -> dict[str, Any]:

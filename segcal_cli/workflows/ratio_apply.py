@@ -209,6 +209,7 @@ def _open(
         masks=True,
         roi=applying.roi,
         min_age=writing.min_age,
+        artifact=loaded,
     )
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)

@@ -124,8 +124,7 @@ def _finish(command: str, console: Console, as_json: bool, outcome: Outcome, cod
 def counts_text(counts: Counts, failed: Sequence[str]) -> str:
     """What became of the cases. failed: their ids."""
     parts = [count_text(counts.cases, "case"), f"{counts.done} done"]
-    states = (("skipped", counts.skipped), ("waiting", counts.waiting), ("not run", counts.not_run))
-    parts += [f"{number} {word}" for word, number in states if number]
+    parts += [f"{number} {word}" for word, number in counts.further.items() if number]
     if counts.failed:
         parts.append(f"{counts.failed} failed: {', '.join(failed[:SHOWN])}{', ...' if len(failed) > SHOWN else ''}")
     return ", ".join(parts)

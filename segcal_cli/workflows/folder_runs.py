@@ -30,7 +30,7 @@ from segcal_cli.workflows.case_inputs import given_folders, input_files
 from segcal_cli.workflows.case_keeping import KeepingReader, KeepingWriter, Maker, Task, document_of, made_alike
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.mapping import Mapped, map_cases
-from segcal_cli.workflows.outcome import NOTHING_PRODUCED, Counts
+from segcal_cli.workflows.outcome import NOTHING_PRODUCED, FolderCounts
 from segcal_cli.workflows.requests import FolderOptions, RunOptions
 from segcal_cli.workflows.run_record import (
     counts_of,
@@ -104,7 +104,7 @@ class FolderRun:
         self.outputs.append(output_entry(self.files.folder / name))
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> FolderCounts:
         return counts_of(self.entries.values())
 
     @property
@@ -148,6 +148,7 @@ class FolderRun:
 
     def interrupted(self) -> None:
         """Put on record what was finished: workers may have finished more than this process has heard of."""
+        remove_temps(self.files.folder, self.files.tag)
         finished = {entry["case"]: entry for entry in journal.entries(self.files.journal)}
         ids = {source.id for source in self.inputs.sources}
         self._settle(Mapped({case: entry for case, entry in finished.items() if case in ids}, self.inputs.failures))

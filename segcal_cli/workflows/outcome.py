@@ -13,13 +13,38 @@ DONE, NOTHING_PRODUCED, PARTIAL = 0, 4, 8
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Cases by what became of them. skipped: up to date; waiting: still arriving; not_run: the run ended before;
-    kept: of earlier runs, without inputs by now, and not among ``cases``.
-    """
+    """Cases by what became of them."""
 
     cases: int
     done: int
     failed: int = 0
+
+    @property
+    def standing(self) -> int:
+        """Cases of this run whose outputs are there."""
+        return self.done
+
+    @property
+    def further(self) -> dict[str, int]:
+        """What may have become of cases besides: word -> number."""
+        return {}
+
+    @property
+    def exit_code(self) -> int:
+        if not self.failed:
+            return DONE
+        return PARTIAL if self.standing else NOTHING_PRODUCED
+
+    def to_json(self) -> dict[str, int]:
+        return {"cases": self.cases, "done": self.done, "failed": self.failed}
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCounts(Counts):
+    """The same for outputs that are kept. skipped: up to date; waiting: still arriving; not_run: the run ended before;
+    kept: of earlier runs, without inputs by now, and not among ``cases``.
+    """
+
     skipped: int = 0
     waiting: int = 0
     not_run: int = 0
@@ -27,14 +52,11 @@ class Counts:
 
     @property
     def standing(self) -> int:
-        """Cases of this run whose outputs are there."""
         return self.done + self.skipped
 
     @property
-    def exit_code(self) -> int:
-        if not self.failed:
-            return DONE
-        return PARTIAL if self.standing else NOTHING_PRODUCED
+    def further(self) -> dict[str, int]:
+        return {"skipped": self.skipped, "waiting": self.waiting, "not run": self.not_run}
 
     def to_json(self) -> dict[str, int]:
         return {

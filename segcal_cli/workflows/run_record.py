@@ -22,7 +22,7 @@ from segcal_cli.io import journal
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.run_files import RunFiles
 from segcal_cli.reporting.documents import status_of
-from segcal_cli.workflows.outcome import Counts
+from segcal_cli.workflows.outcome import FolderCounts
 from segcal_cli.workflows.run_settings import Settings
 
 VERSION = 1
@@ -114,10 +114,10 @@ def _empty(case: str, status: str) -> dict[str, Any]:
     }
 
 
-def counts_of(entries: Iterable[Mapping[str, Any]]) -> Counts:
+def counts_of(entries: Iterable[Mapping[str, Any]]) -> FolderCounts:
     """How many cases came to what. Cases that were kept are none of this run's."""
     states = [entry["status"] for entry in entries]
-    return Counts(
+    return FolderCounts(
         cases=len(states) - states.count("kept"),
         **{name: states.count(name) for name in ("done", "failed", "skipped", "waiting", "not_run", "kept")},
     )
@@ -128,7 +128,7 @@ def run_document(
     settings: Settings,
     started: float,
     exit_code: int,
-    counts: Counts,
+    counts: FolderCounts,
     entries: Mapping[str, Mapping[str, Any]],
     outputs: list[dict[str, Any]],
 ) -> dict[str, Any]:

@@ -191,7 +191,9 @@ def _unknown_variables(context: typer.Context) -> Iterator[str]:
         known |= {variable_of(n) for n, setting in settings_of(command).items() if by_environment(n, setting)}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
-            yield f"{name} is not used: no option is set by it{_meant(name, known)}"
+            # Compared without the prefix, which makes any two of these names alike.
+            meant = _meant(name.removeprefix(PREFIX), {one.removeprefix(PREFIX) for one in known}, PREFIX)
+            yield f"{name} is not used: no option is set by it{meant}"
 
 
 def _of_file(path: Path, context: typer.Context) -> dict[str, tuple[Any, int]]:
@@ -343,9 +345,9 @@ def _from_here(folder: Path, name: str, value: Any, setting: Setting) -> Any:
     return value
 
 
-def _meant(name: str, known: Any) -> str:
+def _meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     close = difflib.get_close_matches(name, sorted(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def resolved(context: typer.Context) -> str:

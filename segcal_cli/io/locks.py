@@ -7,6 +7,7 @@ A shard takes the whole run's lock only while it takes its own: shards work side
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,8 @@ def _lock(path: Path, patience: float) -> Iterator[None]:
 
     lock = filelock.FileLock(path, timeout=patience)
     try:
+        # A file that cannot be made is no lock that somebody holds; filelock may take the one for the other.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
         lock.acquire()
     except OSError as error:
         if isinstance(error, filelock.Timeout):

@@ -6,6 +6,7 @@ null), stderr (a file). Answers with the exit code, negative for a signal, and t
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -14,7 +15,13 @@ import sys
 import time
 
 from segcal_cli.cli import entry
-from segcal_cli.workflows import calibrate_apply, conformal_apply, ratio_apply  # noqa: F401 - imported once for all
+
+WARM = (
+    "filelock", "isal.igzip", "nibabel", "rich.progress", "segcal_cli.calibration.result", "segcal_cli.cli.app",
+    "segcal_cli.workflows.calibrate_apply", "segcal_cli.workflows.conformal_apply", "segcal_cli.workflows.ratio_apply",
+    "scipy.ndimage", "scipy.stats", "scipy.spatial",
+)  # fmt: skip
+"""What runs import, imported once for all."""
 
 
 def child(asked: dict) -> None:
@@ -37,6 +44,8 @@ def child(asked: dict) -> None:
 
 
 def main() -> None:
+    for name in WARM:
+        importlib.import_module(name)
     for line in sys.stdin:
         asked = json.loads(line)
         start = time.monotonic()

@@ -1,0 +1,1 @@
+"""Kandinsky conformal prediction: prediction sets calibrated where similar voxels are pooled. Arrays only."""

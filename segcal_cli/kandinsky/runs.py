@@ -1,0 +1,81 @@
+"""Runs: sparse integer tables that add up exactly in any order.
+
+A run is a sorted list of different keys with integer columns. Histograms over cells and codes are mostly empty, so they
+are kept as runs; a case adds a small one, and small ones are joined into the large one when together they weigh enough,
+so that the work per case does not grow with the number of cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SMALL_PAIRS = 2_000_000
+"""Pairs in unjoined runs from which on they are joined, at the least."""
+
+DENSE_KEYS = 1 << 22
+"""Up to this many possible keys a dense count is faster than sorting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """keys: int64 "pair", sorted, different. columns: int64 "column pair"."""
+
+    keys: np.ndarray
+    columns: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def empty_run(columns: int) -> Run:
+    return Run(np.empty(0, np.int64), np.empty((columns, 0), np.int64))
+
+
+def counted(keys: np.ndarray, n_keys: int) -> Run:
+    """How often each key occurs. keys: integers in [0, n_keys), in any order."""
+    if n_keys <= DENSE_KEYS:
+        counts = np.bincount(keys, minlength=n_keys)
+        used = np.flatnonzero(counts)
+        return Run(used, counts[used][None])
+    used, counts = np.unique(keys, return_counts=True)
+    return Run(used.astype(np.int64), counts.astype(np.int64)[None])
+
+
+def join(runs: Sequence[Run]) -> Run:
+    """The sum of several runs."""
+    if len(runs) == 1:
+        return runs[0]
+    keys = np.concatenate([run.keys for run in runs])
+    # Stable: the sorted pieces are merged, not sorted anew.
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if keys.size else np.empty(0, np.intp)
+    columns = [
+        np.add.reduceat(np.concatenate([run.columns[column] for run in runs])[order], first)
+        if keys.size
+        else np.empty(0, np.int64)
+        for column in range(len(runs[0].columns))
+    ]
+    return Run(keys[first], np.stack(columns))
+
+
+def compacted(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The same sum as fewer runs: the largest stays alone until the others weigh half of it."""
+    if len(runs) < 2:
+        return tuple(runs)
+    largest, *others = sorted(runs, key=len, reverse=True)
+    if sum(map(len, others)) < max(SMALL_PAIRS, len(largest) // 2):
+        return (largest, *others)
+    return (join([largest, *others]),)
+
+
+def coarsened(run: Run, bits: int, code_bits: int) -> Run:
+    """The run with the low ``bits`` of each key's code dropped; the code is the key's lowest ``code_bits`` bits."""
+    if not bits:
+        return run
+    slots, codes = run.keys >> code_bits, run.keys & ((1 << code_bits) - 1)
+    # Order is kept, so equal keys are neighbours.
+    return join([Run(((slots << code_bits) | (codes >> bits)), run.columns), Run(run.keys[:0], run.columns[:, :0])])

@@ -1,0 +1,199 @@
+"""Measuring a model on labelled cases: coverage per class, cluster and patient, set sizes, and errors place by place.
+
+One pass gives all levels: each positive adds to one counter, that of the smallest level at which the set holds it, and
+coverage at a level is a running sum. What is kept per case is a few rows; places are counted over all cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segcal_cli.core.case import Case
+from segcal_cli.kandinsky.model import Model
+from segcal_cli.kandinsky.passes import checked_view
+from segcal_cli.kandinsky.places import Placing
+from segcal_cli.kandinsky.regions import place_cells
+from segcal_cli.kandinsky.runs import Run, compacted, counted, empty_run, join
+from segcal_cli.kandinsky.sets import Empty, class_view, fill_empty, levels_at, members
+
+MOST_CLUSTER_ROWS = 1024
+"""Above this many clusters of a class (pixel) only the whole image has rows of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseCoverage:
+    """One case. Rows: class by class, first the whole image, then the clusters that have rows.
+
+    n: int64 "row"; levels: int64 "row level"; held: int64 "alpha row", positives in the set. sizes: int64 "alpha size";
+    empty: int64 "alpha"; others: int64 "class", voxels of other classes; included: int64 "alpha class", those whose set
+    holds the class. infinite: int64 "alpha class", voxels where the class's threshold is infinite. keys: int64, places
+    of the positives, kept where methods are to be compared.
+    """
+
+    group: str
+    n: np.ndarray
+    levels: np.ndarray
+    held: np.ndarray
+    sizes: np.ndarray
+    empty: np.ndarray
+    others: np.ndarray
+    included: np.ndarray
+    infinite: np.ndarray
+    keys: Run | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageState:
+    """Cases by id, and positives by key (class * cells + cell) * levels + level - 1: of the model, and imagewise."""
+
+    cases: Mapping[str, CaseCoverage] = field(default_factory=dict)
+    cells: tuple[Run, ...] = ()
+    image_cells: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What measuring came to. cases: by id, ascending. cells, image_cells: joined."""
+
+    cases: Mapping[str, CaseCoverage]
+    cells: Run
+    image_cells: Run
+
+
+@dataclass(frozen=True)
+class CoverageMeasurement:
+    """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells."""
+
+    model: Model
+    alphas: tuple[float, ...]
+    placing: Placing
+    empty_sets: Empty = "top1"
+    n_levels: int = 20
+    per_class: Mapping[int, float] = field(default_factory=dict)
+    keep_places: bool = False
+
+    @property
+    def clusters_shown(self) -> tuple[int, ...]:
+        """Per class how many clusters have rows of their own."""
+        sizes = self.model.regions.sizes
+        return tuple(n if 1 < n <= MOST_CLUSTER_ROWS else 0 for n in sizes)
+
+    @property
+    def rows(self) -> list[tuple[int, int | None]]:
+        """(class, cluster) of each row; None: the whole image."""
+        return [
+            (channel, cluster)
+            for channel, shown in enumerate(self.clusters_shown)
+            for cluster in (None, *range(shown))
+        ]
+
+    def empty(self) -> CoverageState:
+        return CoverageState()
+
+    def update(self, state: CoverageState, case: Case) -> CoverageState:
+        """Raises NoTruth, NothingCounts, AtlasNotWhole."""
+        view = checked_view(case)
+        n_classes = len(self.model.space.channels)
+        classes = [class_view(self.model, view, channel) for channel in range(n_classes)]
+        truths = [view.truth(channel) for channel in range(n_classes)]
+        counts, levels, keys, image_keys = [], [], [], []
+        clusters_of = [one.clusters.at(where) for one, where in zip(classes, truths, strict=True)]
+        n_keys = n_classes * self.placing.n_cells * self.n_levels
+        for channel, (one, where) in enumerate(zip(classes, truths, strict=True)):
+            level = levels_at(self.model, one, where, self.n_levels).astype(np.int64) - 1
+            imagewise = self._imagewise(one.codes[where], channel)
+            shown = self.clusters_shown[channel]
+            table = np.zeros((1 + shown, self.n_levels), np.int64)
+            table[0] = np.bincount(level, minlength=self.n_levels)
+            if shown:
+                row = np.where(clusters_of[channel] < shown, clusters_of[channel], shown)
+                table[1:] = np.bincount(row * self.n_levels + level, minlength=(shown + 1) * self.n_levels).reshape(
+                    -1, self.n_levels
+                )[:shown]
+            levels.append(table)
+            counts.append(table.sum(axis=1))
+            cell = place_cells(view, self.placing, channel)
+            if cell is not None and where.size:
+                base = (channel * self.placing.n_cells + cell[where]) * self.n_levels
+                keys.append(base + level)
+                image_keys.append(base + imagewise)
+        held, sizes, empty, included, infinite = self._sets(view, classes, truths, clusters_of)
+        n_voxels = view.flat.shape[1] if view.counted is None else int(np.count_nonzero(view.counted))
+        own = counted(np.concatenate(keys), n_keys) if keys else empty_run(1)
+        images = counted(np.concatenate(image_keys), n_keys) if keys else empty_run(1)
+        one_case = CaseCoverage(
+            case.group,
+            np.concatenate(counts),
+            np.concatenate(levels),
+            held,
+            sizes,
+            empty,
+            np.array([n_voxels - where.size for where in truths], np.int64),
+            included,
+            infinite,
+            own if self.keep_places else None,
+        )
+        return self.merge(state, CoverageState({case.id: one_case}, (own,), (images,)))
+
+    def merge(self, a: CoverageState, b: CoverageState) -> CoverageState:
+        return CoverageState(
+            {**a.cases, **b.cases},
+            compacted((*a.cells, *b.cells)),
+            compacted((*a.image_cells, *b.image_cells)),
+        )
+
+    def finish(self, state: CoverageState) -> Coverage:
+        cases = dict(sorted(state.cases.items(), key=lambda item: item[0].encode()))
+        nothing = (empty_run(1),)
+        return Coverage(cases, join(state.cells or nothing), join(state.image_cells or nothing))
+
+    def alpha_of(self, alpha: float, channel: int) -> float:
+        return self.per_class.get(channel, alpha)
+
+    def _imagewise(self, codes: np.ndarray, channel: int) -> np.ndarray:
+        """int64: level - 1 with one cluster for the whole image, of the same calibration patients."""
+        level = np.zeros(codes.size, np.int64)
+        for m in range(1, self.n_levels):
+            level += codes > self.model.baseline.thresholds(channel, 1 - m / self.n_levels)[0]
+        return level
+
+    def _sets(self, view, classes, truths, clusters_of):  # type: ignore[no-untyped-def]
+        """Counts of the sets at every alpha."""
+        n_classes = len(classes)
+        kept = None if view.counted is None else np.flatnonzero(view.counted)
+        held, sizes, empty, included, infinite = [], [], [], [], []
+        for alpha in self.alphas:
+            limits = [self.model.thresholds(c, self.alpha_of(alpha, c)) for c in range(n_classes)]
+            sets = members(classes, limits)
+            none = ~sets.any(axis=0)
+            if self.empty_sets == "top1" and self.model.space.exclusive:
+                fill_empty(sets, view)
+            rows = []
+            for channel, where in enumerate(truths):
+                inside = sets[channel, where]
+                shown = self.clusters_shown[channel]
+                rows.append([np.count_nonzero(inside)])
+                if shown:
+                    cluster = clusters_of[channel][inside]
+                    rows.append(np.bincount(cluster[cluster < shown], minlength=shown))
+            size = sets.sum(axis=0, dtype=np.uint8 if n_classes < 256 else np.uint16)
+            counted_sets = sets if kept is None else sets[:, kept]
+            held.append(np.concatenate(rows))
+            sizes.append(np.bincount(size if kept is None else size[kept], minlength=n_classes + 1))
+            empty.append(np.count_nonzero(none if kept is None else none[kept]))
+            total = counted_sets.sum(axis=1)
+            included.append([int(n) - np.count_nonzero(s[w]) for n, s, w in zip(total, sets, truths, strict=True)])
+            unbounded = []
+            for one, limit in zip(classes, limits, strict=True):
+                where_infinite = one.infinite(limit)
+                n = counted_sets.shape[1]
+                if not isinstance(where_infinite, bool):
+                    n = np.count_nonzero(where_infinite if kept is None else where_infinite[kept])
+                elif not where_infinite:
+                    n = 0
+                unbounded.append(n)
+            infinite.append(unbounded)
+        return tuple(np.array(part, np.int64) for part in (held, sizes, empty, included, infinite))

@@ -1,0 +1,194 @@
+"""A fitted model: cluster maps, pools of calibration scores, and the imagewise baseline of the same patients.
+
+It keeps the scores' distributions and no threshold, so that any level can be chosen later. As arrays it is what an
+artifact holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.kandinsky.codes import INFINITE
+from segcal_cli.kandinsky.learning import ClassMap
+from segcal_cli.kandinsky.places import Placing
+from segcal_cli.kandinsky.pools import Pools, Weighting
+from segcal_cli.kandinsky.regions import Method, Regions
+from segcal_cli.kandinsky.spec import MapSpec
+
+BASELINE_CODES = "image_"
+"""Prefix of the arrays of the imagewise baseline."""
+
+
+class Damaged(ArtifactError):
+    """Arrays that do not belong together."""
+
+    template = "{0}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a fit came to. described: channel -> what is known of its map (centre, radii, objective)."""
+
+    space: LabelSpace
+    regions: Regions
+    pools: Pools
+    image_pools: Pools
+    weighting: Weighting
+    described: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def shift(self) -> int:
+        return self.pools.shift
+
+    @cached_property
+    def baseline(self) -> Model:
+        """The same patients with one cluster for the whole image."""
+        regions = Regions("image", (1,) * len(self.space.channels))
+        return Model(self.space, regions, self.image_pools, self.image_pools, self.weighting)
+
+    def slots(self, channel: int) -> slice:
+        offsets = self.regions.offsets
+        return slice(int(offsets[channel]), int(offsets[channel + 1]))
+
+    def of(self, channel: int) -> Pools:
+        """The pools of one class."""
+        where = self.slots(channel)
+        return self.pools.slice(where.start, where.stop)
+
+    def thresholds(self, channel: int, alpha: float) -> np.ndarray:
+        """int32 "cluster + 1": the largest code in the set per cluster; the last entry, for what no fit has seen, is
+        infinite. Raises BadLevel."""
+        return np.append(self.of(channel).thresholds(alpha, self.weighting), np.int32(INFINITE))
+
+    def smallest_alpha(self) -> float | None:
+        """The smallest level with a finite threshold somewhere: 1 / (units + 1)."""
+        units = self.pools.units(self.weighting)
+        return None if not units.size or not units.max() else 1.0 / (int(units.max()) + 1)
+
+
+def regions_of(
+    spec: MapSpec,
+    space: LabelSpace,
+    placing: Placing | None,
+    maps: Mapping[int, ClassMap],
+    atlas_values: tuple[int, ...] = (),
+) -> Regions:
+    """The regions that a spec and, for learned methods, the maps of the classes make."""
+    channels = spec.learned_channels(space)
+    sizes = [1] * len(space.channels)
+    cells: dict[int, np.ndarray] = {}
+    edges: dict[int, tuple[float, ...]] = {}
+    for channel in channels:
+        found = maps.get(channel)
+        if spec.method == "pixel":
+            assert placing is not None, "pixel has a field"
+            sizes[channel] = placing.n_cells
+        elif spec.method == "grid":
+            assert spec.grid is not None, "checked with the spec"
+            sizes[channel] = int(np.prod(spec.grid))
+        elif spec.method == "atlas":
+            sizes[channel] = len(atlas_values)
+        elif spec.method == "boundary":
+            edges[channel] = spec.edges if spec.edges is not None else found.edges if found else ()
+            # One for each shell, and the last for a class that is predicted nowhere.
+            sizes[channel] = len(edges[channel]) + 2
+        elif found is not None and found.cells is not None:
+            cells[channel] = found.cells
+            nowhere = placing is not None and placing.coords == "object"
+            sizes[channel] = found.k + nowhere
+    return Regions(spec.method, tuple(sizes), placing, cells, edges, atlas_values, spec.grid or ())
+
+
+def to_arrays(model: Model) -> dict[str, np.ndarray]:
+    """Plain arrays of a model: pools in rows of class x cluster, the baseline, and the map's cells."""
+    arrays: dict[str, np.ndarray] = {"sizes": np.array(model.regions.sizes, np.int64)}
+    for prefix, pools in (("", model.pools), (BASELINE_CODES, model.image_pools)):
+        arrays |= {
+            f"{prefix}codes": pools.codes,
+            f"{prefix}mass": pools.mass,
+            f"{prefix}counts": pools.counts,
+            f"{prefix}offsets": pools.offsets,
+            f"{prefix}n_groups": pools.n_groups,
+            f"{prefix}n_voxels": pools.n_voxels,
+        }
+    for channel, cells in model.regions.cells.items():
+        arrays[f"cells_{channel}"] = cells
+    return arrays
+
+
+def to_json(model: Model) -> dict[str, Any]:
+    """What of a model is no array."""
+    regions = model.regions
+    placing = regions.placing
+    return {
+        "shift": model.shift,
+        "placing": None
+        if placing is None
+        else {
+            "coords": placing.coords,
+            "shape": list(placing.shape),
+            "spacing": list(placing.spacing),
+            "block": placing.block,
+        },
+        "edges": {str(channel): list(edges) for channel, edges in regions.edges.items()},
+        "atlas_values": list(regions.values),
+        "grid": list(regions.blocks),
+        "maps": {str(channel): dict(known) for channel, known in model.described.items()},
+    }
+
+
+def from_arrays(
+    space: LabelSpace, method: Method, weighting: Weighting, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> Model:
+    """The model of an artifact. Raises KeyError, TypeError, ValueError, Damaged for arrays that do not fit."""
+    sizes = tuple(int(n) for n in arrays["sizes"])
+    if len(sizes) != len(space.channels) or min(sizes) < 1:
+        raise Damaged("its clusters do not fit its classes")
+    placing = None
+    if data["placing"] is not None:
+        placed = data["placing"]
+        placing = Placing(
+            placed["coords"],
+            tuple(int(n) for n in placed["shape"]),  # type: ignore[arg-type]
+            tuple(float(n) for n in placed["spacing"]),  # type: ignore[arg-type]
+            int(placed["block"]),
+        )
+    cells = {channel: arrays[f"cells_{channel}"] for channel in range(len(sizes)) if f"cells_{channel}" in arrays}
+    for channel, one in cells.items():
+        if placing is None or one.shape != placing.cells or int(one.max()) >= sizes[channel]:
+            raise Damaged(f"its map of class {channel} does not fit its field")
+    regions = Regions(
+        method,
+        sizes,
+        placing,
+        cells,
+        {int(channel): tuple(map(float, edges)) for channel, edges in data["edges"].items()},
+        tuple(int(value) for value in data["atlas_values"]),
+        tuple(int(n) for n in data["grid"]),
+    )
+    pools = [_pools(arrays, prefix, n, int(data["shift"])) for prefix, n in (
+        ("", regions.n_slots), (BASELINE_CODES, len(sizes)),
+    )]  # fmt: skip
+    described = {int(channel): known for channel, known in data["maps"].items()}
+    return Model(space, regions, pools[0], pools[1], weighting, described)
+
+
+def with_map_of(other: Model, spec: MapSpec) -> MapSpec:
+    """The spec of a fit on another model's map: its method and shape, this fit's weighting and seed."""
+    return replace(spec, method=other.regions.method)
+
+
+def _pools(arrays: Mapping[str, np.ndarray], prefix: str, n_slots: int, shift: int) -> Pools:
+    offsets, codes = arrays[f"{prefix}offsets"], arrays[f"{prefix}codes"]
+    mass, counts = arrays[f"{prefix}mass"], arrays[f"{prefix}counts"]
+    ordered = offsets.shape == (n_slots + 1,) and int(offsets[0]) == 0 and bool((np.diff(offsets) >= 0).all())
+    if not (ordered and int(offsets[-1]) == len(codes) == len(mass) == len(counts) and codes.dtype == np.uint16):
+        raise Damaged("its pools do not fit its clusters")
+    return Pools(offsets.astype(np.int64), codes, mass.astype(np.int64), counts.astype(np.int64), shift)

@@ -27,6 +27,12 @@ WrittenType = Literal["float32", "float16", "uint16"]
 
 UINT16_STEPS = 65535
 
+CACHED_VOXELS = 1 << 12
+"""Voxels that are calibrated at a time: a few float64 arrays of some classes stay in a core's cache."""
+
+SMALLEST_LOGGED = 2.0**-1000
+"""Above this a float64 has all its digits, and so has its logarithm."""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -61,19 +67,42 @@ class Calibrator:
         return METHODS[self.method]
 
     def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
-        """Calibrated scores, float64, of raw stored numbers float32 "class voxel"; log p and log(1-p) are exact."""
+        """Calibrated scores, float64, of raw stored numbers float32 "class voxel".
+
+        Logarithms are exact: given with the scores, or left to be taken of a p that has all its digits.
+        """
+        if not self.space.exclusive:
+            return self._independent(slab, values, stored)
+        p = np.empty(slab.shape)
+        for start in range(0, slab.shape[1], CACHED_VOXELS):
+            where = slice(start, start + CACHED_VOXELS)
+            p[:, where] = self._probabilities(slab[:, where], values, stored)[0]
+        if p.min(initial=1.0) < SMALLEST_LOGGED:
+            return self._exact(slab, values, stored)
+        return Scores(p, True, TINY, TINY)
+
+    def _exact(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
+        """Scores of exclusive classes by way of their logarithms, which do not underflow."""
         kind = kind_of(self.space)
         if kind == "softmax" and self.record.families[kind] == "nodes":
             return scores_of_log_softmax(log_softmax(self._cooled(slab, values, stored)))
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
             return self._against_rest(u, slab, values, stored)
-        if self.space.exclusive:
-            return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
-        scores = scores_of_log_odds(u)
-        if self._families():
-            self._project_scores(scores, u)
-        return scores
+        return scores_of_log_softmax(self._both(-softplus(-u), -softplus(u)))
+
+    def _independent(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
+        """Scores of channels that may overlap."""
+        p, log_p, log_q = (np.empty(slab.shape) for _ in range(3))
+        families = bool(self._families())
+        for start in range(0, slab.shape[1], CACHED_VOXELS):
+            where = slice(start, start + CACHED_VOXELS)
+            u = self._log_odds(slab[:, where], values, stored)
+            part = scores_of_log_odds(u)
+            if families:
+                self._project_scores(part, u)
+            p[:, where], log_p[:, where], log_q[:, where] = part.p, part.log_p, part.log_q
+        return Scores(p, False, TINY, TINY, log_p, log_q)
 
     def apply(self, array: np.ndarray, values: Values, stored: Stored, dtype: WrittenType = "float32") -> Applied:
         """Calibrated probabilities of a volume float32 "class z y x"."""
@@ -99,7 +128,6 @@ class Calibrator:
         kind = kind_of(self.space)
         if kind == "softmax" and self.record.families[kind] == "nodes":
             power = self._cooled(slab, values, stored)
-            power -= power.max(axis=0)
             np.exp(power, out=power)
             power /= power.sum(axis=0)
             return power, 0
@@ -118,7 +146,7 @@ class Calibrator:
         return np.concatenate([foreground, background] if self.space.foreground == 0 else [background, foreground])
 
     def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
-        """float64 l/T "class voxel", up to a constant per voxel."""
+        """float64 l/T "class voxel", up to a constant per voxel that makes the largest 0."""
         wide = slab.astype(np.float64)
         if values == "probabilities":
             np.log(np.maximum(wide, stored.floor, out=wide), out=wide)

@@ -30,6 +30,9 @@ CHUNK_VOXELS = 1 << 15
 """Voxels worked on at a time: a few float64 arrays of this length stay in a core's cache. Fixed, because the order of
 floating-point sums depends on it."""
 
+FAINTEST_REST = 2.0**-1000
+"""Sums of powers below this lose digits on their way to underflow."""
+
 Partial = TypeVar("Partial")
 
 
@@ -116,20 +119,46 @@ def log_odds(array: np.ndarray, values: Values, stored: Stored, space: LabelSpac
 
 def _log_odds_against_rest(array: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
     """z_c = log p_c - log of the sum of the others, without cancellation in the winning channel."""
-    winner = array.argmax(axis=0)[np.newaxis]
     if values == "probabilities":
         p = array.astype(np.float64)
-        rest = p.sum(axis=0) - p
-        losers = p.copy()
-        np.put_along_axis(losers, winner, 0.0, axis=0)
-        np.put_along_axis(rest, winner, losers.sum(axis=0)[np.newaxis], axis=0)
-        return np.log(np.maximum(p, stored.floor) / np.maximum(rest, stored.floor))
-    gap = array.astype(np.float64) - np.take_along_axis(array, winner, axis=0)
+        rest = _sums_of_others(p)
+        np.maximum(p, stored.floor, out=p)
+        p /= np.maximum(rest, stored.floor, out=rest)
+        return np.log(p, out=p)
+    gap = array.astype(np.float64)
+    gap -= array.max(axis=0)
+    rest = _sums_of_others(np.exp(gap))
+    faint = rest.min(axis=0) < FAINTEST_REST
+    np.maximum(rest, FAINTEST_REST, out=rest)
+    gap -= np.log(rest, out=rest)
+    if faint.any():
+        gap[:, faint] = _log_odds_of_certain(array[:, faint])
+    return gap
+
+
+def _sums_of_others(p: np.ndarray) -> np.ndarray:
+    """For each channel the sum of all the others: of those before it and of those after it, so nothing cancels."""
+    sums = np.empty_like(p)
+    running = np.zeros(p.shape[1])
+    for channel in range(len(p)):
+        sums[channel] = running
+        running += p[channel]
+    running[:] = 0.0
+    for channel in reversed(range(len(p))):
+        sums[channel] += running
+        running += p[channel]
+    return sums
+
+
+def _log_odds_of_certain(logits: np.ndarray) -> np.ndarray:
+    """z of voxels whose winner is so far ahead that the powers of the others underflow."""
+    winner = logits.argmax(axis=0)[np.newaxis]
+    gap = logits.astype(np.float64) - np.take_along_axis(logits, winner, axis=0)
     power = np.exp(gap)
     rest = power.sum(axis=0) - power
     np.put_along_axis(rest, winner, 1.0, axis=0)
     z = gap - np.log(rest)
-    # The winner against the rest: shifted by the runner-up, because the other powers may have underflown.
+    # The winner against the rest, shifted by the runner-up.
     np.put_along_axis(gap, winner, -np.inf, axis=0)
     runner_up = gap.max(axis=0)
     np.put_along_axis(z, winner, -(runner_up + np.log(np.exp(gap - runner_up).sum(axis=0)))[np.newaxis], axis=0)

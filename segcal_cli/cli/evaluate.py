@@ -13,22 +13,26 @@ from segcal_cli.workflows import requests
 
 @options.expanded
 def evaluate(
-    predictions: options.Predictions,
-    labels: options.Labels,
+    predictions: options.OptionalPredictions = None,
+    labels: options.OptionalLabels = None,
+    *,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="The table to write (.csv): a row per case and class.", show_default=False),
     ],
-    comparing: requests.EvaluateOptions,
+    outputs: requests.EvaluateOptions,
+    sourcing: requests.SourceOptions,
     measuring: requests.MeasureOptions,
+    drawing: requests.IntervalOptions,
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
     writing: requests.OutputOptions,
+    judging: requests.JudgeOptions,
     talking: options.Talking,
 ) -> None:
-    """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw and through each artifact, in one
-    pass."""
+    """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw, through each artifact and beside
+    other models, in one pass."""
     from segcal_cli.workflows import evaluate as workflow
 
     exits.guarded(
@@ -36,6 +40,18 @@ def evaluate(
         talking.console(),
         talking.json,
         lambda observer: workflow.run(
-            predictions, labels, output, comparing, measuring, reading, truth, running, writing, observer
+            predictions,
+            labels,
+            output,
+            outputs,
+            sourcing,
+            measuring,
+            drawing,
+            reading,
+            truth,
+            running,
+            writing,
+            judging,
+            observer,
         ),
     )

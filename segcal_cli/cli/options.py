@@ -9,7 +9,12 @@ LabelOptions        calibrate fit, evaluate, pairs
 RunOptions          every command that works on cases
 OutputOptions       every command that writes files
 Talking             every command
-MeasureOptions, EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions: the command of that name
+MeasureOptions, SourceOptions, IntervalOptions    every command that measures
+EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
+JudgeOptions        evaluate
+RatioRegionOptions, RatioFitOptions   ntr-interval fit
+RatioOptions        ntr-interval fit and apply
+RatioApplyOptions   ntr-interval apply
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from segcal_cli.workflows import requests
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
 METHOD, CONVENTIONS, COMPARING = "Method", "Conventions", "Comparing"
+RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care", "Alarms"
 
 Predictions = Annotated[
     Path,
@@ -39,6 +45,12 @@ Predictions = Annotated[
 ]
 Labels = Annotated[
     Path, typer.Argument(metavar="LABELS", help="Folder (or one file) of label volumes.", show_default=False)
+]
+OptionalPredictions = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PREDICTIONS]", help="Folder (or one file) of logit or probability volumes.", show_default=False
+    ),
 ]
 OptionalLabels = Annotated[
     Path | None, typer.Argument(metavar="[LABELS]", help="Folder (or one file) of label volumes.", show_default=False)
@@ -165,31 +177,80 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "log_file": _plain("--log-file", "Append every message, with its time, to FILE.", TALKING, "FILE"),
     },
     requests.MeasureOptions: {
-        "bins": _plain("--bins", "Number of equal-width bins of probability.", CONVENTIONS, "M"),
-        "closed": _plain("--closed", "Which end of a bin belongs to it.", CONVENTIONS),
+        "convention": _plain(
+            "--convention",
+            "A published set of conventions; flags given beside it win. barfoot: decision by p > 0.5; rousseau: "
+            "closed on the left, --roi required, Dice of two empty masks 1; classification: 15 bins, the most probable "
+            "class first.",
+            CONVENTIONS,
+        ),
+        "bins": _plain("--bins", "Number of equal-width bins of probability. Default: 20.", CONVENTIONS, "M"),
+        "closed": _plain("--closed", "Which end of a bin belongs to it. Default: right.", CONVENTIONS),
         "empty_bins": _plain(
-            "--empty-bins", "ACE averages over non-empty bins (skip), or counts empty ones as gap 0.", CONVENTIONS
+            "--empty-bins",
+            "ACE averages over non-empty bins (skip, the default), or counts empty ones as gap 0.",
+            CONVENTIONS,
         ),
         "background": _plain(
-            "--background", "Whether the first class of a softmax table goes into (all).", CONVENTIONS
+            "--background",
+            "Whether the background of a softmax table goes into (all). Default: exclude.",
+            CONVENTIONS,
         ),
-        "absent": _plain("--absent", "Whether a class that a case does not hold is measured there.", CONVENTIONS),
-        "decision": _plain("--decision", "Hard decision of softmax classes: argmax, or p > 0.5.", CONVENTIONS),
-        "empty_dice": _plain("--empty-dice", "Dice where neither label nor prediction holds the class.", CONVENTIONS),
+        "absent": _plain(
+            "--absent", "Whether a class that a case does not hold is measured there. Default: include.", CONVENTIONS
+        ),
+        "decision": _plain(
+            "--decision", "Hard decision of softmax classes: argmax (the default), or p > 0.5.", CONVENTIONS
+        ),
+        "empty_dice": _plain(
+            "--empty-dice",
+            "Dice where neither label nor prediction holds the class: undefined (null, the default), or 1.",
+            CONVENTIONS,
+        ),
+        "metrics": _plain(
+            "--metrics",
+            "Measures to compute: names (dice,iou: only these, and hard masks will do), or changes to the default, "
+            "which is all but kde_ece (+kde_ece,-nll_mcb).",
+            CONVENTIONS,
+            "LIST",
+        ),
+        "kde_sample": _plain("--kde-sample", "Voxels per case that kde_ece draws. Default: 2000.", CONVENTIONS, "N"),
+        "kde_bandwidth": _plain(
+            "--kde-bandwidth", "Bandwidth of kde_ece; auto, the default, takes the likeliest.", CONVENTIONS, "H|auto"
+        ),
     },
-    requests.EvaluateOptions: {
+    requests.SourceOptions: {
+        "name": _plain("--name", "Name of the first source, PREDICTIONS as they are. Default: raw.", COMPARING, "NAME"),
+        "raw": Words(("--raw/--no-raw",), "Measure PREDICTIONS as they are.", COMPARING),
         "artifact": _plain(
             "--artifact",
             "Adds a source: PREDICTIONS through this calibrate artifact. Repeatable.",
             COMPARING,
             "[NAME=]FILE",
         ),
-        "name": _plain("--name", "Name of the first source, PREDICTIONS as they are.", COMPARING, "NAME"),
-        "raw": Words(("--raw/--no-raw",), "Measure PREDICTIONS as they are.", COMPARING),
-        "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+        "also": _plain(
+            "--also",
+            "Adds a source: another folder with predictions of the same cases. Repeatable.",
+            COMPARING,
+            "NAME=FOLDER",
+        ),
+        "saved": _plain(
+            "--from", "Measures saved by --histograms, in place of PREDICTIONS and LABELS.", COMPARING, "NPZ"
+        ),
         "allow_overlap": Words(
             ("--allow-overlap",), "Measure cases that an artifact was fitted on; the numbers say so.", COMPARING
         ),
+    },
+    requests.IntervalOptions: {
+        "level": _plain("--level", "Level of intervals over patients. Default: 0.95.", COMPARING, "L"),
+        "bootstrap": _plain("--bootstrap", "Resamples of patients; 0: no intervals. Default: 2000.", COMPARING, "B"),
+        "seed": _plain("--seed", "Seed of everything that is drawn. Default: 0.", COMPARING, "N"),
+    },
+    requests.EvaluateOptions: {
+        "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+        "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
+        "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from and for segcal merge.", OUTPUT, "NPZ"),
     },
     requests.CalibrateFitOptions: {
         "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
@@ -216,6 +277,96 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
+        ),
+    },
+    requests.JudgeOptions: {
+        "ratio_tolerance": _plain(
+            "--ratio-tolerance", "With an ntr-interval artifact: an error of a ratio above this is a large one.",
+            COMPARING, "E",
+        ),
+        "alarm_width": _plain(
+            "--alarm-width", "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
+            "calibration cases' own. Default: as stored.", COMPARING, "W",
+        ),
+    },
+    requests.RatioRegionOptions: {
+        "numerator": _plain(
+            "--numerator", "Class names or label values, comma-separated: necrosis, or 2,3.", RATIO, "LIST"
+        ),
+        "denominator": _plain("--denominator", "The same for what it is divided by.", RATIO, "LIST"),
+        "preset": _plain(
+            "--preset",
+            "In place of both: ntr- or ctr- with brats2023 (1 necrosis, 2 oedema, 3 enhancing), brats2021 (enhancing "
+            "is 4) or brats-nnunet (1 oedema, 2 necrosis, 3 enhancing; the Decathlon too), or tumour-kidney-kits "
+            "(1 kidney, 2 tumour, 3 cyst).",
+            RATIO,
+            "NAME",
+        ),
+    },
+    requests.RatioOptions: {
+        "level": _plain(
+            "--level", "Share of new patients whose intervals are to hold. Default: 0.9 at fit, as stored at apply.",
+            INTERVAL, "T",
+        ),
+        "method": _plain(
+            "--method",
+            "nested (default): as wide as the network is unsure of the case. joint: ratio and both volumes at once. "
+            "care: calibration and estimation error, as published; the paper's own setting is --method care "
+            "--quantile plain --ce-unit mean --level 0.68. care-guaranteed: its calibration part alone. cp: one width.",
+            INTERVAL,
+        ),
+        "quantile": _plain(
+            "--quantile", "conformal (default) holds at any number of patients; plain and mean are for care and cp, "
+            "and without a guarantee.", INTERVAL,
+        ),
+        "unit": _plain(
+            "--unit", "Several scans of a patient. max (default): holds for all of them; hcp: for one, each weighs "
+            "1/m.", INTERVAL,
+        ),
+        "weighted": Words(
+            ("--weighted/--no-weighted",), "Weigh calibration cases by how much they look like the new ones "
+            "(20 or more). Approximate.", INTERVAL, show_default=False,
+        ),
+        "min_denominator_ml": _plain(
+            "--min-denominator-ml", "Below this predicted denominator there is no ratio. Default 0.01 ml; without a "
+            "grid the number is of voxels, default 10.", INTERVAL, "M",
+        ),
+        "debias": _plain("--debias", "Estimator of the column ratio_debiased. Intervals stay as they are.", INTERVAL),
+        "calibration_error": _plain(
+            "--calibration-error", "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
+            "asked for at fit, bounds nothing.", PAPER,
+        ),
+        "split": _plain(
+            "--split", "The error between both bounds: the best of 20 splits per case (grid, default), or one.", PAPER
+        ),
+        "delta1": _plain("--delta1", "The share of the estimation bound with --split fixed. Default: half.", PAPER, "D"),
+        "estimation": _plain(
+            "--estimation", "Squared error of independent voxels (iid, default), of neighbours that vary together "
+            "(block), or no estimation bound (none).", PAPER,
+        ),
+        "estimation_tail": _plain("--estimation-tail", "Markov's inequality (default), or Fieller's interval.", PAPER),
+        "ce_unit": _plain(
+            "--ce-unit", "Calibration errors in mm3 (volume, default), or per voxel of the field of view (mean).", PAPER
+        ),
+        "alarm_width": _plain(
+            "--alarm-width", "Alarm above this width, or above this percentile of the calibration cases' own widths. "
+            "Default 80%.", ALARMS, "W",
+        ),
+        "cutoff": _plain("--cutoff", "Clinical cut-off: says on which side an interval lies, alarm if it crosses.",
+            ALARMS, "C",
+        ),
+    },
+    requests.RatioFitOptions: {
+        "bins": _plain("--bins", "Bins of the ECE.", PAPER, "N"),
+        "allow_overlap": Words(
+            ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", INTERVAL
+        ),
+        "seed": _plain("--seed", "Seed of the voxels drawn for --calibration-error kde.", PAPER, "N"),
+    },
+    requests.RatioApplyOptions: {
+        "triage": _plain("--triage", "Also write the alarmed cases, those to look at first on top.", ALARMS, "CSV"),
+        "roi": _plain(
+            "--roi", "Masks of the voxels that count, if the fit had them (non-zero = keep).", READING, "FOLDER"
         ),
     },
 }

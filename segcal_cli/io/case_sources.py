@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +87,11 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
         try:
             if folder not in models:
                 models[folder] = find_model_files(folder)
+            if truth is not None and not truth.labelled:
+                case = replace(case, labels=())
             opened = open_prediction(case, table, rules, models[folder], placed_by_label=bool(truth and case.labels))
-            labels = None if truth is None or not case.labels else open_truth(case, opened, table, truth)
+            known = bool(case.labels) if truth is None or truth.labelled else case.roi is not None
+            labels = open_truth(case, opened, table, truth) if truth is not None and known else None
             _refuse_mixture(opened, sources)
         except SegcalError as error:
             problems.append(Problem(case.id, error))

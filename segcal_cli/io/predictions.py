@@ -26,6 +26,7 @@ from segcal_cli.io.classes import reduce_to_foreground
 from segcal_cli.io.files import FileHeader
 from segcal_cli.io.folders import ImageFolder
 from segcal_cli.io.geometry import Space, align
+from segcal_cli.io.hard_predictions import is_label_map, label_map_shape, read_label_map
 from segcal_cli.io.nnunet import ModelFiles
 from segcal_cli.io.proof import Painting
 
@@ -46,7 +47,10 @@ class NoBackgroundLogits(FormatError):
 
 @dataclass(frozen=True, slots=True)
 class ReadingRules:
-    """What the command line says about reading predictions. model: nnU-Net's files by the predictions."""
+    """What the command line says about reading predictions.
+
+    hard: masks and label maps are predictions too, with probabilities of 0 and 1; for measures of hard decisions.
+    """
 
     values: Values | None = None
     channel_axis: ChannelAxis | None = None
@@ -54,6 +58,7 @@ class ReadingRules:
     prove: bool = True
     reduce: Reduce | None = None
     geometry: ImageFolder | None = None
+    hard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,8 @@ class PredictionSource:
     """A prediction before it is read. space: the class table of the volume (one channel: the foreground alone).
 
     place: where the voxels lie, as far as the prediction itself tells; a grid without affine where it does not.
-    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once.
+    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once. label_table: the
+    class table of a prediction that is a label map, None where it is soft.
     """
 
     case: str
@@ -93,6 +99,7 @@ class PredictionSource:
     stored: Stored
     rules: ReadingRules
     notes: tuple[str, ...] = ()
+    label_table: LabelSpace | None = None
 
     @property
     def placed(self) -> bool:
@@ -122,6 +129,12 @@ def open_prediction(
         samples.setdefault(file.sample, []).append(file)
     parts = tuple(_open_part(group, table, model, rules) for group in samples.values())
     first = parts[0]
+    if rules.hard and len(case.predictions) == 1 and is_label_map(first.first, table):
+        shape = label_map_shape(first.first, table)
+        place = _place(case, first, shape, rules)
+        space = reduce_to_foreground(table) if shape[0] == 1 else table
+        hard = Stored("float32")
+        return PredictionSource(case.id, parts, space, place, shape, "probabilities", hard, rules, label_table=table)
     per_class = len(first.headers) > 1
     shape = files.soft_shape(first.first, _one_class(table) if per_class else table, rules.channel_axis)
     if per_class:
@@ -156,6 +169,9 @@ def read_prediction(source: PredictionSource, place: Space | None = None) -> Rea
     Raises the refusals of formats, of proofs and of values.
     """
     place = place or source.place
+    if source.label_table is not None:
+        array, report = read_label_map(source.parts[0].first, source.label_table)
+        return ReadPrediction(Volume(array, place.grid, source.values, source.stored), (report,), "")
     reports, proofs, boxes = [], [], []
     total: np.ndarray | None = None
     for part in source.parts:

@@ -25,11 +25,14 @@ from segcal_cli.io.predictions import PredictionSource
 
 @dataclass(frozen=True, slots=True)
 class TruthRules:
-    """What the command line says about labels. volumes: whether the command gives volumes in mm3."""
+    """What the command line says about labels. volumes: whether the command gives volumes in mm3. labelled: False
+    where only the region of interest is read.
+    """
 
     ignore_label: int | None = None
     mask_value: int | None = None
     volumes: bool = False
+    labelled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,15 @@ def open_truth(case: CaseFiles, prediction: PredictionSource, table: LabelSpace,
     )
 
 
-def read_truth(source: TruthSource) -> tuple[LabelMap, np.ndarray | None]:
-    """The label map in terms of the prediction's channels, and the region of interest (bool "z y x" or None)."""
-    labels = _joined(source) if source.labels[0].channel is not None else _single(source)
-    if len(source.space.channels) < len(source.table.channels):
-        labels = foreground(labels, source.table)
+def read_truth(source: TruthSource) -> tuple[LabelMap | None, np.ndarray | None]:
+    """The label map in terms of the prediction's channels, and the region of interest (bool "z y x"); None for what
+    there is none of.
+    """
+    labels = None
+    if source.labels:
+        labels = _joined(source) if source.labels[0].channel is not None else _single(source)
+        if len(source.space.channels) < len(source.table.channels):
+            labels = foreground(labels, source.table)
     roi = None
     if source.roi is not None:
         roi = roi_mask(_values(source.roi), source.roi.header.path)

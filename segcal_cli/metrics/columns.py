@@ -63,11 +63,26 @@ TOP_COLUMNS = ("top_ece", "top_ace", "top_mce", "accuracy", "joint_nll", "joint_
 ALL_COLUMNS = (*CLASS_COLUMNS, "n_classes", *TOP_COLUMNS)
 """Columns of the row ``(all)``."""
 
+ALWAYS = (*COUNT_COLUMNS, "n_classes")
+"""Columns that are there whatever was asked for."""
+
 WHOLE_COLUMNS = (*COUNT_COLUMNS, "mce_bin", "n_bins", "wrong_at_zero", "wrong_at_one")
 """Columns of whole numbers."""
 
 UNAVERAGED = ("mce_bin",)
 """Columns whose mean means nothing."""
+
+CELL_COLUMNS = (
+    "adaptive_ece",
+    "smooth_ece",
+    "brier_mcb",
+    "brier_dsc",
+    "brier_unc",
+    "nll_mcb",
+    "nll_dsc",
+    "nll_unc",
+)
+"""Columns that are computed from cells; the rest needs reported bins and sums."""
 
 
 def binned_columns(counts: Counts, bias_ml: np.ndarray | None, settings: Settings) -> dict[str, np.ndarray]:
@@ -139,8 +154,9 @@ def overlap(both: np.ndarray, label: np.ndarray, predicted: np.ndarray, empty: f
 
 
 def class_rows(pooled: Pooled, counts: Counts, bias_ml: np.ndarray | None, settings: Settings) -> dict[str, Row]:
-    """The row of each class. counts: by cell, as ``pooled`` describes them."""
+    """The row of each class, measures that were not asked for left undefined. counts: by cell, as ``pooled`` says."""
     grid = pooled.grid
+    needs_cells = not settings.wanted.isdisjoint(CELL_COLUMNS)
     bins = replace(counts, **{name: grid.binned(getattr(counts, name)) for name in ("n", "hits", "p")})
     binned = binned_columns(bins, bias_ml, settings)
     rows = {}
@@ -148,10 +164,10 @@ def class_rows(pooled: Pooled, counts: Counts, bias_ml: np.ndarray | None, setti
         columns: Row = dict.fromkeys(CLASS_COLUMNS)
         columns |= {key: defined(values[row], whole=key in WHOLE_COLUMNS) for key, values in binned.items()}
         brier, nll = columns["brier"], columns["nll"]
-        if brier is not None and nll is not None:
+        if needs_cells and brier is not None and nll is not None:
             cells = BinTable(counts.n[row], counts.hits[row], counts.p[row])
             columns |= cell_columns(cells, brier, nll, grid.bins)
-        rows[name] = columns
+        rows[name] = only_wanted(columns, settings)
     return rows
 
 
@@ -164,8 +180,14 @@ def all_row(averaged: tuple[str, ...], rows: dict[str, Row], counts: Counts, set
     columns: Row = {key: mean(row[key] for row in chosen) for key in CLASS_COLUMNS}
     columns |= dict.fromkeys(UNAVERAGED)
     columns["n_voxels"] = chosen[0]["n_voxels"]
-    columns["n_classes"] = sum(row["ece"] is not None for row in chosen)
-    return columns | {key: defined(value) for key, value in top_columns(counts, settings).items()}
+    columns["n_classes"] = sum(settings.absent == "include" or bool(row["n_label"]) for row in chosen)
+    columns |= {key: defined(value) for key, value in top_columns(counts, settings).items()}
+    return only_wanted(columns, settings)
+
+
+def only_wanted(columns: Row, settings: Settings) -> Row:
+    """The same columns, measures that were not asked for undefined. Counts stay."""
+    return {key: value if key in ALWAYS or key in settings.wanted else None for key, value in columns.items()}
 
 
 def mean(values: Iterable[Measure]) -> float | None:

@@ -11,13 +11,40 @@ from dataclasses import replace
 
 import numpy as np
 
-from segcal_cli.core.scores import Scores
+from segcal_cli.core.scores import TINY, Scores, scores_of
+from segcal_cli.core.volume import Stored, Values
 
 FACTORS = 64
 """Probabilities multiplied before one logarithm is taken."""
 
 SMALLEST_FACTOR = 2.0**-12
 """Smaller probabilities stay out of products, which could underflow. Below the first uniform bin of every grid."""
+
+
+CACHED_VOXELS = 1 << 12
+"""Voxels whose probabilities are computed at a time: their float64 arrays stay in a core's cache."""
+
+SMALLEST_LOGGED = 2.0**-1000
+"""Above this a float64 has all its digits, and so has its logarithm."""
+
+
+def counted_scores(array: np.ndarray, values: Values, stored: Stored, *, exclusive: bool) -> Scores:
+    """``scores_of`` for counting: of exclusive logits the probabilities alone, since few logarithms are ever asked for.
+
+    They are left to be taken of p, which is exact unless a p is about to underflow; then all of them are given.
+    array: float32 "class voxel".
+    """
+    if values == "probabilities" or not exclusive:
+        return scores_of(array, values, stored, exclusive=exclusive)
+    p = np.empty(array.shape)
+    for start in range(0, array.shape[1], CACHED_VOXELS):
+        part, power = array[:, start : start + CACHED_VOXELS], p[:, start : start + CACHED_VOXELS]
+        np.subtract(part, part.max(axis=0), out=power, dtype=np.float64)
+        np.exp(power, out=power)
+        power /= power.sum(axis=0)
+    if p.min(initial=1.0) < SMALLEST_LOGGED:
+        return scores_of(array, values, stored, exclusive=True)
+    return Scores(p, True, TINY, TINY)
 
 
 def most_probable(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

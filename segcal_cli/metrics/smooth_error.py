@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from segcal_cli.metrics.calibration_errors import BinTable
+from segcal_cli.metrics.calibration_errors import BinTable, ratio
 
 NARROWEST = 1e-3
 """Smallest kernel width that is tried."""
@@ -23,34 +23,53 @@ NODES_PER_WIDTH = 20
 FINEST_NODES = 1 << 15
 """Intervals on which the cells are placed: 33 to the narrowest kernel, where linear placing errs by 1e-4 of E."""
 
+SHOWN_NODES = 256
+"""Intervals of a smoothed curve that is drawn."""
+
 ROOT_TOLERANCE = 1e-8
 """Accuracy of the root of E(s) = s."""
 
 
 def smooth_ece(cells: BinTable) -> float:
     """Smooth ECE from the cells of one class, which differ from single voxels by less than 1e-5."""
+    waves = _difference_waves(cells)
+    return _smoothed_size(waves, _width(waves))
+
+
+def smoothed_frequency(cells: BinTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The frequency around each t in [0, 1], smoothed with the kernel that smooth ECE chooses.
+
+    Returns t, the kernel-weighted frequency there, and the sum of kernel weights (1 for a voxel at t itself), float64
+    "node". Where that sum is small the frequency says little, and where it is 0 it is NaN.
+    """
+    width = _width(_difference_waves(cells))
+    voxels, hits = (_smoothed(_waves(cells, counts), width) for counts in (cells.n, cells.hits))
+    step = max(1, (voxels.size - 1) // SHOWN_NODES)
+    voxels, hits = voxels[::step], hits[::step]
+    reach = np.maximum(voxels, 0.0) * width * math.sqrt(2.0 * math.pi)
+    frequency = np.clip(ratio(np.maximum(hits, 0.0), np.maximum(voxels, 0.0)), 0.0, 1.0)
+    return np.linspace(0.0, 1.0, voxels.size), frequency, reach
+
+
+def _width(waves: np.ndarray) -> float:
+    """s with E(s) = s, or the narrowest kernel if even that finds no more than its own width."""
     from scipy.optimize import brentq
 
-    waves = _waves(cells)
-    narrow = _smoothed_size(waves, NARROWEST)
-    if narrow <= NARROWEST:
-        return narrow
-    width = brentq(lambda s: _smoothed_size(waves, s) - s, NARROWEST, 1.0, xtol=ROOT_TOLERANCE)
-    return _smoothed_size(waves, width)
+    if _smoothed_size(waves, NARROWEST) <= NARROWEST:
+        return NARROWEST
+    return float(brentq(lambda s: _smoothed_size(waves, s) - s, NARROWEST, 1.0, xtol=ROOT_TOLERANCE))
 
 
-def smoothed_difference(cells: BinTable, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes in [0, 1] and the smoothed mean of p - y there, per unit of p."""
-    values = _smoothed(_waves(cells), width)
-    return np.linspace(0.0, 1.0, values.size), values
+def _difference_waves(cells: BinTable) -> np.ndarray:
+    """Cosine coefficients of the mean differences p - y."""
+    return _waves(cells, (cells.p - cells.hits) / cells.n.sum())
 
 
-def _waves(cells: BinTable) -> np.ndarray:
-    """Cosine coefficients sum_k w_k cos(pi m c_k) of the differences, each cell placed on its two nearest nodes."""
+def _waves(cells: BinTable, weights: np.ndarray) -> np.ndarray:
+    """Cosine coefficients sum_k w_k cos(pi m c_k) of weights "cell", each cell placed on its two nearest nodes."""
     filled = cells.n > 0
-    n = cells.n[filled]
-    at = np.clip(cells.p[filled] / n, 0.0, 1.0) * FINEST_NODES
-    weight = (cells.p[filled] - cells.hits[filled]) / n.sum()
+    at = np.clip(cells.p[filled] / cells.n[filled], 0.0, 1.0) * FINEST_NODES
+    weight = weights[filled]
     left = np.minimum(at.astype(np.intp), FINEST_NODES - 1)
     share = at - left
     placed = np.bincount(left, weight * (1.0 - share), FINEST_NODES + 1)

@@ -20,6 +20,7 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import (
     ALL_COLUMNS,
+    ALWAYS,
     CLASS_COLUMNS,
     UNAVERAGED,
     Row,
@@ -177,8 +178,10 @@ def micro_intervals(
     names, averaged = of_group[0].classes, [of_group[0].classes.index(name) for name in of_group[0].averaged]
     classes: dict[str, dict[str, tuple[float | None, float | None]]] = {name: {} for name in names}
     row_all = {key: percentile(value, level) for key, value in top_columns(counts, settings).items()}
+    wanted = {*settings.wanted, *ALWAYS}
+    row_all = {key: ends for key, ends in row_all.items() if key in wanted}
     for key, value in columns.items():
-        if key in UNAVERAGED:
+        if key in UNAVERAGED or key not in wanted:
             continue
         ends = percentile(value, level)
         for row, name in enumerate(names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -82,8 +83,18 @@ def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
     return LoadedCalibrator(path, artifact, calibrator)
 
 
+class Loaded(Protocol):
+    """An artifact of any kind, and the file it came from."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def artifact(self) -> Artifact: ...
+
+
 def refuse_misfit(
-    loaded: LoadedCalibrator,
+    loaded: Loaded,
     predictions: Path,
     space: LabelSpace,
     values: Values,

@@ -37,11 +37,15 @@ CARET_EXTENSION = 30
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened."""
+    """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
+
+    files: those of all paired cases, opened or not.
+    """
 
     table: LabelSpace
     opened: Opened
     failures: tuple[Result, ...]
+    files: tuple[CaseFiles, ...] = ()
 
     @property
     def sources(self) -> tuple[CaseSource, ...]:
@@ -68,9 +72,16 @@ class Inputs:
 
 
 def find_cases(
-    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None
+    predictions: Path,
+    labels: Path | None,
+    reading: PredictionOptions,
+    truth: LabelOptions | None,
+    roi: Path | None = None,
 ) -> tuple[LabelSpace | None, Pairing]:
-    """The class table, if there is one, and the cases. Raises what pairing and class tables raise."""
+    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them.
+
+    Raises what pairing and class tables raise.
+    """
     table = class_table(predictions, reading)
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
@@ -81,7 +92,7 @@ def find_cases(
         pattern=reading.pattern,
         label_pattern=None if truth is None else truth.label_pattern,
         space=table,
-        roi=None if truth is None else truth.roi,
+        roi=roi if truth is None else truth.roi,
         groups=groups,
     )
 
@@ -102,12 +113,17 @@ def open_inputs(
     observer: Observer,
     *,
     volumes: bool = False,
+    hard: bool = False,
+    regions: bool = False,
+    roi: Path | None = None,
 ) -> Inputs:
-    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3.
+    """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
+    label maps are predictions too. regions: read the regions of interest (of ``roi`` or of the table of cases) although
+    no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
-    table, pairing = find_cases(predictions, labels, reading, truth)
+    table, pairing = find_cases(predictions, labels, reading, truth, roi)
     for note in pairing.notes:
         observer.note(note)
     problems = [*pairing.problems, *_more_problems(pairing.cases, labels is not None or truth is not None, pairing)]
@@ -115,11 +131,14 @@ def open_inputs(
         pairing.require()
     if table is None:
         table = guessed_table(pairing.cases)
-    opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=volumes))
+    rules = truth_rules(truth, volumes=volumes)
+    if rules is None and regions:
+        rules = TruthRules(volumes=volumes, labelled=False)
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
-    inputs = Inputs(table, opened, failures)
+    inputs = Inputs(table, opened, failures, tuple(pairing.cases))
     if not opened.sources:
         inputs.require_all()
     return inputs
@@ -138,8 +157,10 @@ def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
     return default_space(header.path, files.channel_count(header))
 
 
-def reading_rules(reading: PredictionOptions) -> ReadingRules:
+def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
+    """hard: masks and label maps are predictions too."""
     return ReadingRules(
+        hard=hard,
         values=reading.values,
         channel_axis=reading.channel_axis,
         reader=reading.reader,

@@ -4,8 +4,12 @@ Every kind has a module ``KIND_kind.py`` with the functions named here; it is im
 is met, so that no command loads methods that it does not use.
 
     describe(path, artifact) -> Description     for ``inspect``
-    measurement(...) -> Estimator               for ``evaluate``, of kinds other than ``calibrate``: a calibrator is a
-    present(...) -> Presented                   source of probabilities, and measured like any other
+
+For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities, measured like any other):
+
+    FILES                                       ends of the names of the files that ``present`` makes
+    measurement(path, artifact, predictions, inputs) -> Estimator over cases
+    present(name, path, artifact, result, options, *, in_sample) -> Presented
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any
 
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind"}
+KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "ntr-interval": "ratio_kind"}
 """Kind -> its module in this package."""
 
 
@@ -34,12 +38,14 @@ class Description:
 class Presented:
     """What ``evaluate`` says of an artifact. key: under which ``entry`` stands in the result of the document.
 
-    entry: one artifact's numbers; several artifacts of a kind make a list. tables: for people.
+    entry: one artifact's numbers; several artifacts of a kind make a list. tables: for people. files: what is written
+    beside the table, text by the end of its name.
     """
 
     key: str
     entry: dict[str, Any]
     tables: tuple[Table, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def module_of(kind: str) -> ModuleType:

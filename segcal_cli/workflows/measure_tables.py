@@ -1,21 +1,22 @@
-"""The tables of ``evaluate``: a row per source, case and class; summaries over patients; what people see.
+"""The tables of ``evaluate``: a row per source, case and class; summaries and comparisons over patients; bins.
 
 Column names are the keys of the JSON document, so a table and a document can be told apart by their form alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from segcal_cli.core.labels import ALL_CLASSES, LabelSpace
-from segcal_cli.metrics.columns import ALL_COLUMNS, Row
+from segcal_cli.metrics.columns import ALL_COLUMNS, ALWAYS, Row
+from segcal_cli.metrics.comparison import COMPARED, Compared, compare, overlap_and_error, pareto_front
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.metrics.summaries import Summary, summarise
-from segcal_cli.reporting.tables import Table, short
+from segcal_cli.workflows.conventions import Intervals
 
 TABLE_COLUMNS = ("source", "case", "group", "class", *ALL_COLUMNS)
 """Columns of the table of cases, in order."""
@@ -24,8 +25,17 @@ SUMMARY_COLUMNS = (
     "source", "class", "average", "metric", "mean", "std", "median", "q25", "q75", "low", "high", "n",
 )  # fmt: skip
 
-SHOWN = ("ece", "ace", "mce", "brier", "nll", "volume_bias", "dice")
-"""Measures of the table for people."""
+COMPARISON_COLUMNS = (
+    "metric", "class", "source", "best", "mean", "n", "n_zero", "median_difference", "p_wilcoxon", "p_holm", "p_ttest",
+    "better_in", "bold", "pareto",
+)  # fmt: skip
+
+BIN_COLUMNS = (
+    "source", "case", "class", "bin", "lower", "upper", "n", "mean_probability", "frequency", "gap",
+)  # fmt: skip
+
+POOLED_CASES = "(micro)"
+"""Stands for all cases pooled in the column of cases."""
 
 GUARANTEE = (
     "Descriptive measures; no coverage guarantee. Intervals: bootstrap over {n} patients, valid if patients are "
@@ -53,25 +63,59 @@ class SourceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All sources, and the conventions by which they were measured. roi: whether voxels outside one were left out."""
+    """All sources, and the conventions by which they were measured.
+
+    roi: whether voxels outside a region of interest were left out. convention: the published one that was named.
+    """
 
     space: LabelSpace
     settings: Settings
     sources: list[SourceResult]
     roi: bool = False
-    level: float = 0.95
-    resamples: int = 2000
-    seed: int = field(default=0)
+    intervals: Intervals = field(default_factory=Intervals)
+    convention: str | None = None
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
         """Source -> summary, all with the same resamples."""
         return {
             source.name: summarise(
-                source.cases, source.pooled, self.settings, level=self.level, resamples=self.resamples, seed=self.seed
+                source.cases,
+                source.pooled,
+                self.settings,
+                level=self.intervals.level,
+                resamples=self.intervals.resamples,
+                seed=self.intervals.seed,
             )
             for source in self.sources
         }
+
+    @cached_property
+    def comparison(self) -> list[Compared]:
+        """Every source against the best one, by class and measure; empty for one source or one patient."""
+        if len(self.sources) < 2 or self.n_groups < 2:
+            return []
+        cases = {source.name: source.cases for source in self.sources}
+        asked = [metric for metric in COMPARED if metric in self.settings.wanted]
+        return [row for name in self.rows for row in compare(cases, name, asked)]
+
+    @cached_property
+    def fronts(self) -> dict[str, list[str]]:
+        """Class -> sources on the Pareto front of Dice and ECE; classes where both are known, of several sources."""
+        if len(self.sources) < 2 or not {"dice", "ece"} <= self.settings.wanted:
+            return {}
+        cases = {source.name: source.cases for source in self.sources}
+        points = {name: overlap_and_error(cases, name) for name in self.rows}
+        return {name: pareto_front(of) for name, of in points.items() if of}
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Measured classes, ``(all)`` last."""
+        return (*self.sources[0].pooled.classes, ALL_CLASSES)
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.sources[0].groups)
 
     @property
     def absent(self) -> list[tuple[str, str]]:
@@ -109,12 +153,16 @@ def summary_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         for name in [*summary.macro.classes, ALL_CLASSES]:
             macro = summary.macro.all if name == ALL_CLASSES else summary.macro.classes[name]
             for metric, spread in macro.items():
+                if metric not in _columns(evaluation):
+                    continue
                 values = {k: v for k, v in spread.to_json().items() if k in SUMMARY_COLUMNS}
                 yield {"source": source.name, "class": name, "average": "macro", "metric": metric, **values}
             micro: Row = summary.micro.all if name == ALL_CLASSES else summary.micro.classes[name]
             ends = summary.micro_interval
             intervals = ends.all if name == ALL_CLASSES else ends.classes.get(name, {})
             for metric, value in micro.items():
+                if metric not in _columns(evaluation):
+                    continue
                 low, high = intervals.get(metric, (None, None))
                 yield {
                     "source": source.name, "class": name, "average": "micro", "metric": metric,
@@ -122,68 +170,31 @@ def summary_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 }  # fmt: skip
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The ``result`` of ``evaluate --json``."""
-    first = evaluation.sources[0]
-    return {
-        "options": {**asdict(evaluation.settings), "level": evaluation.level, "bootstrap": evaluation.resamples},
-        "conventions": evaluation.conventions,
-        "guarantee": GUARANTEE.format(n=len(first.groups)),
-        "activation": evaluation.space.activation,
-        "classes": list(evaluation.space.names),
-        "n_cases": len(first.cases),
-        "n_groups": len(first.groups),
-        "sources": [_source_json(source, evaluation.summaries[source.name]) for source in evaluation.sources],
-        "absent": [{"case": case, "class": name} for case, name in evaluation.absent],
-    }
+def comparison_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Rows by class, measure and source."""
+    for row in evaluation.comparison:
+        values = asdict(row)
+        values["class"] = values.pop("name")
+        yield {column: values[column] for column in COMPARISON_COLUMNS}
 
 
-def people_tables(evaluation: Evaluation) -> Iterator[Table]:
-    """Macro means over patients, one row per source and class."""
-    rows = []
+def bin_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Rows by source, case id (all cases pooled last), class and bin."""
+    bins = evaluation.settings.bins
     for source in evaluation.sources:
-        summary = evaluation.summaries[source.name]
-        for name in [*summary.macro.classes, ALL_CLASSES]:
-            if name == ALL_CLASSES and len(summary.macro.classes) == 1:
-                continue
-            spreads = summary.macro.all if name == ALL_CLASSES else summary.macro.classes[name]
-            cells = [_cell(spreads[key].mean, spreads[key].std) for key in SHOWN]
-            rows.append((source.name + (IN_SAMPLE_MARK if source.in_sample else ""), name, *cells))
-    first = evaluation.sources[0]
-    caption = f"Mean ± standard deviation over {len(first.groups)} patients ({len(first.cases)} cases). "
-    caption += f"{evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += GUARANTEE.format(n=len(first.groups))
-    if any(source.in_sample for source in evaluation.sources):
-        caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
-    yield Table("", ("source", "class", *SHOWN), tuple(rows), caption)
+        tables = [(case.case, case.pooled) for case in source.cases] + [(POOLED_CASES, source.pooled)]
+        for case, pooled in tables:
+            for name in pooled.classes:
+                table = pooled.table(name)
+                for m in range(bins):
+                    yield {
+                        "source": source.name, "case": case, "class": name, "bin": m,
+                        "lower": m / bins, "upper": (m + 1) / bins, "n": int(table.n[m]),
+                        "mean_probability": float(table.mean_probability[m]),
+                        "frequency": float(table.frequency[m]), "gap": float(table.gap[m]),
+                    }  # fmt: skip
 
 
-def _cell(mean: float | None, std: float | None) -> str:
-    return short(mean) if std is None else f"{short(mean)} ± {short(std)}"
-
-
-def _source_json(source: SourceResult, summary: Summary) -> dict[str, Any]:
-    return {
-        "name": source.name,
-        "artifact": source.artifact,
-        "in_sample": source.in_sample,
-        "cases": [
-            {"case": case.case, "group": case.group, "classes": case.classes, "all": case.all} for case in source.cases
-        ],
-        "macro": {
-            "classes": {
-                name: {key: spread.to_json() for key, spread in spreads.items()}
-                for name, spreads in summary.macro.classes.items()
-            },
-            "all": {key: spread.to_json() for key, spread in summary.macro.all.items()},
-        },
-        "micro": {"classes": summary.micro.classes, "all": summary.micro.all},
-        "micro_interval": {
-            "classes": _pairs_by_class(summary.micro_interval.classes),
-            "all": {key: list(ends) for key, ends in summary.micro_interval.all.items()},
-        },
-    }
-
-
-def _pairs_by_class(classes: dict[str, dict[str, tuple[float | None, float | None]]]) -> dict[str, dict[str, Sequence]]:
-    return {name: {key: list(ends) for key, ends in columns.items()} for name, columns in classes.items()}
+def _columns(evaluation: Evaluation) -> frozenset[str]:
+    """Measures that were asked for, and counts."""
+    return evaluation.settings.wanted | frozenset(ALWAYS)

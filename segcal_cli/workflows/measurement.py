@@ -1,8 +1,8 @@
 """Measurement: every source of every case, in one pass, as an estimator.
 
-A source is one set of probabilities of the same scans: predictions as they are, or through a calibrator. The state
-keeps each case's finished columns and, per source, one pooled table in integers, so that merging is exact in any
-order.
+A source is one set of probabilities of the same scans: predictions as they are, through a calibrator, or those of
+another model. The state keeps each case's finished columns and, per source, one pooled table in integers, so that
+merging is exact in any order.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from functools import partial
 
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.case import Case
-from segcal_cli.core.scores import scores_of
+from segcal_cli.metrics.kde import with_kde
+from segcal_cli.metrics.likelihood import counted_scores
 from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_case
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.calibrators import CalibratedScores
+from segcal_cli.workflows.joint_cases import JointCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +35,25 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the
-    table."""
+    """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the table.
+
+    others: names of the sources that joint cases hold besides.
+    """
 
     calibrators: Mapping[str, Calibrator | None]
     settings: Settings
     threads: int = 1
+    others: tuple[str, ...] = ()
 
     def empty(self) -> Measured:
         return Measured()
 
-    def update(self, state: Measured, case: Case) -> Measured:
+    def update(self, state: Measured, case: Case | JointCase) -> Measured:
         """Raises NoTruth, NothingToMeasure."""
-        found = measure_case(case, self._sources(case), self.settings, self.threads)
+        first, *rest = case.cases if isinstance(case, JointCase) else (case,)
+        found = self._measure(first, self._sources(first)) if self.calibrators else {}
+        for name, other in zip(self.others, rest, strict=True):
+            found |= self._measure(other, {name: _raw(other)})
         one = Measured(
             {case.id: {name: measures.slim() for name, measures in found.items()}},
             {name: measures.pooled for name, measures in found.items()},
@@ -62,10 +70,17 @@ class Measurement:
     def finish(self, state: Measured) -> Measured:
         return state
 
+    def _measure(self, case: Case, sources: Mapping[str, Source]) -> dict[str, CaseMeasures]:
+        return with_kde(measure_case(case, sources, self.settings, self.threads), case, sources, self.settings)
+
     def _sources(self, case: Case) -> dict[str, Source]:
         volume = case.volume
-        raw = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
         return {
-            name: raw if calibrator is None else CalibratedScores(calibrator, volume.values, volume.stored)
+            name: _raw(case) if calibrator is None else CalibratedScores(calibrator, volume.values, volume.stored)
             for name, calibrator in self.calibrators.items()
         }
+
+
+def _raw(case: Case) -> Source:
+    volume = case.volume
+    return partial(counted_scores, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)

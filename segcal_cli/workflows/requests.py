@@ -76,26 +76,50 @@ class CalibrateApplyOptions:
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
-    """The conventions of the calibration measures."""
+    """The conventions of the measures. None: what the named convention says, else the default (``conventions.py``)."""
 
-    bins: int = 20
-    closed: Literal["right", "left"] = "right"
-    empty_bins: Literal["skip", "zero"] = "skip"
-    background: Literal["exclude", "include"] = "exclude"
-    absent: Literal["include", "skip"] = "include"
-    decision: Literal["argmax", "threshold"] = "argmax"
-    empty_dice: Literal["null", "one"] = "null"
+    convention: Literal["barfoot", "rousseau", "classification"] | None = None
+    bins: int | None = None
+    closed: Literal["right", "left"] | None = None
+    empty_bins: Literal["skip", "zero"] | None = None
+    background: Literal["exclude", "include"] | None = None
+    absent: Literal["include", "skip"] | None = None
+    decision: Literal["argmax", "threshold"] | None = None
+    empty_dice: Literal["null", "one"] | None = None
+    metrics: str | None = None
+    kde_sample: int | None = None
+    kde_bandwidth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """What is measured. artifact, also: ``NAME=PATH``. saved: histograms of an earlier run, in place of images."""
+
+    name: str | None = None
+    raw: bool = True
+    artifact: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    saved: Path | None = None
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalOptions:
+    """How intervals over patients are drawn. None: as saved histograms say, else the default."""
+
+    level: float | None = None
+    bootstrap: int | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What is compared, and which further files are written."""
+    """Which further files are written."""
 
-    artifact: tuple[str, ...] = ()
-    name: str = "raw"
-    raw: bool = True
     summary: Path | None = None
-    allow_overlap: bool = False
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +127,58 @@ class OutputOptions:
     """What may happen to files that exist."""
 
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """How intervals of ratios are judged. alarm_width None: as stored in the artifact."""
+
+    ratio_tolerance: float = 0.1
+    alarm_width: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioRegionOptions:
+    """What is divided by what."""
+
+    numerator: str | None = None
+    denominator: str | None = None
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioOptions:
+    """The statistics of a ratio's interval. None: the method's default at ``fit``, the stored choice at ``apply``."""
+
+    level: float | None = None
+    method: Literal["nested", "joint", "care", "care-guaranteed", "cp"] | None = None
+    calibration_error: Literal["ece", "vbias", "kde"] | None = None
+    quantile: Literal["conformal", "plain", "mean"] | None = None
+    split: Literal["grid", "fixed"] | None = None
+    delta1: float | None = None
+    estimation: Literal["iid", "block", "none"] | None = None
+    estimation_tail: Literal["markov", "fieller"] | None = None
+    ce_unit: Literal["volume", "mean"] | None = None
+    debias: Literal["none", "first", "paper", "exact", "jackknife"] | None = None
+    unit: Literal["max", "hcp"] | None = None
+    weighted: bool | None = None
+    min_denominator_ml: float | None = None
+    alarm_width: str | None = None
+    cutoff: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatioFitOptions:
+    """What a fit keeps."""
+
+    bins: int = 15
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RatioApplyOptions:
+    """What is written beside the table, and which voxels count."""
+
+    triage: Path | None = None
+    roi: Path | None = None

@@ -1,0 +1,59 @@
+"""The estimator: a table of cases, filled one case at a time.
+
+A fit keeps no more than the rows, so that method and level stay open; the same estimator fills the table of labelled
+cases that ``evaluate`` compares methods on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import ArtifactError, FitError
+from segcal_cli.ratio.regions import Ratio
+from segcal_cli.ratio.sums import Wanted, case_row
+from segcal_cli.ratio.table import RatioTable, table_of
+
+
+class TwiceTheSameCase(ArtifactError):
+    """One case in two states that are joined."""
+
+    template = "{0}: this case is in both parts"
+
+
+class NothingLabelled(FitError):
+    """No case that a ratio can be calibrated on."""
+
+    template = "no labelled case holds {0}: a ratio cannot be calibrated"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Case id -> (group, numbers). Merging is a union, exact in any order."""
+
+    rows: Mapping[str, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RatioSums:
+    """The estimator; its result is a RatioTable."""
+
+    ratio: Ratio
+    wanted: Wanted
+
+    def empty(self) -> Rows:
+        return Rows()
+
+    def update(self, state: Rows, case: Case) -> Rows:
+        """Raises NothingCounts, TwiceTheSameCase."""
+        return self.merge(state, Rows({case.id: (case.group, case_row(case, self.ratio, self.wanted))}))
+
+    def merge(self, a: Rows, b: Rows) -> Rows:
+        """Raises TwiceTheSameCase."""
+        for case in sorted(set(a.rows) & set(b.rows)):
+            raise TwiceTheSameCase(case)
+        return Rows({**a.rows, **b.rows})
+
+    def finish(self, state: Rows) -> RatioTable:
+        return table_of(state.rows)

@@ -1,0 +1,275 @@
+"""``ntr-interval apply``: new predictions in, one table out: ratio, volumes, intervals, alarms. Needs no labels.
+
+Each case is read once and becomes a row of numbers; thresholds are found once per run, and every interval follows from
+these two. So the table is the same in whatever order cases are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Work
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.ratio.alarms import alarm_threshold, triage_order
+from segcal_cli.ratio.guarantees import guarantee
+from segcal_cli.ratio.intervals import intervals
+from segcal_cli.ratio.regions import Ratio
+from segcal_cli.ratio.settings import Settings
+from segcal_cli.ratio.shift import LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
+from segcal_cli.ratio.sums import Wanted, case_row
+from segcal_cli.ratio.table import RatioTable, table_of
+from segcal_cli.ratio.thresholds import Calibration, with_ratio
+from segcal_cli.reporting.tables import Table, csv_text, short
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.mapping import map_cases
+from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.ratio_artifacts import (
+    LoadedRatio,
+    has_region,
+    load_ratio,
+    refuse_other_region,
+    refuse_other_unit,
+    settings_of,
+    volume_unit,
+)
+from segcal_cli.workflows.ratio_fit import too_few
+from segcal_cli.workflows.ratio_rows import (
+    COLUMNS,
+    FAILED,
+    OK,
+    TRIAGE_COLUMNS,
+    Judged,
+    case_rows,
+    csv_rows,
+    failed_row,
+)
+from segcal_cli.workflows.requests import OutputOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
+from segcal_cli.workflows.tracing import seen_by
+
+SHOWN_ALARMS = 20
+"""Alarmed cases in the table for people; all stand in the CSV."""
+
+DRIFT_WARNING = (
+    "the new cases differ from the calibration cases in {0}: the guarantee is for cases like those. Over-confidence at "
+    "equal size and softness would not show here"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowMaker:
+    """Turns one case into its row of numbers: the ``compute`` half of the work."""
+
+    ratio: Ratio
+    wanted: Wanted
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        row = case_row(case, self.ratio, self.wanted)
+        return {"case": case.id, "group": case.group, "row": row, "warnings": list(case.facts.warnings)}
+
+
+def run(
+    artifact: Path,
+    predictions: Path,
+    output: Path,
+    statistics: RatioOptions,
+    applying: RatioApplyOptions,
+    reading: PredictionOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Judge every case that can be read, and write the table. A case that fails has a row that says so."""
+    loaded = load_ratio(artifact, "ntr-interval apply")
+    settings = settings_of(statistics, loaded.settings)
+    settings.check(contained=loaded.ratio.contained)
+    calibration = loaded.calibration(settings)
+    triage = [] if applying.triage is None else [applying.triage]
+    refuse_existing([output, *triage], overwrite=writing.overwrite)
+    for path in (output, *triage):
+        refuse_inside(path.parent, ())
+    inputs = _open(loaded, predictions, applying, reading, observer)
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    wanted = Wanted(blocks=settings.estimation == "block", debiased=settings.debias != "none")
+    reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    outcome = map_cases(Work(reader, RowMaker(loaded.ratio, wanted)), inputs, running, observer, "measuring")
+
+    records = outcome.result["cases"]
+    new = table_of({record["case"]: (record["group"], record["row"]) for record in records})
+    judged, shift = judge(loaded, calibration, new)
+    rows = case_rows(judged, {source.id: source.prediction.parts[0].first.path.name for source in inputs.sources})
+    rows += _failed_rows(outcome.failures, inputs, settings)
+    rows.sort(key=lambda row: str(row["case"]).encode())
+    alarmed = [{"rank": rank, **row} for rank, row in enumerate(triage_order(rows), start=1)]
+    if applying.triage is not None:
+        write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
+    write_text(output, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
+    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated)
+    _warn(calibration, judged, shift, loaded.ratio, observer)
+    return Outcome(
+        result=_document(loaded, calibration, judged, shift, rows, promise),
+        counts=outcome.counts,
+        lines=(promise,),
+        tables=(_people(rows, alarmed, judged),),
+        failures=outcome.failures,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How the new cases differ from the calibration cases. drift: the document's entry, None for too few new cases."""
+
+    drift: dict[str, Any] | None
+    weights: Weights | None
+    n_infinite: int
+
+
+def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable) -> tuple[Judged, Shift]:
+    """Intervals and flags of new cases. Raises TooFewNewCases."""
+    settings, limit = calibration.settings, loaded.ratio.limit
+    has_ratio = with_ratio(new, settings.minimum_volume(loaded.unit), "prediction")
+    present = new.chosen(has_ratio)
+    outside = np.zeros(len(new), dtype=bool)
+    if len(present) and len(calibration.scored):
+        outside[has_ratio] = out_of_range(calibration.scored, present)
+    found_weights, thresholds, own, case_weights = None, None, None, None
+    n_infinite = 0
+    if settings.weighted:
+        found_weights = weights(calibration.scored, present)
+        thresholds = np.full(len(new), np.nan)
+        thresholds[has_ratio] = calibration.weighted_thresholds(found_weights.calibration, found_weights.new)
+        own = calibration.weighted_thresholds(found_weights.calibration, found_weights.calibration)
+        case_weights = np.full(len(new), np.nan)
+        case_weights[has_ratio] = found_weights.new
+        n_infinite = int(np.isinf(thresholds[has_ratio]).sum())
+    judged = Judged(
+        table=new,
+        found=intervals(calibration, new, limit, thresholds),
+        settings=settings,
+        unit=loaded.unit,
+        has_ratio=has_ratio,
+        threshold=alarm_threshold(calibration, limit, own),
+        weights=case_weights,
+        out_of_range=outside,
+        seen=_seen(loaded, new),
+        few=found_weights is not None and found_weights.effective < LEAST_EFFECTIVE,
+    )
+    moved = drift(calibration.scored, present) if len(calibration.scored) else None
+    return judged, Shift(moved, found_weights, n_infinite)
+
+
+def _open(
+    loaded: LoadedRatio, predictions: Path, applying: RatioApplyOptions, reading: PredictionOptions, observer: Observer
+) -> Inputs:
+    """Opened cases that the artifact fits. Raises DoesNotFit, OtherUnit, OtherRegion and what reading raises."""
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, regions=True, roi=applying.roi)
+    spec = reading_spec(reading, None, None if before is None else before.artifact)
+    refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
+    refuse_other_region(loaded, has_region(inputs.sources))
+    return inputs
+
+
+def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
+    seen = set(seen_by(loaded.artifact, zip(new.ids, new.groups, strict=True), {}))
+    return np.array([case in seen for case in new.ids], dtype=bool)
+
+
+def _failed_rows(
+    failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings
+) -> list[dict[str, Any]]:
+    groups = {source.id: source.group for source in inputs.sources}
+    return [
+        failed_row(failure["case"], groups.get(failure["case"], ""), failure["file"], failure["message"], settings)
+        for failure in failures
+        if failure["case"]
+    ]
+
+
+def _document(
+    loaded: LoadedRatio,
+    calibration: Calibration,
+    judged: Judged,
+    shift: Shift,
+    rows: list[dict[str, Any]],
+    promise: str,
+) -> dict[str, Any]:
+    settings = calibration.settings
+    graded = settings.care or settings.weighted
+    threshold = None if graded else calibration.score_threshold()
+    status = [row["status"] for row in rows]
+    return {
+        "artifact": {"file": loaded.path.name, "sha256": loaded.artifact.digest},
+        "method": settings.method,
+        "level": settings.level,
+        "guaranteed": settings.guaranteed and not loaded.unannotated,
+        "guarantee": promise,
+        "rank": calibration.rank,
+        "threshold": threshold,
+        "infinite": calibration.infinite,
+        "n_needed": calibration.n_needed,
+        "n_patients": calibration.n,
+        "n_ratio_scores": len(calibration.scored),
+        "min_denominator_ml": settings.minimum_volume("ml") / 1000.0 if loaded.unit == "ml" else None,
+        "min_denominator_voxels": settings.minimum_volume("voxel") if loaded.unit == "voxel" else None,
+        "alarm_threshold": judged.threshold,
+        "n_ok": status.count(OK),
+        "n_no_ratio": len(status) - status.count(OK) - status.count(FAILED),
+        "n_failed": status.count(FAILED),
+        "n_alarms": sum(row["alarm"] for row in rows),
+        "drift": shift.drift,
+        "weights": None
+        if shift.weights is None
+        else {"effective_n": shift.weights.effective, "n_infinite": shift.n_infinite},
+        "settings": settings.to_json(),
+        "cases": rows,
+    }
+
+
+def _warn(calibration: Calibration, judged: Judged, shift: Shift, ratio: Ratio, observer: Observer) -> None:
+    few = too_few(calibration, ratio)
+    if few:
+        observer.warn(few)
+    if judged.few and shift.weights is not None:
+        observer.warn(
+            f"the weights leave {shift.weights.effective:.1f} effective calibration cases: weighted thresholds rest on "
+            "too few"
+        )
+    if shift.drift is not None and shift.drift["shifted"]:
+        tests = shift.drift["features"]
+        moved = ", ".join(f"{name} (p = {test['p']:.2g})" for name, test in tests.items())
+        observer.warn(DRIFT_WARNING.format(moved))
+    for case in (judged.table.ids[i] for i in np.flatnonzero(judged.seen)):
+        observer.warn("was used to fit the artifact; the guarantee is for new patients", case)
+
+
+def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: Judged) -> Table:
+    """The cases to look at first."""
+    shown = tuple(
+        (
+            str(row["case"]),
+            short(row["ratio"]),
+            f"{short(row['ratio_low'])} to {short(row['ratio_high'])}" if row["status"] == OK else "-",
+            short(row["denominator_ml"], 2),
+            str(row["reasons"]).replace(";", ", "),
+        )
+        for row in alarmed[:SHOWN_ALARMS]
+    )
+    more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
+    return Table(
+        f"Look at these: {len(alarmed)} of {len(rows)} cases{more}",
+        ("case", "ratio", f"{100 * judged.settings.level:g} % interval", "denominator ml", "why"),
+        shown,
+        f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",
+    )

@@ -1,0 +1,137 @@
+"""Ratio artifacts in use: read, made into a table of calibration cases, checked against what they are applied to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import ArtifactError, InputError, SegcalError, UsageError
+from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.ratio.regions import Ratio, region_of_values
+from segcal_cli.ratio.settings import Settings
+from segcal_cli.ratio.table import KERNEL, RatioTable, from_artifact
+from segcal_cli.ratio.thresholds import Calibration
+from segcal_cli.workflows.requests import RatioOptions
+
+KIND = "ntr-interval"
+
+NAMES = {"estimation_tail": "tail", "min_denominator_ml": "minimum"}
+"""Options whose name differs from that of the setting."""
+
+
+class DamagedTable(ArtifactError):
+    """An artifact whose header or arrays do not make a table of cases."""
+
+    template = "{0} is not a segcal artifact: {1}"
+
+
+class OtherUnit(ArtifactError):
+    """Volumes in ml and volumes in voxels cannot be compared."""
+
+    template = "{0} was fitted on {1}, {2} has {3}"
+
+
+class MixedUnits(InputError):
+    """Cases with and without a place in space in one run."""
+
+    template = "{0}: has {1}, the other cases {2}; volumes need one unit"
+
+
+class OtherRegion(UsageError):
+    """A region of interest at one of fit and apply only."""
+
+    template = "{0} was fitted {1} a region of interest: {2}"
+
+
+class NoKernelErrors(ArtifactError):
+    """The kernel calibration error was not kept."""
+
+    template = "{0} holds no kernel calibration errors; fit again with --calibration-error kde"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRatio:
+    """A ratio artifact, ready for use. unit: "ml" or "voxel"."""
+
+    path: Path
+    artifact: Artifact
+    table: RatioTable
+    ratio: Ratio
+    settings: Settings
+    unit: str
+
+    def calibration(self, settings: Settings) -> Calibration:
+        """Raises NoKernelErrors."""
+        if settings.care and settings.score == "kde" and KERNEL[0] not in self.table:
+            raise NoKernelErrors(self.path)
+        return Calibration.of(self.table, settings, self.unit)
+
+    @property
+    def unannotated(self) -> float:
+        """Share of the calibration cases' voxels without annotation."""
+        return float(self.artifact.header.results.get("unannotated", 0.0))
+
+
+def load_ratio(path: Path, command: str) -> LoadedRatio:
+    """Read a ratio artifact. Raises NotAnArtifact, NewerArtifact, OtherKind, DamagedTable."""
+    return loaded_ratio(path, read_artifact(path, KIND, command))
+
+
+def loaded_ratio(path: Path, artifact: Artifact) -> LoadedRatio:
+    """The table and the ratio of an artifact that has been read. Raises DamagedTable."""
+    spec = artifact.header.spec
+    try:
+        regions = [
+            region_of_values(frozenset(spec[name]["values"]), artifact.header.space, f"--{name}")
+            for name in ("numerator", "denominator")
+        ]
+        settings = Settings.from_json(spec["settings"])
+        return LoadedRatio(path, artifact, from_artifact(artifact), Ratio(*regions), settings, spec["volume_unit"])
+    except (KeyError, ValueError, TypeError, IndexError, SegcalError) as error:
+        raise DamagedTable(path, f"its table of cases is damaged ({error})") from error
+
+
+def settings_of(options: RatioOptions, stored: Settings) -> Settings:
+    """The stored settings under the options given. A share of the old split goes with it."""
+    given = {NAMES.get(name, name): value for name, value in dataclasses.asdict(options).items()}
+    if given["split"] == "grid" and given["delta1"] is None:
+        stored = dataclasses.replace(stored, delta1=None)
+    return stored.changed(given)
+
+
+def volume_unit(sources: Iterable[CaseSource]) -> str:
+    """ "ml" where cases have a place in space, "voxel" where none has. Raises MixedUnits."""
+    unit = ""
+    words = {"ml": "a place in space", "voxel": "none"}
+    for source in sources:
+        place = source.prediction.place if source.truth is None else source.truth.place
+        own = "voxel" if place.grid.affine is None else "ml"
+        if unit and own != unit:
+            raise MixedUnits(source.prediction.parts[0].first.path, words[own], words[unit])
+        unit = own
+    return unit
+
+
+def refuse_other_unit(loaded: LoadedRatio, predictions: Path, unit: str) -> None:
+    """Raises OtherUnit."""
+    words = {"ml": "scans with a place in space (ml)", "voxel": "images without one (voxels)"}
+    if unit != loaded.unit:
+        raise OtherUnit(loaded.path, words[loaded.unit], predictions, words[unit])
+
+
+def refuse_other_region(loaded: LoadedRatio, roi: bool) -> None:
+    """Raises OtherRegion. roi: whether voxels are left out now."""
+    then = bool(loaded.artifact.header.spec.get("roi"))
+    if then and not roi:
+        raise OtherRegion(loaded.path, "with", "give --roi")
+    if roi and not then:
+        raise OtherRegion(loaded.path, "without", "leave --roi away")
+
+
+def has_region(sources: Iterable[CaseSource]) -> bool:
+    """Whether voxels of some case are left out by a mask."""
+    return any(source.truth is not None and source.truth.roi is not None for source in sources)

@@ -1,0 +1,245 @@
+"""``ntr-interval fit``: labelled cases in, one table of their numbers out, from which any level can be had later."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.artifact import Artifact, Header
+from segcal_cli.core.errors import CaseErrors, UsageError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.ratio.fit import NothingLabelled, RatioSums
+from segcal_cli.ratio.guarantees import guarantee, minimum_text, percent
+from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
+from segcal_cli.ratio.presets import preset_of
+from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
+from segcal_cli.ratio.settings import BadSetting, Settings
+from segcal_cli.ratio.sums import Wanted
+from segcal_cli.ratio.table import RatioTable, to_arrays
+from segcal_cli.ratio.thresholds import Calibration
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.ratio_artifacts import KIND, has_region, settings_of, volume_unit
+from segcal_cli.workflows.requests import (
+    LabelOptions,
+    OutputOptions,
+    PredictionOptions,
+    RatioFitOptions,
+    RatioOptions,
+    RatioRegionOptions,
+    RunOptions,
+)
+from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+
+
+class NoRatio(UsageError):
+    """Nobody said what is divided by what."""
+
+    template = "give --numerator and --denominator, or --preset; possible regions are {0}"
+
+
+def run(
+    predictions: Path,
+    labels: Path,
+    output: Path,
+    regions: RatioRegionOptions,
+    statistics: RatioOptions,
+    fitting: RatioFitOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
+    refuse_inside(output.parent, ())
+    refuse_existing([output], overwrite=writing.overwrite)
+    if fitting.bins < 1:
+        raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
+    settings = settings_of(statistics, Settings())
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True)
+    ratio = chosen_ratio(regions, inputs.space, observer)
+    settings.check(contained=ratio.contained)
+    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    if plan.on_failure == "stop":
+        inputs.require_all()
+    unit = volume_unit(inputs.sources)
+    who = [(source.id, source.group) for source in inputs.sources]
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+        refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
+    kernel = settings.calibration_error == "kde"
+    wanted = Wanted(labels=True, blocks=True, bins=fitting.bins, kernel_seed=fitting.seed if kernel else None)
+    reader = inputs.reader(
+        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    )
+    traced, failures = run_estimator(
+        WithFacts(RatioSums(ratio, wanted)), reader, inputs.sources, plan, observer, "fitting"
+    )
+    report_facts(traced.facts, observer)
+    refuse_hard(traced.facts)
+    digests = {case: fact.digest for case, fact in traced.facts.items()}
+    copies = duplicates(traced.facts)
+    if copies:
+        raise copies[0] if len(copies) == 1 else CaseErrors(*copies)
+    overlaps = before is not None and refuse_seen(
+        before.artifact, before.path, who, digests, allow=fitting.allow_overlap
+    )
+    failures = [*inputs.failures, *failures]
+    table: RatioTable = traced.result
+    calibration = Calibration.of(table, settings, unit)
+    if not len(calibration.scored):
+        raise NothingLabelled(" + ".join(ratio.denominator.names))
+    unannotated = _unannotated(table)
+    summary = _summary(calibration, ratio, unit, unannotated)
+    promise = guarantee(calibration, ratio, unit, unannotated) + _after_dropping(len(failures), len(table))
+    header = Header(
+        kind=KIND,
+        method=settings.method,
+        space=inputs.space,
+        values=inputs.values,
+        spec={
+            **ratio.to_json(),
+            "preset": regions.preset,
+            "bins": fitting.bins,
+            "volume_unit": unit,
+            "kde": {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": fitting.seed} if kernel else None,
+            "settings": settings.to_json(),
+            **reading_spec(reading, truth, None if before is None else before.artifact),
+            "roi": has_region(inputs.sources),
+            "overlap_allowed": overlaps,
+        },
+        case_ids=table.ids,
+        group_ids=table.groups,
+        case_digests=digests,
+        fit_input_digest=_input_digest(table, digests),
+        guarantee=promise,
+        seed=fitting.seed,
+        dropped=tuple({"case": failure.id, "error": str(failure.error)} for failure in failures),
+        results=summary,
+    )
+    digest = write_artifact(output, Artifact(header, to_arrays(table)))
+    _warn(calibration, ratio, summary, observer)
+    done = len(table)
+    return Outcome(
+        result={"artifact": {"file": output.name, "sha256": digest}, **ratio.to_json(), **summary, "guarantee": promise},
+        counts=Counts(done + len(failures), done, len(failures)),
+        lines=(_scored_line(calibration, summary), promise),
+        failures=tuple(failure_records(failures)),
+    )
+
+
+def chosen_ratio(regions: RatioRegionOptions, space: LabelSpace, observer: Observer) -> Ratio:
+    """The ratio that the options name; what it resolves to is said. Raises NoRatio and what regions raise."""
+    numerator, denominator = regions.numerator, regions.denominator
+    if regions.preset is not None:
+        if numerator is not None or denominator is not None:
+            raise BadSetting("--preset stands for --numerator and --denominator; give one or the other")
+        preset = preset_of(regions.preset, space)
+        observer.note(f"--preset {regions.preset}: {preset.words()}")
+        numerator, denominator = (",".join(map(str, part)) for part in (preset.numerator, preset.denominator))
+    if numerator is None or denominator is None:
+        raise NoRatio(possible_regions(space))
+    ratio = ratio_of(numerator, denominator, space)
+    for name, region in (("numerator", ratio.numerator), ("denominator", ratio.denominator)):
+        values = ",".join(map(str, region.values))
+        observer.note(f"{name}: {' + '.join(region.names)} = label {values} = {region.expression}")
+    return ratio
+
+
+def too_few(calibration: Calibration, ratio: Ratio) -> str:
+    """The warning that n patients are too few, or ""."""
+    if not calibration.infinite:
+        return ""
+    settings = calibration.settings
+    return (
+        f"{calibration.n} patients cannot give level {settings.level:g} with {settings.method}: every interval is "
+        f"{ratio.bounds}; {calibration.n_needed} would do"
+    )
+
+
+def _summary(calibration: Calibration, ratio: Ratio, unit: str, unannotated: float) -> dict[str, Any]:
+    """The numbers of a fit for its header and its document."""
+    table, scored, n = calibration.table, calibration.scored, calibration.n
+    error = scored.ratio - scored.ratio_label
+    labelled = table["B_label"] > 0
+    single = n / (n + 1)
+    return {
+        "volume_unit": unit,
+        "n_cases": len(table),
+        "n_patients": n,
+        "n_ratio_scores": len(scored),
+        "n_without_denominator": int((~labelled).sum()),
+        "n_small_denominator": int(labelled.sum()) - len(scored),
+        "highest_level": {
+            "nested": single,
+            "joint": single,
+            "cp": single,
+            "care_guaranteed": max(0.0, 1.0 - 2.0 / (n + 1)),
+        },
+        "r_bias": {"abs_mean": float(np.abs(error).mean()), "signed_mean": float(error.mean())},
+        "unannotated": unannotated,
+    }
+
+
+def _unannotated(table: RatioTable) -> float:
+    ignored = float(table["unannotated"].sum())
+    return ignored / (ignored + float(table["voxels"].sum()))
+
+
+def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], observer: Observer) -> None:
+    below = " + ".join(ratio.denominator.names)
+    if not ratio.contained:
+        observer.warn(
+            f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an interval "
+            "may have no upper end"
+        )
+    if summary["n_without_denominator"]:
+        observer.warn(
+            f"{summary['n_without_denominator']} labels hold no {below}: they count for the volumes, not for the ratio"
+        )
+    if summary["n_small_denominator"]:
+        least = minimum_text(calibration.settings, summary["volume_unit"])
+        observer.warn(
+            f"{summary['n_small_denominator']} labelled cases are predicted to hold less than {least} of {below}: they "
+            "count for the volumes, not for the ratio"
+        )
+    few = too_few(calibration, ratio)
+    if few:
+        observer.warn(few)
+
+
+def _scored_line(calibration: Calibration, summary: Mapping[str, Any]) -> str:
+    bias = summary["r_bias"]
+    return (
+        f"{summary['n_ratio_scores']} ratios of {summary['n_patients']} patients; the predicted ratio misses the "
+        f"labelled one by {bias['abs_mean']:.4f} on average ({bias['signed_mean']:+.4f} signed). Highest level: "
+        f"{percent(round(summary['highest_level']['nested'], 4))} with nested, joint and cp, "
+        f"{percent(round(summary['highest_level']['care_guaranteed'], 4))} with care-guaranteed"
+    )
+
+
+def _input_digest(table: RatioTable, digests: Mapping[str, str]) -> str:
+    """sha256 over ids, patients and digests of all cases."""
+    lines = [f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(table.ids, table.groups, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _after_dropping(failed: int, done: int) -> str:
+    if not failed:
+        return ""
+    return (
+        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason related "
+        "to their scores."
+    )

@@ -1,0 +1,265 @@
+"""Saved studies: every count of a study in an artifact of kind ``evaluation``, from which its tables come again.
+
+Kept are the finished measures, reported bins and band cells of each case, and the pooled cells of each source, all
+exact; so the same options give the same bytes as the run that read the images. Intervals are drawn anew, with any
+level and seed. What the counts cannot be turned into, other bins above all, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.artifact import Artifact, Header
+from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
+from segcal_cli.core.observer import Observer
+from segcal_cli.io.artifacts import read_artifact, write_artifact
+from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
+from segcal_cli.metrics.measures import CaseMeasures, Settings
+from segcal_cli.metrics.pooling import Pooled
+from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
+from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
+from segcal_cli.workflows.requests import (
+    IntervalOptions,
+    LabelOptions,
+    MeasureOptions,
+    PredictionOptions,
+    RunOptions,
+    SourceOptions,
+)
+from segcal_cli.workflows.study import Study, measure
+
+KIND = "evaluation"
+
+WHOLE_OF_ALL = ("n_voxels", "n_classes")
+"""Columns of the row ``(all)`` that are no means."""
+
+TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
+"""Arrays of ``Pooled``, all int64."""
+
+
+class SavedOtherwise(UsageError):
+    """An option that the saved counts were not made with."""
+
+    template = "{0} was measured with {1} = {2}, not {3}; measure again from the images"
+
+
+class SourcesFixed(UsageError):
+    """Sources beside saved ones."""
+
+    template = "--from brings its own sources; {0} cannot be given beside it"
+
+
+class ImagesNeeded(UsageError):
+    """Neither images nor saved measures, or both."""
+
+    template = "give either PREDICTIONS and LABELS, or --from FILE.npz"
+
+
+class DamagedStudy(ArtifactError):
+    """An artifact whose arrays do not make a study."""
+
+    template = "{0} is not a segcal artifact: its arrays are damaged ({1})"
+
+
+def measured_or_loaded(
+    predictions: Path | None,
+    labels: Path | None,
+    sourcing: SourceOptions,
+    measuring: MeasureOptions,
+    drawing: IntervalOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    observer: Observer,
+    *,
+    with_digests: bool = False,
+) -> Study:
+    """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
+    if sourcing.saved is not None and predictions is None:
+        return load_study(sourcing.saved, sourcing, measuring, drawing)
+    if sourcing.saved is None and predictions is not None and labels is not None:
+        return measure(
+            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
+            with_digests=with_digests,
+        )  # fmt: skip
+    raise ImagesNeeded
+
+
+def save_study(path: Path, study: Study) -> str:
+    """Write the artifact; returns its sha256. Raises WriteError."""
+    evaluation = study.evaluation
+    cases = evaluation.sources[0].cases
+    arrays: dict[str, np.ndarray] = {}
+    for number, source in enumerate(evaluation.sources):
+        arrays |= {f"source{number}_{name}": array for name, array in _arrays(source).items()}
+    header = Header(
+        kind=KIND,
+        method="histograms",
+        space=evaluation.space,
+        values=study.values,
+        spec={
+            **asdict(evaluation.settings),
+            "roi": evaluation.roi,
+            "convention": evaluation.convention,
+            "level": evaluation.intervals.level,
+            "bootstrap": evaluation.intervals.resamples,
+            "resampling_seed": evaluation.intervals.seed,
+        },
+        case_ids=tuple(case.case for case in cases),
+        group_ids=tuple(case.group for case in cases),
+        case_digests=dict(study.digests),
+        fit_input_digest=_input_digest(cases, study),
+        guarantee=GUARANTEE.format(n=evaluation.n_groups),
+        seed=evaluation.settings.seed,
+        dropped=study.failures,
+        results={
+            "sources": [
+                {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
+                for source in evaluation.sources
+            ],
+            "measured": list(evaluation.sources[0].pooled.classes),
+            "averaged": list(evaluation.sources[0].pooled.averaged),
+        },
+    )
+    return write_artifact(path, Artifact(header, arrays))
+
+
+def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, drawing: IntervalOptions) -> Study:
+    """The study that ``save_study`` wrote, with the intervals that are asked for now.
+
+    Raises SavedOtherwise, SourcesFixed, DamagedStudy, NotAnArtifact, NewerArtifact, OtherKind.
+    """
+    _refuse_sources(sourcing)
+    artifact = read_artifact(path, KIND, "--from")
+    try:
+        saved, before = _conventions(artifact.header.spec)
+        settings = _chosen(path, saved, given_settings(measuring, drawing.seed))
+        sources = [_source(artifact, number, settings) for number in range(len(artifact.header.results["sources"]))]
+        evaluation = Evaluation(
+            artifact.header.space,
+            settings,
+            sources,
+            bool(artifact.header.spec["roi"]),
+            intervals_of(drawing, before),
+            measuring.convention or artifact.header.spec["convention"],
+        )
+    except UsageError:
+        raise
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, SegcalError) as error:
+        raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
+    header = artifact.header
+    return Study(evaluation, header.values, header.case_digests, header.dropped)
+
+
+def _refuse_sources(sourcing: SourceOptions) -> None:
+    given = {
+        "--artifact": sourcing.artifact,
+        "--also": sourcing.also,
+        "--name": sourcing.name,
+        "--no-raw": not sourcing.raw,
+    }
+    for flag, value in given.items():
+        if value:
+            raise SourcesFixed(flag)
+
+
+def _conventions(spec: dict[str, Any]) -> tuple[Settings, Intervals]:
+    saved = {field.name: spec[field.name] for field in fields(Settings)}
+    saved["metrics"] = tuple(saved["metrics"])
+    return Settings(**saved), Intervals(spec["level"], spec["bootstrap"], spec["resampling_seed"])
+
+
+def _chosen(path: Path, saved: Settings, given: dict[str, Any]) -> Settings:
+    """The saved settings, with fewer measures if so asked. Raises SavedOtherwise."""
+    metrics = given.pop("metrics", saved.metrics)
+    more = [key for key in metrics if key not in saved.metrics]
+    if more:
+        raise SavedOtherwise(path, "--metrics", ",".join(saved.metrics), ",".join(more))
+    if "kde_ece" not in saved.metrics:
+        # Nothing was drawn yet that a seed could have decided.
+        given.pop("seed", None)
+    for name, value in given.items():
+        if value != getattr(saved, name):
+            raise SavedOtherwise(path, "--" + name.replace("_", "-"), getattr(saved, name), value)
+    return Settings(**{**asdict(saved), "metrics": metrics})
+
+
+def _arrays(source: SourceResult) -> dict[str, np.ndarray]:
+    cases = source.cases
+    found = {
+        "rows": np.array([[_numbers(row, CLASS_COLUMNS) for row in case.classes.values()] for case in cases]),
+        "all": np.array([_numbers(case.all, ALL_COLUMNS) for case in cases]),
+    }
+    for name in TABLES:
+        found[name] = np.stack([getattr(case.pooled, name) for case in cases])
+        found[f"pooled_{name}"] = getattr(source.pooled, name)
+    found["curves"] = np.stack([case.curves for case in cases if case.curves is not None])
+    classes = len(source.pooled.classes)
+    found["spaced"] = np.array([case.pooled.bias_ml is not None for case in cases])
+    found["bias_ml"] = np.stack([_or_zero(case.pooled.bias_ml, classes) for case in cases])
+    found["pooled_bias_ml"] = _or_zero(source.pooled.bias_ml, classes)
+    return found
+
+
+def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult:
+    header = artifact.header
+    of = {
+        name.removeprefix(f"source{number}_"): array
+        for name, array in artifact.arrays.items()
+        if name.startswith(f"source{number}_")
+    }
+    names, averaged = tuple(header.results["measured"]), tuple(header.results["averaged"])
+    counts = {len(of[name]) for name in ("rows", "all", "curves", "spaced", "bias_ml", *TABLES)}
+    if counts != {len(header.case_ids)} or of["rows"].shape[1:] != (len(names), len(CLASS_COLUMNS)):
+        raise ValueError("arrays of another number of cases or classes")
+
+    def pooled(prefix: str, at: tuple[int, ...], *, cells: bool, spaced: bool) -> Pooled:
+        return Pooled(
+            classes=names,
+            averaged=averaged,
+            grid=settings.grid,
+            cells=cells,
+            bias_ml=of[f"{prefix}bias_ml"][at] if spaced else None,
+            **{name: of[f"{prefix}{name}"][at] for name in TABLES},
+        )
+
+    cases = []
+    for i, (case, group) in enumerate(zip(header.case_ids, header.group_ids, strict=True)):
+        rows = {
+            name: only_wanted(_row(of["rows"][i, k], CLASS_COLUMNS, WHOLE_COLUMNS), settings)
+            for k, name in enumerate(names)
+        }
+        whole = only_wanted(_row(of["all"][i], ALL_COLUMNS, WHOLE_OF_ALL), settings)
+        table = pooled("", (i,), cells=False, spaced=bool(of["spaced"][i]))
+        cases.append(CaseMeasures(case, group, rows, whole, table, of["curves"][i]))
+    entry = header.results["sources"][number]
+    together = pooled("pooled_", (), cells=True, spaced=bool(of["spaced"].all()))
+    return SourceResult(entry["name"], entry["artifact"], bool(entry["in_sample"]), cases, together)
+
+
+def _numbers(row: Row, columns: Sequence[str]) -> list[float]:
+    return [math.nan if row[key] is None else float(row[key] or 0) for key in columns]
+
+
+def _row(numbers: np.ndarray, columns: Sequence[str], whole: Sequence[str]) -> Row:
+    return {
+        key: None if math.isnan(value) else int(value) if key in whole else value
+        for key, value in zip(columns, numbers.tolist(), strict=True)
+    }
+
+
+def _or_zero(array: np.ndarray | None, classes: int) -> np.ndarray:
+    return np.zeros(classes, np.int64) if array is None else array
+
+
+def _input_digest(cases: Sequence[CaseMeasures], study: Study) -> str:
+    """sha256 over ids, patients and digests of all cases."""
+    lines = [f"{case.case}\t{case.group}\t{study.digests.get(case.case, '')}\n" for case in cases]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

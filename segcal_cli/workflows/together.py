@@ -1,0 +1,54 @@
+"""Together: several estimators over the same cases in one pass, each on the predictions that it was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.estimator import Estimator
+from segcal_cli.io.case_sources import Transform
+from segcal_cli.workflows.joint_cases import JointCase
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """One-pass estimators by name; the result is a dict of their results."""
+
+    estimators: Mapping[str, Estimator]
+
+    def empty(self) -> dict[str, Any]:
+        return {name: estimator.empty() for name, estimator in self.estimators.items()}
+
+    def update(self, state: dict[str, Any], case: Any) -> dict[str, Any]:
+        return {name: estimator.update(state[name], case) for name, estimator in self.estimators.items()}
+
+    def merge(self, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+        return {name: estimator.merge(a[name], b[name]) for name, estimator in self.estimators.items()}
+
+    def finish(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {name: estimator.finish(state[name]) for name, estimator in self.estimators.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class OfFirst:
+    """An estimator over joint cases that sees each as the first folder holds it, through a calibrator or as it is."""
+
+    inner: Estimator
+    transform: Transform | None = None
+
+    def empty(self) -> Any:
+        return self.inner.empty()
+
+    def update(self, state: Any, case: JointCase) -> Any:
+        first: Case = case.cases[0]
+        if self.transform is not None:
+            first = replace(first, volume=self.transform(first.volume, first.space))
+        return self.inner.update(state, first)
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return self.inner.merge(a, b)
+
+    def finish(self, state: Any) -> Any:
+        return self.inner.finish(state)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segcal_cli.calibration.text import calibration_map, map_lines
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
-from segcal_cli.workflows.kinds import Description
+from segcal_cli.workflows.kinds import Description, NoLevels
 
 SPLITS = {
     "out-of-fold": "out of fold: each case was predicted by a model that had not seen it",
@@ -18,8 +19,10 @@ SPLITS = {
 """What the user declared about the predictions, in words."""
 
 
-def describe(path: Path, artifact: Artifact) -> Description:
-    """Parameters, the gain out of fold, warnings, and the map at 11 points. Raises DamagedCalibrator."""
+def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> Description:
+    """Parameters, the gain out of fold, warnings, and the map at 11 points. Raises NoLevels, DamagedCalibrator."""
+    if alphas:
+        raise NoLevels(path, artifact.header.kind)
     results = artifact.header.results
     split = str(results.get("split_kind", "unknown"))
     lines = [f"split       {SPLITS.get(split, split)}"]

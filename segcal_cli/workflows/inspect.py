@@ -6,21 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.conformal import BadLevel
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, read_artifact
 from segcal_cli.workflows.kinds import KINDS, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.requests import InspectOptions
 
 
-def run(path: Path, observer: Observer) -> Outcome:
-    """Describe an artifact, as text and as a document. Raises the errors of reading one."""
+def run(path: Path, observer: Observer, showing: InspectOptions | None = None) -> Outcome:
+    """Describe an artifact, as text and as a document. Raises the errors of reading one, BadLevel, NoLevels."""
+    alphas = () if showing is None else tuple(map(_level, showing.alpha))
     artifact = read_artifact(path)
     if artifact.header.kind not in KINDS:
         raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
-    described = module_of(artifact.header.kind).describe(path, artifact)
+    described = module_of(artifact.header.kind).describe(path, artifact, alphas)
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
     return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
+
+
+def _level(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        raise BadLevel(text) from None
+    if not 0 < alpha < 1:
+        raise BadLevel(alpha)
+    return alpha
 
 
 def header_document(artifact: Artifact) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
 is met, so that no command loads methods that it does not use.
 
-    describe(path, artifact) -> Description     for ``inspect``
+    describe(path, artifact, alphas) -> Description     for ``inspect``; alphas: levels asked for, () for the usual ones
 
 For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities, measured like any other):
 
@@ -20,10 +20,17 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from segcal_cli.core.errors import UsageError
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "ntr-interval": "ratio_kind"}
+KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "cluster": "cluster_kind", "ntr-interval": "ratio_kind"}
 """Kind -> its module in this package."""
+
+
+class NoLevels(UsageError):
+    """A level for an artifact that has none to choose."""
+
+    template = "{0} is a {1} artifact; it has no levels for --alpha"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
 from segcal_cli.workflows.inputs import Inputs
-from segcal_cli.workflows.kinds import Description, Presented
+from segcal_cli.workflows.kinds import Description, NoLevels, Presented
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
     has_region,
@@ -41,8 +42,10 @@ class BadTolerance(UsageError):
     template = "--ratio-tolerance {0} is not allowed; it must be 0 or more"
 
 
-def describe(path: Path, artifact: Artifact) -> Description:
-    """The ratio in words, and the threshold of each method at some levels, or how many patients it needs."""
+def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> Description:
+    """The ratio in words, and the threshold of each method at some levels, or how many patients it needs. Raises NoLevels."""
+    if alphas:
+        raise NoLevels(path, artifact.header.kind)
     loaded = loaded_ratio(path, artifact)
     settings, results = loaded.settings, artifact.header.results
     thresholds = {

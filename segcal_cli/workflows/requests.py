@@ -182,3 +182,56 @@ class RatioApplyOptions:
 
     triage: Path | None = None
     roi: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFitOptions:
+    """Which voxels are calibrated together, and on whom. What is None has a default of its method."""
+
+    method: str | None = None
+    shape: Literal["circle", "ellipse", "ellipsoid"] | None = None
+    free_axes: bool = False
+    k: str | None = None
+    weighting: Literal["patient", "voxel"] = "patient"
+    alpha: float = 0.1
+    split: str | None = None
+    reuse: bool = False
+    map: Path | None = None
+    grid: str | None = None
+    atlas: Path | None = None
+    edges: str | None = None
+    features: Literal["ecdf", "quantiles"] | None = None
+    levels: str | None = None
+    objective: Literal["sse", "energy", "paper"] | None = None
+    optimizer: Literal["dp", "de"] | None = None
+    smooth: float | None = None
+    min_count: int | None = None
+    order: int | None = None
+    roughness: str | None = None
+    coords: Literal["index", "unit", "mm", "roi", "object"] | None = None
+    block: int | None = None
+    shared_map: bool = False
+    cluster_background: bool = False
+    only: str | None = None
+    memory: str = "1GB"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterApplyOptions:
+    """Which sets are written, and in which form."""
+
+    alpha: tuple[str, ...] = ()
+    empty: Literal["top1", "allow"] | None = None
+    emit: str = "sets,size"
+    atlas: Path | None = None
+    roi: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectOptions:
+    """At which levels thresholds are shown."""
+
+    alpha: tuple[str, ...] = ()

@@ -8,9 +8,10 @@ PATIENTS := --groups '(patient_\d+)'
 
 .DELETE_ON_ERROR:
 .PHONY: all clean
-all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/nnunet.csv $(OUT)/cells.csv
+all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/brain-report $(OUT)/nnunet.csv $(OUT)/cells.csv
 	@echo
 	@echo "Look at:"
+	@echo "  $(OUT)/brain-report/report.html  reliability before and after, in pictures"
 	@echo "  $(OUT)/brain.csv              calibration and overlap per case and class, raw and calibrated"
 	@echo "  $(OUT)/brain-summary.csv      the same over patients, with intervals"
 	@echo "  $(OUT)/brain-calibrated/      calibrated probabilities as NIfTI, for any viewer"
@@ -31,6 +32,9 @@ $(OUT)/brain-calibrated: $(OUT)/brain-temperature.npz
 $(OUT)/brain.csv: $(OUT)/brain-temperature.npz
 	$(SEGCAL) evaluate brain/test/predictions brain/test/labels --values logits --artifact temperature=$< \
 	  --summary $(OUT)/brain-summary.csv -o $@
+
+$(OUT)/brain-report: $(OUT)/brain-temperature.npz
+	$(SEGCAL) reliability brain/test/predictions brain/test/labels --values logits --artifact temperature=$< -o $@
 
 # nnU-Net's own folder says itself what it holds.
 $(OUT)/nnunet.csv:

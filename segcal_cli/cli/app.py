@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from segcal_cli import __version__
-from segcal_cli.cli import calibrate, cluster, convert, evaluate, inspect, ntr_interval, pairs
+from segcal_cli.cli import calibrate, cluster, convert, evaluate, inspect, ntr_interval, pairs, reliability
 
 app = typer.Typer(
     name="segcal",
@@ -23,6 +23,7 @@ app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(ntr_interval.app, name="ntr-interval")
 app.command("evaluate")(evaluate.evaluate)
+app.command("reliability")(reliability.reliability)
 app.command("pairs")(pairs.pairs)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)

@@ -106,7 +106,7 @@ class Console:
             rich_table.add_column(Text(column), justify="left" if index == 0 else "right", no_wrap=True)
         for row in table.rows:
             rich_table.add_row(*(Text(printable(cell)) for cell in row))
-        RichConsole(stderr=True, width=None if sys.stderr.isatty() else 160).print(rich_table)
+        RichConsole(stderr=True, width=None if sys.stderr.isatty() else 200).print(rich_table)
         if table.caption:
             self._say(table.caption)
 

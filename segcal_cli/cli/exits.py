@@ -25,6 +25,7 @@ from segcal_cli.core.errors import (
     SegcalError,
     UsageError,
     first_line,
+    with_case,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ def guarded(command: str, console: Console, as_json: bool, action: Callable[[Obs
         console.finish_progress()
         console.case_warnings()
         for inner in error.args:
-            console.error(str(inner))
-        closing = f"{len(error.args)} {_plural('input is', 'inputs are', len(error.args))} unusable, nothing written"
+            console.error(_message(inner))
+        closing = f"{_unusable(error.args, console.total)}, nothing written"
         _leave(command, console, as_json, code_of(error), closing, _records(error.args))
     except SegcalError as error:
         console.finish_progress()
-        _leave(command, console, as_json, code_of(error), str(error), _records((error,)))
+        console.case_warnings()
+        _leave(command, console, as_json, code_of(error), _message(error), _records((error,)))
     except OSError as error:
         console.finish_progress()
         text = f"{error.filename}: {(error.strerror or str(error)).lower()}" if error.filename else str(error)
@@ -90,7 +92,7 @@ def _finish(command: str, console: Console, as_json: bool, outcome: Outcome) -> 
     for table in outcome.tables:
         console.table(table)
     for failure in outcome.failures:
-        console.error(f"{failure['case']}: {failure['message']}")
+        console.error(with_case(failure["case"], failure["message"]))
     counts = outcome.counts
     if not as_json and outcome.data:
         _write_stdout(outcome.data)
@@ -136,9 +138,27 @@ def _records(errors: tuple[Exception, ...]) -> list[dict[str, str]]:
     from segcal_cli.execution.engine import file_of
 
     return [
-        {"case": "", "file": file_of(error), "error": type(error).__name__, "message": first_line(error)}
+        {
+            "case": getattr(error, "case", ""),
+            "file": file_of(error),
+            "error": type(error).__name__,
+            "message": first_line(error),
+        }
         for error in errors
     ]
+
+
+def _unusable(errors: tuple[Exception, ...], total: int) -> str:
+    """How much of the input cannot be used. total: cases of the run."""
+    cases = {getattr(error, "case", "") for error in errors}
+    if "" in cases or len(cases) > total:
+        return f"{len(errors)} {_plural('problem', 'problems', len(errors))}"
+    verb = _plural("is", "are", len(cases))
+    return f"{len(cases)} of {total} {_plural('input', 'inputs', total)} {verb} unusable"
+
+
+def _message(error: Exception) -> str:
+    return with_case(getattr(error, "case", ""), str(error))
 
 
 def _plural(one: str, many: str, n: int) -> str:

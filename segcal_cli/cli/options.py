@@ -10,8 +10,9 @@ RunOptions          every command that works on cases
 OutputOptions       every command that writes files
 Talking             every command
 MeasureOptions, SourceOptions, IntervalOptions    every command that measures
-EvaluateOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
-JudgeOptions        evaluate
+EvaluateOptions, ReliabilityOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
+JudgeOptions, CoverageOptions   evaluate
+ClusterFitOptions, ClusterApplyOptions, InspectOptions   the command of that name
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
 RatioApplyOptions   ntr-interval apply
@@ -34,9 +35,9 @@ from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.workflows import requests
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
-METHOD, CONVENTIONS, COMPARING = "Method", "Conventions", "Comparing"
+METHOD, CONVENTIONS, COMPARING, PICTURES = "Method", "Conventions", "Comparing", "Pictures"
 RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care", "Alarms"
-CLUSTERS, SETS = "Clusters", "Sets"
+CLUSTERS, SETS, COVERAGE = "Clusters", "Sets", "Coverage of sets"
 
 Predictions = Annotated[
     Path,
@@ -71,7 +72,11 @@ class Talking:
     log_file: Path | None = None
 
     def console(self) -> Console:
-        return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        try:
+            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+        except OSError as error:
+            what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
+            raise typer.BadParameter(what, param_hint="--log-file") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +256,32 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "summary": _plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
         "comparison": _plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
         "bin_table": _plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": _plain("--histograms", "Also save all counts, for --from and for segcal merge.", OUTPUT, "NPZ"),
+        "histograms": _plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        "html": _plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
+    },
+    requests.ReliabilityOptions: {
+        "plots": _plain(
+            "--plots",
+            "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            PICTURES,
+            "LIST",
+        ),
+        "format": _plain("--format", "File formats of the pictures, comma-separated: svg, png, pdf.", PICTURES, "LIST"),
+        "dpi": _plain("--dpi", "Dots per inch of PNG.", PICTURES, "N"),
+        "show_cases": _plain(
+            "--show-cases",
+            "Cases with diagrams of their own, comma-separated: worst:N, median:N, best:N (by ACE of the first "
+            "source), all, or ids.",
+            PICTURES,
+            "SPEC",
+        ),
+        "min_voxels": _plain(
+            "--min-voxels",
+            "A case with fewer voxels in a bin is left out there, in pictures of cases; never in measures.",
+            PICTURES,
+            "N",
+        ),
     },
     requests.CalibrateFitOptions: {
         "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
@@ -310,9 +340,7 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "edges": _plain(
             "--edges", "Distances in mm from the predicted border (inside negative), such as -5,0,5.", CLUSTERS, "LIST"
         ),
-        "features": _plain(
-            "--features", "What describes a place: ecdf (default), or the paper's quantiles.", CLUSTERS
-        ),
+        "features": _plain("--features", "What describes a place: ecdf (default), or the paper's quantiles.", CLUSTERS),
         "levels": _plain("--levels", "Levels of --features quantiles. Default .5,.6,.7,.8,.9.", CLUSTERS, "LIST"),
         "objective": _plain("--objective", "What the search minimises: sse (default), energy, paper.", CLUSTERS),
         "optimizer": _plain(
@@ -326,7 +354,9 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
         "order": _plain("--order", "Of the star's curves. Default 4 in 2-D, 2 in 3-D.", CLUSTERS, "L"),
         "roughness": _plain(
-            "--roughness", "Penalty of the star's curves, or auto (default): chosen on held-out patients.", CLUSTERS,
+            "--roughness",
+            "Penalty of the star's curves, or auto (default): chosen on held-out patients.",
+            CLUSTERS,
             "X|auto",
         ),
         "coords": _plain(
@@ -336,9 +366,7 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
         "block": _plain("--block", "Edge of a map's cells in voxels. Default: such that 2^20 suffice.", CLUSTERS, "B"),
         "shared_map": Words(("--shared-map",), "One map for all classes, from the features of all.", CLUSTERS),
-        "cluster_background": Words(
-            ("--cluster-background",), "Learned maps cluster the background too.", CLUSTERS
-        ),
+        "cluster_background": Words(("--cluster-background",), "Learned maps cluster the background too.", CLUSTERS),
         "only": _plain(
             "--only", "Cluster these classes; the others are calibrated over the whole image.", CLUSTERS, "CLASS,.."
         ),
@@ -375,14 +403,35 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
         ),
     },
+    requests.CoverageOptions: {
+        "alpha": _plain(
+            "--alpha",
+            "With a cluster artifact: another level than the stored one, for all classes or one. Repeatable.",
+            COVERAGE,
+            "A|CLASS=A",
+        ),
+        "alphas": _plain("--alphas", "Further levels, from START in steps up to STOP.", COVERAGE, "START:STOP:STEP"),
+        "empty": _plain("--empty", "Empty sets get the most probable class (top1), or stay empty.", COVERAGE),
+        "ce_bins": _plain("--ce-bins", "Levels of the coverage error.", COVERAGE, "M"),
+        "block": _plain("--block", "Edge in voxels of the places it is given for.", COVERAGE, "B"),
+        "min_positives": _plain(
+            "--min-positives", "Places with fewer positives are left out of quantiles and pictures.", COVERAGE, "N"
+        ),
+        "atlas": _plain("--atlas", "Atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"),
+    },
     requests.JudgeOptions: {
         "ratio_tolerance": _plain(
-            "--ratio-tolerance", "With an ntr-interval artifact: an error of a ratio above this is a large one.",
-            COMPARING, "E",
+            "--ratio-tolerance",
+            "With an ntr-interval artifact: an error of a ratio above this is a large one.",
+            COMPARING,
+            "E",
         ),
         "alarm_width": _plain(
-            "--alarm-width", "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
-            "calibration cases' own. Default: as stored.", COMPARING, "W",
+            "--alarm-width",
+            "With an ntr-interval artifact: alarm above this width, or above this percentile of the "
+            "calibration cases' own. Default: as stored.",
+            COMPARING,
+            "W",
         ),
     },
     requests.RatioRegionOptions: {
@@ -401,8 +450,10 @@ REGISTRY: dict[type, dict[str, Words]] = {
     },
     requests.RatioOptions: {
         "level": _plain(
-            "--level", "Share of new patients whose intervals are to hold. Default: 0.9 at fit, as stored at apply.",
-            INTERVAL, "T",
+            "--level",
+            "Share of new patients whose intervals are to hold. Default: 0.9 at fit, as stored at apply.",
+            INTERVAL,
+            "T",
         ),
         "method": _plain(
             "--method",
@@ -412,44 +463,63 @@ REGISTRY: dict[type, dict[str, Words]] = {
             INTERVAL,
         ),
         "quantile": _plain(
-            "--quantile", "conformal (default) holds at any number of patients; plain and mean are for care and cp, "
-            "and without a guarantee.", INTERVAL,
+            "--quantile",
+            "conformal (default) holds at any number of patients; plain and mean are for care and cp, "
+            "and without a guarantee.",
+            INTERVAL,
         ),
         "unit": _plain(
-            "--unit", "Several scans of a patient. max (default): holds for all of them; hcp: for one, each weighs "
-            "1/m.", INTERVAL,
+            "--unit",
+            "Several scans of a patient. max (default): holds for all of them; hcp: for one, each weighs 1/m.",
+            INTERVAL,
         ),
         "weighted": Words(
-            ("--weighted/--no-weighted",), "Weigh calibration cases by how much they look like the new ones "
-            "(20 or more). Approximate.", INTERVAL, show_default=False,
+            ("--weighted/--no-weighted",),
+            "Weigh calibration cases by how much they look like the new ones (20 or more). Approximate.",
+            INTERVAL,
+            show_default=False,
         ),
         "min_denominator_ml": _plain(
-            "--min-denominator-ml", "Below this predicted denominator there is no ratio. Default 0.01 ml; without a "
-            "grid the number is of voxels, default 10.", INTERVAL, "M",
+            "--min-denominator-ml",
+            "Below this predicted denominator there is no ratio. Default 0.01 ml; without a "
+            "grid the number is of voxels, default 10.",
+            INTERVAL,
+            "M",
         ),
         "debias": _plain("--debias", "Estimator of the column ratio_debiased. Intervals stay as they are.", INTERVAL),
         "calibration_error": _plain(
-            "--calibration-error", "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
-            "asked for at fit, bounds nothing.", PAPER,
+            "--calibration-error",
+            "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
+            "asked for at fit, bounds nothing.",
+            PAPER,
         ),
         "split": _plain(
             "--split", "The error between both bounds: the best of 20 splits per case (grid, default), or one.", PAPER
         ),
-        "delta1": _plain("--delta1", "The share of the estimation bound with --split fixed. Default: half.", PAPER, "D"),
+        "delta1": _plain(
+            "--delta1", "The share of the estimation bound with --split fixed. Default: half.", PAPER, "D"
+        ),
         "estimation": _plain(
-            "--estimation", "Squared error of independent voxels (iid, default), of neighbours that vary together "
-            "(block), or no estimation bound (none).", PAPER,
+            "--estimation",
+            "Squared error of independent voxels (iid, default), of neighbours that vary together "
+            "(block), or no estimation bound (none).",
+            PAPER,
         ),
         "estimation_tail": _plain("--estimation-tail", "Markov's inequality (default), or Fieller's interval.", PAPER),
         "ce_unit": _plain(
             "--ce-unit", "Calibration errors in mm3 (volume, default), or per voxel of the field of view (mean).", PAPER
         ),
         "alarm_width": _plain(
-            "--alarm-width", "Alarm above this width, or above this percentile of the calibration cases' own widths. "
-            "Default 80%.", ALARMS, "W",
+            "--alarm-width",
+            "Alarm above this width, or above this percentile of the calibration cases' own widths. Default 80%.",
+            ALARMS,
+            "W",
         ),
-        "cutoff": _plain("--cutoff", "Clinical cut-off: says on which side an interval lies, alarm if it crosses.",
-            ALARMS, "C",
+        "cutoff": _plain(
+            "--cutoff",
+            "Clinical cut-off: says on which side an interval lies, alarm if it crosses.",
+            ALARMS,
+            "C",
         ),
     },
     requests.RatioFitOptions: {

@@ -6,6 +6,7 @@ exchangeability; without ``--groups`` every case is a group of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,8 @@ class CaseFacts:
     segmentation beside it). hard: no value strictly inside (0, 1). constant: every voxel holds the same values.
     stored: type on disk. grid_distance_mm: how far the corners of the label's grid are. padding_share: share of
     voxels never predicted. source: ``cross-validation`` or "". warnings: sentences. turned: how the label was brought
-    onto the grid, or "".
+    onto the grid, or "". saturation: class -> shares of the voxels with p = 0, p = 1, p < 1e-6, p > 1 - 1e-6; empty
+    for logits.
     """
 
     digest: str = ""
@@ -36,6 +38,7 @@ class CaseFacts:
     source: str = ""
     warnings: tuple[str, ...] = ()
     turned: str = ""
+    saturation: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

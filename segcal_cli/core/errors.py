@@ -8,15 +8,17 @@ that refuses something derives a class of its own from the family, next to the c
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
 class SegcalError(Exception):
     """Base of everything that segcal raises on purpose. ``template`` is a format string over the positional
-    arguments.
+    arguments. case: the id of the case in which it came up, set by whoever works on cases; it travels with the error.
     """
 
     template: ClassVar[str] = "{0}"
+    case: str = ""
 
     def __str__(self) -> str:
         return self.template.format(*self.args)
@@ -86,3 +88,10 @@ class CaseErrors(InputError):
 def first_line(error: BaseException) -> str:
     """The error's message on one line, for tables and records."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def with_case(case: str, text: str) -> str:
+    """The text, behind the id of its case unless that stands in it: a file need not be named after its case."""
+    # As a word, so that case 1 is not found in 1.5 mm.
+    stands_in_it = re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", text)
+    return text if not case or stands_in_it else f"{case}: {text}"

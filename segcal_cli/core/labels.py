@@ -46,17 +46,19 @@ class LabelSpace:
     """An ordered class table. Two are equal when channels, activation, ignore value and paint order are.
 
     paint: for sigmoid regions, the label value that each channel paints, in channel order (nnU-Net's
-    ``regions_class_order``); None where there is none. Raises OverlappingClasses, BadClassTable.
+    ``regions_class_order``); None where there is none. regions: names for unions of exclusive channels, which have no
+    channel of their own; measuring takes their probability as the sum. Raises OverlappingClasses, BadClassTable.
     """
 
     channels: tuple[Channel, ...]
     activation: Activation
     ignore: int | None = None
     paint: tuple[int, ...] | None = None
+    regions: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
-        names = self.names
-        if not names:
+        names = (*self.names, *(region.name for region in self.regions))
+        if not self.channels:
             raise BadClassTable("it holds no class")
         if len(set(names)) < len(names):
             raise BadClassTable(f"a name stands twice: {', '.join(names)}")
@@ -69,6 +71,9 @@ class LabelSpace:
                     if value in owner:
                         raise OverlappingClasses(value, owner[value], channel.name)
                     owner[value] = channel.name
+        for region in self.regions:
+            if not self.exclusive or not 1 < len(self.parts(region)) < len(self.channels):
+                raise BadClassTable(f"{region.name} must join some, but not all, of the exclusive classes")
         if self.ignore is not None and any(self.ignore in channel.values for channel in self.channels):
             raise BadClassTable(f"the ignore label {self.ignore} belongs to a class")
 
@@ -98,6 +103,18 @@ class LabelSpace:
         return (self.foreground,) if self.binary else tuple(range(len(self.channels)))
 
     @property
+    def measured_names(self) -> tuple[str, ...]:
+        """Names of the measured channels, then of the regions."""
+        return (*(self.names[channel] for channel in self.measured), *(region.name for region in self.regions))
+
+    def parts(self, region: Channel) -> tuple[int, ...]:
+        """Channels that a region joins. Raises BadClassTable if its values are not those of whole channels."""
+        parts = tuple(index for index, channel in enumerate(self.channels) if channel.values <= region.values)
+        if frozenset().union(*(self.channels[index].values for index in parts)) != region.values:
+            raise BadClassTable(f"{region.name} must join whole classes")
+        return parts
+
+    @property
     def known_values(self) -> frozenset[int]:
         """Label values that a label volume may hold, the ignore value left out. Sigmoid: 0 is always allowed."""
         values = frozenset().union(*(channel.values for channel in self.channels))
@@ -105,17 +122,26 @@ class LabelSpace:
 
     def to_json(self) -> dict[str, object]:
         return {
-            "channels": [{"name": channel.name, "values": sorted(channel.values)} for channel in self.channels],
+            "channels": [_to_json(channel) for channel in self.channels],
             "activation": self.activation,
             "ignore": self.ignore,
             "paint": None if self.paint is None else list(self.paint),
+            # Left out where there are none, so that tables without them look as they always did.
+            **({"regions": [_to_json(region) for region in self.regions]} if self.regions else {}),
         }
 
     @classmethod
     def from_json(cls, data: dict) -> LabelSpace:
-        channels = tuple(Channel(str(c["name"]), frozenset(int(v) for v in c["values"])) for c in data["channels"])
+        channels, regions = (
+            tuple(Channel(str(c["name"]), frozenset(int(v) for v in c["values"])) for c in data.get(key, ()))
+            for key in ("channels", "regions")
+        )
         paint = data.get("paint")
-        return cls(channels, data["activation"], data.get("ignore"), None if paint is None else tuple(paint))
+        return cls(channels, data["activation"], data.get("ignore"), None if paint is None else tuple(paint), regions)
+
+
+def _to_json(channel: Channel) -> dict[str, object]:
+    return {"name": channel.name, "values": sorted(channel.values)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ class Scores:
     p: float32 or float64 "class voxel". exclusive: channels sum to 1 (softmax). log_p, log_q: float64 "class voxel",
     exact log p and log(1 - p) where logits are known, else None; log_q is None for exclusive channels, where log(1 -
     p) is the log of the sum of the others. floor, complement_floor: what p and 1 - p are raised to before a
-    logarithm.
+    logarithm. q: float64 "class voxel", 1 - p where it is known better than by subtraction, else None.
     """
 
     p: np.ndarray
@@ -30,6 +30,7 @@ class Scores:
     complement_floor: float
     log_p: np.ndarray | None = None
     log_q: np.ndarray | None = None
+    q: np.ndarray | None = None
 
 
 def scores_of(array: np.ndarray, values: Values, stored: Stored, *, exclusive: bool) -> Scores:

@@ -72,6 +72,7 @@ def attempt(id: str, function: Callable[[Any], Any], argument: Any) -> Result:
     try:
         return Result(id, function(argument))
     except SegcalError as error:
+        error.case = error.case or id
         return Result(id, error=error)
     except OSError as error:
         return Result(id, error=SystemRefused(str(error.filename or id), (error.strerror or str(error)).lower()))

@@ -99,6 +99,7 @@ def _header_to_json(header: Header) -> dict[str, Any]:
         "activation": header.space.activation,
         "ignore": header.space.ignore,
         "paint": None if header.space.paint is None else list(header.space.paint),
+        **({"regions": header.space.to_json()["regions"]} if header.space.regions else {}),
         "values": header.values,
         "spec": header.spec,
         "n_cases": header.n_cases,
@@ -117,7 +118,11 @@ def _header_to_json(header: Header) -> dict[str, Any]:
 def _header_from_json(path: Path, data: dict[str, Any]) -> Header:
     try:
         space = LabelSpace.from_json(
-            {"channels": data["classes"], **{key: data[key] for key in ("activation", "ignore", "paint")}}
+            {
+                "channels": data["classes"],
+                "regions": data.get("regions", ()),
+                **{key: data[key] for key in ("activation", "ignore", "paint")},
+            }
         )
         header = Header(
             kind=_text(data["kind"]),

@@ -14,21 +14,22 @@ from pathlib import Path
 import numpy as np
 
 from segcal_cli.core.case import Case, CaseFacts
-from segcal_cli.core.errors import PairingError, SegcalError
+from segcal_cli.core.errors import PairingError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles
+from segcal_cli.io.checks import ValueReport
 from segcal_cli.io.nnunet import ModelFiles, find_model_files
 from segcal_cli.io.predictions import (
     PredictionSource,
     ReadingRules,
     open_prediction,
-    read_prediction,
     reduced_values,
 )
 from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules, TruthSource, open_truth, read_truth
+from segcal_cli.io.voxels import read_prediction
 
 Transform = Callable[[Volume, LabelSpace], Volume]
 """Applied to every volume as it is read: a calibrator on the fly."""
@@ -77,7 +78,10 @@ class Opened:
 
 
 def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRules, truth: TruthRules | None) -> Opened:
-    """Look at every header of every case, and list what is wrong. truth: None where labels are not asked for."""
+    """Look at every header of every case, and list what is wrong. truth: None where labels are not asked for.
+
+    Raises UsageError at once: an option that one case needs, all cases need.
+    """
     sources: list[CaseSource] = []
     problems: list[Problem] = []
     notes: dict[str, None] = {}
@@ -93,7 +97,10 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
             known = bool(case.labels) if truth is None or truth.labelled else case.roi is not None
             labels = open_truth(case, opened, table, truth) if truth is not None and known else None
             _refuse_mixture(opened, sources)
+        except UsageError:
+            raise
         except SegcalError as error:
+            error.case = case.id
             problems.append(Problem(case.id, error))
             continue
         sources.append(CaseSource(case.id, case.group, opened, labels, case.source))
@@ -121,7 +128,8 @@ class CaseReader:
         if self.transform is not None:
             volume = self.transform(volume, space)
         case = Case(source.id, source.group, space, volume, labels, roi)
-        warnings = [text for report in read.reports for text in report.warnings]
+        # Said without the file, which the case names, so that cases of one kind share a sentence.
+        warnings = [text.removeprefix(f"{report.path}: ") for report in read.reports for text in report.warnings]
         facts = CaseFacts(
             digest=digest,
             proof=read.proof,
@@ -131,8 +139,9 @@ class CaseReader:
             grid_distance_mm=None if truth is None else truth.distance_mm,
             padding_share=case.padding_share,
             source=source.found,
-            warnings=(*warnings, *(() if truth is None else truth.warnings)),
+            warnings=(*source.prediction.warnings, *warnings, *(() if truth is None else truth.warnings)),
             turned="" if truth is None else truth.turned,
+            saturation=_saturation(space.names, read.reports),
         )
         return Case(source.id, source.group, space, volume, labels, roi, facts)
 
@@ -142,6 +151,15 @@ def digest_of(array: np.ndarray) -> str:
     digest = hashlib.sha256(repr(array.shape).encode())
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _saturation(names: Sequence[str], reports: Sequence[ValueReport]) -> dict[str, tuple[float, float, float, float]]:
+    """CaseFacts.saturation; the mean over samples."""
+    shares = [report.saturation.shares for report in reports if report.saturation is not None]
+    if not shares:
+        return {}
+    mean = np.mean(np.array(shares), axis=0).tolist()
+    return {name: (row[0], row[1], row[2], row[3]) for name, row in zip(names, mean, strict=True)}
 
 
 def _refuse_mixture(opened: PredictionSource, before: Sequence[CaseSource]) -> None:

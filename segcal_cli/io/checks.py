@@ -99,6 +99,12 @@ class Saturation:
     near_zero: np.ndarray
     near_one: np.ndarray
 
+    @property
+    def shares(self) -> list[tuple[float, float, float, float]]:
+        """One entry per class: the same as shares of the voxels."""
+        table = np.stack((self.zeros, self.ones, self.near_zero, self.near_one)) / self.voxels
+        return [(float(a), float(b), float(c), float(d)) for a, b, c, d in table.T]
+
 
 @dataclass(frozen=True, slots=True)
 class ValueReport:
@@ -178,6 +184,11 @@ class ValueChecker:
             warnings.append(f"{self.path}: holds only 0 and 1: a hard mask, or a writer that rounded")
         saturation = Saturation(tally.voxels, tally.zeros, tally.ones, tally.near_zero, tally.near_one)
         return ValueReport(self.path, lo, hi, hard, constant, saturation, tuple(warnings))
+
+    def refuse_not_finite(self, array: np.ndarray) -> None:
+        """Raise NotFinite for an array "class z y x" that holds NaN or infinite values."""
+        if not all(np.isfinite(plane).all() for plane in np.moveaxis(array, 1, 0)):
+            raise self._not_finite(array)
 
     def _not_finite(self, array: np.ndarray) -> NotFinite:
         nan, infinite, first = 0, 0, None

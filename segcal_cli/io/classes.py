@@ -135,12 +135,20 @@ def classes_from_caret(xml: bytes, path: Path) -> LabelSpace:
 
 
 def _flat(path: Path, table: dict[str, Any], activation: Activation) -> LabelSpace:
-    """``{"background": 0, "tumour": [1, 3]}``: a channel per entry; sigmoid: background is none."""
+    """``{"background": 0, "tumour": [1, 3]}``: a channel per entry; sigmoid: background is none.
+
+    Softmax: an entry whose several values are each another entry's only value is a region, the union of those.
+    """
     values, ignore = _split_ignore(path, table)
+    regions: tuple[Channel, ...] = ()
     if activation == "sigmoid":
         values = {name: held for name, held in values.items() if held != (0,)}
+    else:
+        single = {held[0] for held in values.values() if len(held) == 1}
+        joined = [name for name, held in values.items() if len(held) > 1 and single.issuperset(held)]
+        regions = tuple(Channel(name, frozenset(values.pop(name))) for name in joined)
     channels = tuple(Channel(name, frozenset(held)) for name, held in values.items())
-    return LabelSpace(channels, activation, ignore)
+    return LabelSpace(channels, activation, ignore, regions=regions)
 
 
 def _by_value(path: Path, labels: dict[str, str]) -> LabelSpace:

@@ -112,10 +112,10 @@ def soft_shape(header: FileHeader, space: LabelSpace, channel_axis: ChannelAxis 
     """
     classes = len(space.channels)
     if isinstance(header, ImageHeader):
-        if classes > 1 and not space.binary:
-            raise nifti.OneChannel(header.path, classes)
         if header.colour or header.mode == "P":
             raise images.ColourProbabilities(header.path)
+        if classes > 1 and not space.binary:
+            raise nifti.OneChannel(header.path, classes)
         z, y, x = header.shape
         return 1, z, y, x
     if isinstance(header, NiftiHeader):

@@ -17,15 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segcal_cli.core.errors import FormatError
-
-MAX_CASE_BYTES = 64 * 2**30
-"""No case is larger than this, on disk or decoded; a header that says so is damaged or hostile."""
-
-MAX_EXPANSION = 1032
-"""Deflate spends at least one bit on 129 bytes, so no stream decodes to more than 1032 times its size."""
-
-EXPANSION_SLACK = 2**20
-"""Bytes added to that bound, so that it never turns on the few bytes of a gzip header."""
+from segcal_cli.io.inputs import EmptyFile, unreadable
 
 LEVEL = 2
 """isal's own default. Level 3 needs four times as long to save a further 0.3 % of a probability volume."""
@@ -37,18 +29,6 @@ INPUT_BYTES = 2**18
 """Bytes of the compressed file read at a time."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-class Unreadable(FormatError):
-    """The operating system does not hand the file over."""
-
-    template = "{0}: {1}"
-
-
-class EmptyFile(FormatError):
-    """A file of no bytes, as an interrupted copy or a full disk leaves it."""
-
-    template = "{0}: the file is empty"
 
 
 class NotGzip(FormatError):
@@ -87,29 +67,11 @@ class TooLong(FormatError):
     template = "{0}: holds more than the {1} bytes that its header declares"
 
 
-class TooLarge(FormatError):
-    """A header that asks for more than the file can hold, or than any case needs."""
-
-    template = "{0}: its header asks for {1} bytes, and {2}"
-
-
-def check_size(path: Path, declared: int, *, compressed: bool) -> None:
-    """Raise TooLarge if a file of this size cannot decode to ``declared`` bytes, or no case may be that large.
-
-    To be called before anything is allocated. Uncompressed files are held to the byte by their own reader.
-    """
-    if declared > MAX_CASE_BYTES:
-        raise TooLarge(path, declared, f"no case may hold more than {MAX_CASE_BYTES}")
-    size = path.stat().st_size
-    if compressed and declared > MAX_EXPANSION * size + EXPANSION_SLACK:
-        raise TooLarge(path, declared, f"a gzip file of {size} bytes cannot hold them")
-
-
 def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """The decoded bytes of all members, in pieces of 1 to ``chunk_bytes`` bytes, with every checksum verified.
 
     A member's checksum is verified before its last piece is handed out. Zero bytes after the last member are the
-    padding that block devices add, and are passed over as gzip itself does. Raises Unreadable, EmptyFile, NotGzip,
+    padding that block devices add, and are passed over as gzip itself does. Raises UnreadableFile, EmptyFile, NotGzip,
     TruncatedGzip, DamagedGzip, TrailingBytes.
     """
     from isal import igzip_lib
@@ -157,12 +119,6 @@ def _reason(error: Exception) -> str:
     """isal's sentence without its number: "incorrect checksum found"."""
     words = str(error).split()
     return " ".join(words[2:] if words[:1] == ["Error"] else words).lower() or "unknown"
-
-
-def unreadable(path: Path, error: OSError) -> Unreadable:
-    """The operating system's refusal as an error of ours: "permission denied"."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return Unreadable(path, reason[:1].lower() + reason[1:])
 
 
 def head(path: Path, count: int) -> bytes:

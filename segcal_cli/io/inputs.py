@@ -54,12 +54,17 @@ class OversizedCase(FormatError):
     template = "{0}: needs {1} bytes in memory; at most {2} are read"
 
 
+def unreadable(path: Path, error: OSError) -> UnreadableFile:
+    """The operating system's refusal as an error of ours: "permission denied"."""
+    return UnreadableFile(path, (error.strerror or str(error) or type(error).__name__).lower())
+
+
 def open_input(path: Path) -> BinaryIO:
     """The file, opened for reading bytes. Raises UnreadableFile."""
     try:
         return path.open("rb")
     except OSError as error:
-        raise UnreadableFile(path, (error.strerror or type(error).__name__).lower()) from error
+        raise unreadable(path, error) from error
 
 
 def input_size(path: Path) -> int:
@@ -67,7 +72,7 @@ def input_size(path: Path) -> int:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise UnreadableFile(path, (error.strerror or type(error).__name__).lower()) from error
+        raise unreadable(path, error) from error
     if size == 0:
         raise EmptyFile(path)
     return size

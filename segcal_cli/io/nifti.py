@@ -24,6 +24,7 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Stored
 from segcal_cli.io import atomic, gzipped
 from segcal_cli.io.geometry import sheared, voxel_edges
+from segcal_cli.io.inputs import unreadable
 from segcal_cli.io.nifti_header import DATATYPES, LAYOUTS, MIN_OFFSET, NiftiHeader, is_compressed, probe
 
 __all__ = [
@@ -150,7 +151,7 @@ def _plain(header: NiftiHeader) -> Iterator[memoryview]:
             while count := file.readinto(buffer):
                 yield buffer[:count]
     except OSError as error:
-        raise gzipped.unreadable(header.path, error) from error
+        raise unreadable(header.path, error) from error
 
 
 def check_channels(header: NiftiHeader, space: LabelSpace, channel_axis: ChannelAxis = "last") -> None:

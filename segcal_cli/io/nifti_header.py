@@ -20,6 +20,14 @@ from segcal_cli.core.errors import FormatError
 from segcal_cli.core.volume import Grid, Stored
 from segcal_cli.io import gzipped
 from segcal_cli.io.geometry import Space
+from segcal_cli.io.inputs import (
+    MAX_CASE_BYTES,
+    EmptyFile,
+    check_case_size,
+    check_expansion,
+    input_size,
+    unreadable,
+)
 
 ByteOrder = Literal["<", ">"]
 
@@ -185,9 +193,9 @@ def is_compressed(path: Path) -> bool:
 def probe(path: Path) -> NiftiHeader:
     """Read and check the header of a ``.nii`` or ``.nii.gz``; no voxel is read.
 
-    Raises gzipped's errors (Unreadable, EmptyFile, NotGzip, TruncatedGzip, TooLarge, ..), NotNifti, HeaderPair,
-    BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another size TooShort or
-    TooLong.
+    Raises gzipped's errors (NotGzip, TruncatedGzip, ..), UnreadableFile, EmptyFile, AbsurdSize, OversizedCase,
+    NotNifti, HeaderPair, BadDimensions, UnusableType, BadOffset, BadScaling, and for an uncompressed file of another
+    size TooShort or TooLong.
     """
     compressed = is_compressed(path)
     start = _head(path, MIN_OFFSET[2], compressed)
@@ -243,9 +251,9 @@ def _head(path: Path, count: int, compressed: bool) -> bytes:
         with path.open("rb", buffering=0) as file:
             start = file.read(count)
     except OSError as error:
-        raise gzipped.unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not start:
-        raise gzipped.EmptyFile(path)
+        raise EmptyFile(path)
     return start
 
 
@@ -285,7 +293,7 @@ def _dtype(path: Path, code: int) -> np.dtype:
 
 
 def _offset(path: Path, offset: float, least: int) -> int:
-    if not math.isfinite(offset) or offset != int(offset) or not least <= offset <= gzipped.MAX_CASE_BYTES:
+    if not math.isfinite(offset) or offset != int(offset) or not least <= offset <= MAX_CASE_BYTES:
         raise BadOffset(path, f"{offset:g}")
     return int(offset)
 
@@ -293,13 +301,11 @@ def _offset(path: Path, offset: float, least: int) -> int:
 def _check_size(path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int, compressed: bool) -> None:
     voxels = math.prod(shape)
     declared = offset + voxels * dtype.itemsize
-    try:
-        # In memory every voxel takes the four bytes of a float32, however small it is on disk.
-        gzipped.check_size(path, max(declared, 4 * voxels), compressed=False)
-        gzipped.check_size(path, declared, compressed=compressed)
-        size = path.stat().st_size
-    except OSError as error:
-        raise gzipped.unreadable(path, error) from error
+    # In memory every voxel takes the four bytes of a float32, however small it is on disk.
+    check_case_size(path, max(declared, 4 * voxels))
+    size = input_size(path)
+    if compressed:
+        check_expansion(path, declared, size)
     if not compressed and size != declared:
         raise gzipped.TooShort(path, size, declared) if size < declared else gzipped.TooLong(path, declared)
 

@@ -7,18 +7,20 @@ its name, side files before the volume, so that a volume with its name is a fini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, WriteError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io import nifti
 from segcal_cli.io.atomic import writing_together
 from segcal_cli.io.bundles import write_bundle
+from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.images import write_label_png
 from segcal_cli.io.naming import (
@@ -69,12 +71,41 @@ class File:
     write: Callable[[BinaryIO], None]
 
 
-def refuse_inside(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise OutputInInput if an output folder is an input folder or lies in one."""
+def refuse_inside(output: Path, inputs: Iterable[Path | None]) -> None:
+    """Raise OutputInInput if an output is an input folder or lies in one. None: an input that was not given.
+
+    Raises NoSuchInput for an input that is not there.
+    """
     resolved = output.resolve()
-    for folder in inputs:
-        if folder.is_dir() and (resolved == folder.resolve() or folder.resolve() in resolved.parents):
-            raise OutputInInput(output, folder)
+    for given in inputs:
+        for folder in () if given is None else expand_folders(given):
+            if resolved == folder.resolve() or (folder.is_dir() and folder.resolve() in resolved.parents):
+                raise OutputInInput(output, folder)
+
+
+def require_file_place(path: Path) -> None:
+    """Raise WriteError, before any work, where a file could not be written in the end."""
+    if path.is_dir() and not path.is_symlink():
+        raise WriteError(path, "it is a folder")
+    _require_writable(path, path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, with those above it. Raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(folder, (error.strerror or str(error)).lower()) from error
+    _require_writable(folder, folder)
+
+
+def _require_writable(path: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        raise WriteError(
+            path, f"{folder} is not a folder" if folder.exists() else f"the folder {folder} does not exist"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(path, "permission denied")
 
 
 def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
@@ -83,6 +114,17 @@ def refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> None:
     if there and not overwrite:
         more = f" (and {', '.join(path.name for path in there[1:5])}{', ...' if len(there) > 5 else ''})"
         raise OutputExists(there[0], more if len(there) > 1 else "")
+
+
+def refuse_changed(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -> None:
+    """Raise OutputExists for a file of the whole folder that is there with another content, unless it may be
+    replaced. texts: name -> text."""
+    changed = [
+        folder / name
+        for name, text in texts.items()
+        if (folder / name).exists() and (folder / name).read_bytes() != text.encode()
+    ]
+    refuse_existing(changed, overwrite=overwrite)
 
 
 def write_files(folder: Path, files: Sequence[File]) -> tuple[str, ...]:

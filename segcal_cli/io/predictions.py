@@ -1,9 +1,8 @@
-"""Predictions: from the files of one case to one volume on its scan's grid, checked.
+"""Predictions before they are read: the files of one case, opened.
 
 Opening looks at headers alone and settles everything that can be settled without voxels: which channels stand where,
-what the numbers mean, where they lie. Reading then does, in this order: decode; turn an nnU-Net array onto its scan and
-prove it against the segmentation beside it; find the padding; check the values; join samples. What is read is never
-rescaled, shifted or renormalised.
+what the numbers mean, where they lie, and whether files that will be joined (one per class, samples, an array and its
+segmentation) fit. What it returns is small; ``voxels.py`` reads it.
 """
 
 from __future__ import annotations
@@ -13,24 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from segcal_cli.core.errors import FormatError, UsageError
+from segcal_cli.core.errors import FormatError, GeometryError, UsageError
 from segcal_cli.core.labels import LabelSpace
-from segcal_cli.core.scores import log_softmax
-from segcal_cli.core.volume import Box, Stored, Values, Volume
-from segcal_cli.io import checks, files, nnunet, padding
+from segcal_cli.core.volume import Stored, Values
+from segcal_cli.io import files, nnunet
 from segcal_cli.io.arrays import ArrayHeader, ChannelAxis, require_soft
+from segcal_cli.io.axes import shape_text
 from segcal_cli.io.case_files import CaseFiles, PredictionFile
 from segcal_cli.io.classes import reduce_to_foreground
+from segcal_cli.io.documents import read_json
 from segcal_cli.io.files import FileHeader
 from segcal_cli.io.folders import ImageFolder
 from segcal_cli.io.geometry import Space, align
-from segcal_cli.io.hard_predictions import is_label_map, label_map_shape, read_label_map
+from segcal_cli.io.hard_predictions import is_label_map, label_map_shape
+from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import ModelFiles
-from segcal_cli.io.proof import Painting
+from segcal_cli.io.suffixes import split_suffix
 
 Reduce = Literal["mean-probabilities", "mean-logits"]
+
+DISPLAY_MARK = "Display"
+"""Key of the side file of probabilities that were written in steps of 1/65535, for viewers."""
+
+NNUNET_KEYS = ("probabilities", nnunet.V1_KEY)
+"""Names of the array in files of nnU-Net v2 and v1."""
+
+FOR_DISPLAY = "written for display, in steps of 1/65535: smaller probabilities are lost"
 
 
 class ValuesNeeded(UsageError):
@@ -43,6 +50,18 @@ class NoBackgroundLogits(FormatError):
     """Exclusive classes in one file each, as logits, without the background, whose logit nobody knows."""
 
     template = "{0}: logits of one file per class need a file for {1} too"
+
+
+class SampleElsewhere(GeometryError):
+    """Samples of one case are averaged voxel by voxel, so they must lie on one grid."""
+
+    template = "{0} and {1} are samples of one case, but do not count its voxels in one order"
+
+
+class SampleOtherwise(FormatError):
+    """Samples of one case that hold different channels."""
+
+    template = "{0} has {1} channels, {2} has {3}; samples of one case hold the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +82,17 @@ class ReadingRules:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One sample of a prediction: one file, or one per channel (None: the background, what the others leave)."""
+    """One sample of a prediction: one file, or one per channel (None: the background, what the others leave).
+
+    proof: the segmentation beside an array. reader: nnU-Net's reader class, None where nothing tells. axis: where the
+    channels of a file stand; None where that follows from its shape.
+    """
 
     headers: tuple[FileHeader | None, ...]
     proof: FileHeader | None
     model: ModelFiles
     reader: str | None
+    axis: ChannelAxis | None
 
     @property
     def first(self) -> FileHeader:
@@ -78,7 +102,7 @@ class Part:
     def saved_by_nnunet(self) -> bool:
         """Whether padding and the reader's order of axes have to be thought of."""
         header = self.first
-        return isinstance(header, ArrayHeader) and header.key in ("probabilities", "softmax")
+        return isinstance(header, ArrayHeader) and header.key in NNUNET_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +110,8 @@ class PredictionSource:
     """A prediction before it is read. space: the class table of the volume (one channel: the foreground alone).
 
     place: where the voxels lie, as far as the prediction itself tells; a grid without affine where it does not.
-    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once. label_table: the
-    class table of a prediction that is a label map, None where it is soft.
+    shape: (class, z, y, x). notes: sentences that hold for every case of this kind, to be said once. warnings:
+    sentences about this case. label_table: the class table of a prediction that is a label map, None where it is soft.
     """
 
     case: str
@@ -99,21 +123,13 @@ class PredictionSource:
     stored: Stored
     rules: ReadingRules
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     label_table: LabelSpace | None = None
 
     @property
     def placed(self) -> bool:
         """Whether the prediction says itself where it lies."""
         return self.place.grid.affine is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ReadPrediction:
-    """A volume and what reading it showed."""
-
-    volume: Volume
-    reports: tuple[checks.ValueReport, ...]
-    proof: str
 
 
 def open_prediction(
@@ -135,10 +151,7 @@ def open_prediction(
         space = reduce_to_foreground(table) if shape[0] == 1 else table
         hard = Stored("float32")
         return PredictionSource(case.id, parts, space, place, shape, "probabilities", hard, rules, label_table=table)
-    per_class = len(first.headers) > 1
-    shape = files.soft_shape(first.first, _one_class(table) if per_class else table, rules.channel_axis)
-    if per_class:
-        shape = (len(table.channels), *shape[1:])
+    shape = _part_shape(first, table)
     space = reduce_to_foreground(table) if shape[0] == 1 else table
     values = files.checked_values(first.first, rules.values)
     if values is None:
@@ -155,39 +168,17 @@ def open_prediction(
             raise NoBackgroundLogits(first.first.path, table.names[first.headers.index(None)])
         notes.append(f"background ({table.names[first.headers.index(None)]}) = 1 - the sum of the other classes' files")
     place = _place(case, first, shape, rules)
+    for part in parts:
+        _check_part(part, first, table, shape, place)
     if place.grid.affine is None and first.saved_by_nnunet and model.found and not placed_by_label and shape[1] > 1:
         raise nnunet.NoSegmentation(first.first.path, f"{case.id}.nii.gz")
     stored = _coarsest([files.stored(header) for part in parts for header in part.headers if header is not None])
     if len(parts) > 1:
         stored = Stored("float32")
-    return PredictionSource(case.id, parts, space, place, shape, values, stored, rules, tuple(notes))
-
-
-def read_prediction(source: PredictionSource, place: Space | None = None) -> ReadPrediction:
-    """Read, prove and check. place: where a bare array lies (its label's grid), if the source does not say.
-
-    Raises the refusals of formats, of proofs and of values.
-    """
-    place = place or source.place
-    if source.label_table is not None:
-        array, report = read_label_map(source.parts[0].first, source.label_table)
-        return ReadPrediction(Volume(array, place.grid, source.values, source.stored), (report,), "")
-    reports, proofs, boxes = [], [], []
-    total: np.ndarray | None = None
-    for part in source.parts:
-        array, stored, box, proof, report = _read_part(part, source, place)
-        reports.append(report)
-        proofs.append(proof)
-        boxes.append(box)
-        if len(source.parts) == 1:
-            volume = Volume(array, place.grid, source.values, stored, box)
-            break
-        member = _for_mean(array, stored, source)
-        total = member if total is None else np.add(total, member, out=total)
-    else:
-        assert total is not None, "a prediction has at least one part"
-        volume = _mean(total, source, place, boxes)
-    return ReadPrediction(volume, tuple(reports), proofs[0] if len(set(proofs)) == 1 else "")
+    if shape[0] == 1 and values == "probabilities":
+        notes.append("one channel of probabilities: close to 1, log(1 - p) is lost; logits would keep it")
+    warnings = (FOR_DISPLAY,) if any(_for_display(header) for part in parts for header in part.headers) else ()
+    return PredictionSource(case.id, parts, space, place, shape, values, stored, rules, tuple(notes), warnings)
 
 
 def _open_part(group: Sequence[PredictionFile], table: LabelSpace, model: ModelFiles, rules: ReadingRules) -> Part:
@@ -196,13 +187,66 @@ def _open_part(group: Sequence[PredictionFile], table: LabelSpace, model: ModelF
     if len(group) > 1:
         headers = tuple(by_class.get(name) for name in table.names)
     proof = files.probe(group[0].proof) if group[0].proof is not None else None
-    return Part(headers, proof, model, rules.reader or model.reader())
+    first = next(iter(by_class.values()))
+    axis = rules.channel_axis or ("first" if _by_nnunet(first, proof, model) else None)
+    return Part(headers, proof, model, rules.reader or _reader_of(first, model), axis)
+
+
+def _by_nnunet(header: FileHeader, proof: FileHeader | None, model: ModelFiles) -> bool:
+    """Whether a file is nnU-Net's own, which is always "class z y x": by its key, and by what stands beside it."""
+    named = isinstance(header, ArrayHeader) and header.key in NNUNET_KEYS and len(header.shape) == 4
+    return named and (proof is not None or model.found)
+
+
+def _reader_of(header: FileHeader, model: ModelFiles) -> str | None:
+    """nnU-Net's reader of an array; None where nothing tells, or where the file itself says how its axes run."""
+    if not isinstance(header, ArrayHeader):
+        return None
+    return nnunet.reader_of(header.key or "", model)
+
+
+def _part_shape(part: Part, table: LabelSpace) -> tuple[int, int, int, int]:
+    """(class, z, y, x) of one sample. Raises the refusals of channel counts, ranks and hard files."""
+    if len(part.headers) == 1:
+        return files.soft_shape(part.first, table, part.axis)
+    return len(table.channels), *files.soft_shape(part.first, one_class(table), part.axis)[1:]
+
+
+def _check_part(
+    part: Part,
+    first: Part,
+    table: LabelSpace,
+    shape: tuple[int, int, int, int],
+    place: Space,
+) -> None:
+    """Compare by headers what will be joined: files of classes, samples, an array and its segmentation.
+
+    Raises the refusals of shapes and grids, SampleElsewhere, SampleOtherwise.
+    """
+    here = _part_shape(part, table)
+    if here[0] != shape[0]:
+        raise SampleOtherwise(part.first.path, here[0], first.first.path, shape[0])
+    header = part.first
+    if len(part.headers) > 1:
+        for one in part.headers:
+            if one is not None:
+                own = files.soft_shape(one, one_class(table), part.axis)
+                align(place, files.place(one, own[1:], part.axis))
+    elif isinstance(header, ArrayHeader):
+        scan = place.grid.shape
+        if sorted(here[1:]) != sorted(scan) and not (part.proof is not None and header.key == nnunet.V1_KEY):
+            _refuse_shape(header, here[1:], place.name, scan, part.model)
+    if part is not first:
+        scan_of = header if part.proof is None else part.proof
+        own_shape = here[1:] if part.proof is None else files.label_shape(part.proof)
+        if not align(place, files.place(scan_of, own_shape, part.axis)).identity:
+            raise SampleElsewhere(header.path, first.first.path)
 
 
 def _place(case: CaseFiles, part: Part, shape: tuple[int, int, int, int], rules: ReadingRules) -> Space:
     """The prediction's own place, else that of the segmentation beside it, else that of the geometry folder."""
     header = part.first
-    own = files.place(header, (shape[1], shape[2], shape[3]), rules.channel_axis)
+    own = files.place(header, (shape[1], shape[2], shape[3]), part.axis)
     if own.grid.affine is not None:
         return own
     if part.proof is not None:
@@ -213,121 +257,37 @@ def _place(case: CaseFiles, part: Part, shape: tuple[int, int, int, int], rules:
     return own
 
 
-def _read_part(
-    part: Part, source: PredictionSource, place: Space
-) -> tuple[np.ndarray, Stored, Box | None, str, checks.ValueReport]:
-    """One sample: array, precision, box of real predictions, proof, value report."""
-    array = _decode(part, source)
-    stored, header = source.stored if len(source.parts) == 1 else files.stored(part.first), part.first
-    box: Box | None = None
-    proof = ""
-    if isinstance(header, ArrayHeader):
-        array, box, proof = _onto_scan(part, array, source, place)
-        if part.saved_by_nnunet and source.values == "probabilities" and box is None:
-            box = padding.predicted_box(array, source.space, stored)
-    checker = checks.ValueChecker(
-        header.path, source.space.names, source.space.exclusive, source.values, stored, _class_axis(header, source)
-    )
-    report = checks.check_values(checker, array, padding.empty_padding(array, box))
-    padding.fill_background(array, box, source.space)
-    return array, stored, box, proof, report
-
-
-def _onto_scan(
-    part: Part, array: np.ndarray, source: PredictionSource, place: Space
-) -> tuple[np.ndarray, Box | None, str]:
-    """An array in the order of its scan's axes, the box where a cropped one lies, and the status of the proof."""
-    path = part.first.path
-    painting = Painting.of(source.space, source.values)
-    if part.proof is None or painting is None:
-        return _unproved(part, array, place), None, ""
-    shape = files.label_shape(part.proof)
-    cropped = sorted(array.shape[1:]) != sorted(shape)
-    if not source.rules.prove and not cropped:
-        return _unproved(part, array, place), None, ""
-    segmentation = _segmentation(files.read_labels(part.proof), shape)
-    if cropped:
-        header = part.first
-        if isinstance(header, ArrayHeader) and header.key == "softmax":
-            placed, box = padding.place_crop(path, array, segmentation, painting)
-            return placed, box, "proved"
-        nnunet.refuse_shape(path, array.shape[1:], part.proof.path, shape, part.model)
-    affine = files.place(part.proof, shape).grid.affine
-    found = nnunet.settle(path, array, segmentation, part.proof.path, affine, painting, source.values, part.reader)
-    return found.array, None, found.status
-
-
-def _unproved(part: Part, array: np.ndarray, place: Space) -> np.ndarray:
-    """Onto the scan by the reader's name alone."""
-    turned = nnunet.orient(array, part.reader, place.grid.affine) if part.reader else array
-    if turned.shape[1:] != place.grid.shape:
-        nnunet.refuse_shape(part.first.path, turned.shape[1:], Path(place.name), place.grid.shape, part.model)
-    return turned
-
-
-def _segmentation(numbers: files.LabelNumbers, shape: tuple[int, int, int]) -> np.ndarray:
-    raw = numbers.raw.reshape(shape)
-    if (numbers.slope, numbers.inter) == (1.0, 0.0):
-        return raw
-    return np.rint(raw * numbers.slope + numbers.inter).astype(np.int32)
-
-
-def _decode(part: Part, source: PredictionSource) -> np.ndarray:
-    """float32 "class z y x" in the file's own order of spatial axes."""
-    table = source.space
-    axis = source.rules.channel_axis
-    if len(part.headers) == 1:
-        return files.read_soft(part.first, table, axis)
-    array = np.zeros(source.shape, np.float32)
-    one = _one_class(table)
-    absent = None
-    for channel, header in enumerate(part.headers):
-        if header is None:
-            absent = channel
-            continue
-        own = files.place(header, source.place.grid.shape)
-        array[channel] = align(source.place, own).apply(files.read_soft(header, one, axis)[0])
-    if absent is not None:
-        # In float64, so that thin classes are not rounded away before they are subtracted.
-        array[absent] = np.clip(1.0 - array.sum(axis=0, dtype=np.float64), 0.0, None)
-    return array
-
-
-def _one_class(table: LabelSpace) -> LabelSpace:
-    return LabelSpace((table.channels[-1],), "sigmoid")
-
-
-def _class_axis(header: FileHeader, source: PredictionSource) -> int:
-    if isinstance(header, ArrayHeader):
-        return len(header.shape) - 1 if source.rules.channel_axis == "last" else 0
-    return 0 if source.rules.channel_axis == "first" else len(header.shape) - 1
+def _for_display(header: FileHeader | None) -> bool:
+    """Whether a scaled NIfTI file has a side file that says so. Raises what reading JSON raises."""
+    if not isinstance(header, NiftiHeader) or header.dtype.kind != "u" or not header.scaled:
+        return False
+    beside = header.path.with_name(f"{split_suffix(header.path.name)[0]}.json")
+    if not beside.is_file():
+        return False
+    document = read_json(beside)
+    return isinstance(document, dict) and DISPLAY_MARK in document
 
 
 def _coarsest(kinds: Sequence[Stored]) -> Stored:
     return max(kinds, key=lambda kind: kind.floor)
 
 
-def _for_mean(array: np.ndarray, stored: Stored, source: PredictionSource) -> np.ndarray:
-    """What is averaged over samples, float64: probabilities, or logits (log p where only p is known)."""
-    if source.rules.reduce == "mean-logits":
-        if source.values == "logits":
-            return array.astype(np.float64)
-        p = np.maximum(array.astype(np.float64), stored.floor)
-        if source.space.exclusive:
-            return np.log(p)
-        return np.log(p) - np.log(np.maximum(1.0 - p, stored.complement_floor))
-    if source.values == "probabilities":
-        return array.astype(np.float64)
-    if source.space.exclusive:
-        flat = log_softmax(array.reshape(len(array), -1))
-        return np.exp(flat).reshape(array.shape)
-    return 1.0 / (1.0 + np.exp(-array.astype(np.float64)))
+def one_class(table: LabelSpace) -> LabelSpace:
+    """A table of one channel, whichever: how one file per class is read."""
+    return LabelSpace((table.channels[-1],), "sigmoid")
 
 
-def _mean(total: np.ndarray, source: PredictionSource, place: Space, boxes: Sequence[Box | None]) -> Volume:
-    total /= len(source.parts)
-    box = boxes[0] if all(other == boxes[0] for other in boxes) else None
-    return Volume(total.astype(np.float32), place.grid, reduced_values(source), Stored("float32"), box)
+def _refuse_shape(
+    header: ArrayHeader, shape: tuple[int, ...], beside: str, scan: tuple[int, ...], model: ModelFiles
+) -> None:
+    """Raise TotalSegmentatorGrid for what looks like TotalSegmentator's array, OtherShape for every other."""
+    if header.key == "probabilities":
+        nnunet.refuse_shape(header.path, shape, Path(beside), scan, model)
+    raise other_shape(header, shape, beside, scan)
+
+
+def other_shape(header: FileHeader, shape: tuple[int, ...], beside: str, scan: tuple[int, ...]) -> GeometryError:
+    return nnunet.OtherShape(header.path, shape_text(shape), beside, shape_text(scan))
 
 
 def reduced_values(source: PredictionSource) -> Values:

@@ -55,11 +55,15 @@ def propose_affix(files: Sequence[tuple[str, str]], targets: frozenset[str]) -> 
     for stem, suffix in files:
         inside = [case for case in targets if case in stem]
         for case in sorted(inside, key=lambda case: (not stem.startswith(case), -len(case), case)):
-            # Only a whole word: the id "1" is not meant by "scan_2021".
-            found = re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", stem)
-            if found and not re.search(r"[{}*]", stem):
-                return f"{stem[: found.start()]}{{case}}{stem[found.end() :]}{suffix}"
+            if (named := _with_field(stem, case)) and not re.search(r"[{}*]", stem):
+                return f"{named}{suffix}"
     return None
+
+
+def _with_field(stem: str, case: str) -> str | None:
+    """The stem with ``{case}`` in place of the id, or None; only for a whole word: "scan_2021" does not mean "1"."""
+    found = re.search(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", stem)
+    return f"{stem[: found.start()]}{{case}}{stem[found.end() :]}" if found else None
 
 
 def _first_file(root: Path, depth: int = MAX_DEPTH) -> str | None:
@@ -83,8 +87,8 @@ def _templates(first: str, classes: Sequence[str]) -> Iterator[str]:
         return
     rest = "/".join(folders[1:])
     middle = f"{rest}/" if rest else ""
-    if folders[0] in stem:
-        yield f"{{case}}/{middle}{stem.replace(folders[0], '{case}')}{suffix}"
+    if named := _with_field(stem, folders[0]):
+        yield f"{{case}}/{middle}{named}{suffix}"
     if classes:
         yield f"{{case}}/{middle}{{class}}{suffix}"
     if len(folders) == 1 and not folders[0].lower().startswith("fold"):

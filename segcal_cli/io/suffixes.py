@@ -54,8 +54,9 @@ def require_suffix(path: Path) -> str:
 
 
 def unread(path: Path) -> UnreadFormat:
-    """The refusal of a file whose suffix is not in KNOWN, with the advice that fits it."""
-    suffix = path.suffix.lower()
+    """The refusal of a file whose suffix is not in KNOWN, with the advice that fits it; ``.nrrd.gz`` is ``.nrrd``."""
+    inner = Path(path.stem).suffix if path.suffix.lower() == ".gz" else ""
+    suffix = (inner if inner[1:].isalpha() else path.suffix).lower()
     if suffix in PICKLES:
         advice = "never opened, it can run code"
     elif suffix in LOSSY:

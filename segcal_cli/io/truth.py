@@ -20,6 +20,7 @@ from segcal_cli.io.files import FileHeader
 from segcal_cli.io.geometry import Alignment, Space, align, check_voxel_size
 from segcal_cli.io.labelmaps import foreground, label_map
 from segcal_cli.io.masks import join_masks, roi_mask
+from segcal_cli.io.nnunet import REORIENTING_READERS
 from segcal_cli.io.predictions import PredictionSource
 
 
@@ -83,7 +84,9 @@ def open_truth(case: CaseFiles, prediction: PredictionSource, table: LabelSpace,
     if not prediction.placed and headers:
         # A bare array lies where its label says; shapes are compared below like any others.
         own = files.place(headers[0][0], files.label_shape(headers[0][0]))
-        if own.grid.affine is not None and (own.grid.shape == place.grid.shape or prediction.parts[0].reader):
+        turns = prediction.parts[0].reader in REORIENTING_READERS
+        same = sorted(own.grid.shape) == sorted(place.grid.shape) if turns else own.grid.shape == place.grid.shape
+        if own.grid.affine is not None and same:
             place = own
     aligned = tuple(
         Aligned(header, _align(place, header), None if name is None else table.names.index(name))

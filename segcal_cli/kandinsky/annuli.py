@@ -106,7 +106,9 @@ def fit_annuli(
     bins = binned(ellipsoid.distance(fine.places), FINAL_BINS, reach)
     value, cuts = best_runs(fine.costs(bins), k)
     radii = tuple(cut * bins.width for cut in dict.fromkeys(cuts) if 0 < cut < FINAL_BINS)
-    at_bound = any(min(x - low, high - x) < AT_BOUND * (high - low) for x, (low, high) in zip(best, bounds, strict=True))
+    at_bound = any(
+        min(x - low, high - x) < AT_BOUND * (high - low) for x, (low, high) in zip(best, bounds, strict=True)
+    )
     one = fine.constant + float(fine.costs(binned(np.zeros(len(fine.places)), 1, 1.0))[0, 1])
     return shells_about(ellipsoid, radii, places, given.known, fine.constant + value, one, at_bound)
 

@@ -108,7 +108,9 @@ class Learner:
         if not given.known.any() or float((given.weights * (given.centred**2).sum(axis=1)).sum()) <= FLAT * float(
             given.weights.sum()
         ):
-            why = "the features of all cells are equal" if given.known.any() else "no map-making patient holds the class"
+            why = (
+                "the features of all cells are equal" if given.known.any() else "no map-making patient holds the class"
+            )
             return self._one_cluster(f"{name}: {why}; one cluster for the whole image")
         wanted = DEFAULT_K if self.spec.k is None else self.spec.k
         parts = folds(histograms.by_group, FOLDS, self.spec.seed) if histograms.by_group else []
@@ -157,7 +159,7 @@ class Learner:
         smoothed = smooth_features(given, space.shape, [smooth / edge for edge in space.spacing])
         enough = DEFAULT_MIN_COUNT if self.spec.min_count is None else self.spec.min_count
         valid = smoothed.weights >= enough
-        note = ()
+        note: tuple[str, ...] = ()
         if not valid.any():
             valid, note = smoothed.known, (f"no cell holds {enough} voxels; --min-count 1 was used",)
         found = kmeans(smoothed.values[valid], np.sqrt(smoothed.weights[valid]), k, self.spec.seed, self.device)

@@ -85,9 +85,7 @@ class CoverageMeasurement:
     def rows(self) -> list[tuple[int, int | None]]:
         """(class, cluster) of each row; None: the whole image."""
         return [
-            (channel, cluster)
-            for channel, shown in enumerate(self.clusters_shown)
-            for cluster in (None, *range(shown))
+            (channel, cluster) for channel, shown in enumerate(self.clusters_shown) for cluster in (None, *range(shown))
         ]
 
     def empty(self) -> CoverageState:

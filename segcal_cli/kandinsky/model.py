@@ -65,7 +65,16 @@ class Model:
     def thresholds(self, channel: int, alpha: float) -> np.ndarray:
         """int32 "cluster + 1": the largest code in the set per cluster; the last entry, for what no fit has seen, is
         infinite. Raises BadLevel."""
-        return np.append(self.of(channel).thresholds(alpha, self.weighting), np.int32(INFINITE))
+        key = (channel, alpha)
+        if key not in self._found:
+            found = self.of(channel).thresholds(alpha, self.weighting)
+            self._found[key] = np.append(found, np.int32(INFINITE))
+        return self._found[key]
+
+    @cached_property
+    def _found(self) -> dict[tuple[int, float], np.ndarray]:
+        """Thresholds asked for so far: every case asks for the same."""
+        return {}
 
     def smallest_alpha(self) -> float | None:
         """The smallest level with a finite threshold somewhere: 1 / (units + 1)."""

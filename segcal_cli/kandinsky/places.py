@@ -146,7 +146,7 @@ def choose_placing(
         shape = shapes[0]
     elif coords in ("unit", "roi"):
         lengths = np.median([np.array(frame.shape) * frame.spacing for frame in frames], axis=0)
-        shape = tuple(max(1, int(round(n))) for n in lengths / spacing)  # type: ignore[assignment]
+        shape = tuple(max(1, round(n)) for n in lengths / spacing)
     else:
         lengths = np.max([np.array(frame.shape) * frame.spacing for frame in frames], axis=0)
         sides = np.ceil(lengths / spacing - 1e-6).astype(int)
@@ -168,6 +168,4 @@ def _block(shape: Three) -> int:
 def grid_blocks(frame: Frame, blocks: Sequence[int]) -> list[np.ndarray]:
     """Per canonical axis (z, y, x) the block of each index. blocks: along x, y, z."""
     numbers = [*blocks, 1][:3] if len(blocks) == 2 else list(blocks)
-    return [
-        ((2 * np.arange(n) + 1) * b) // (2 * n) for n, b in zip(frame.shape, reversed(numbers), strict=True)
-    ]
+    return [((2 * np.arange(n) + 1) * b) // (2 * n) for n, b in zip(frame.shape, reversed(numbers), strict=True)]

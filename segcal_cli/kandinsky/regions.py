@@ -100,7 +100,7 @@ class Regions:
         at = np.minimum(np.searchsorted(values, flat), len(values) - 1)
         known = values[at] == flat
         # A value that no fit has seen has no scores: one more cluster, the last, which stays empty.
-        index = np.where(known, at, len(values)).astype(_kind(len(values) + 1))
+        index: np.ndarray = np.where(known, at, len(values)).astype(_kind(len(values) + 1))
         return Clusters(index, None if known.all() else ~known)
 
     def _by_place(self, view: View, channel: int) -> Clusters:

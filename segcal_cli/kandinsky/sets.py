@@ -31,13 +31,14 @@ class ClassView:
     def admitted(self, thresholds: np.ndarray) -> np.ndarray:
         """bool "voxel": codes at or below the cluster's threshold. thresholds: "cluster + 1"."""
         if self.clusters.index is None:
-            return self.codes <= thresholds[0]
-        return self.codes <= thresholds[self.clusters.index]
+            return np.less_equal(self.codes, thresholds[0])
+        return np.less_equal(self.codes, thresholds[self.clusters.index])
 
     def infinite(self, thresholds: np.ndarray) -> np.ndarray | bool:
         """bool "voxel", or one for all: where the threshold is infinite."""
-        unbounded = thresholds == INFINITE
-        return bool(unbounded[0]) if self.clusters.index is None else unbounded[self.clusters.index]
+        if self.clusters.index is None:
+            return bool(thresholds[0] == INFINITE)
+        return np.equal(thresholds, INFINITE)[self.clusters.index]
 
 
 def class_view(model: Model, view: View, channel: int) -> ClassView:
@@ -70,7 +71,7 @@ def bit_flags(held: np.ndarray) -> np.ndarray:
     kind = np.uint8 if len(held) <= 8 else np.uint16 if len(held) <= 16 else np.uint32
     flags = np.zeros(held.shape[1], kind)
     for channel, row in enumerate(held):
-        flags |= row.astype(kind) << kind(channel)
+        np.bitwise_or(flags, row.astype(kind) << kind(channel), out=flags)
     return flags
 
 
@@ -102,5 +103,5 @@ def levels_at(model: Model, one: ClassView, where: np.ndarray, n_levels: int) ->
     clusters = one.clusters.at(where)
     level = np.ones(where.size, np.uint8 if n_levels < 256 else np.uint16)
     for m in range(1, n_levels):
-        level += codes > model.thresholds(one.channel, 1 - m / n_levels)[clusters]
+        np.add(level, codes > model.thresholds(one.channel, 1 - m / n_levels)[clusters], out=level)
     return level

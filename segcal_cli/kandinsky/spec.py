@@ -162,9 +162,7 @@ class MapSpec:
         if space.exclusive and self.method in ("kmeans", "annuli", "star", "boundary") and not self.cluster_background:
             background = next((i for i, channel in enumerate(space.channels) if 0 in channel.values), None)
         return tuple(
-            index
-            for index, name in enumerate(space.names)
-            if (name in self.only if self.only else index != background)
+            index for index, name in enumerate(space.names) if (name in self.only if self.only else index != background)
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -16,9 +16,7 @@ from segcal_cli.core.errors import FitError
 class NotDivisible(FitError):
     """Too few patients for a map of their own."""
 
-    template = (
-        "{0} patient cannot be split into map and calibration; use --map, or a method without a learned map"
-    )
+    template = "{0} patient cannot be split into map and calibration; use --map, or a method without a learned map"
 
 
 def ordered_units(units: Iterable[str], seed: int) -> list[str]:

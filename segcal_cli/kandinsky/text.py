@@ -198,8 +198,12 @@ def _learned(model: Model, channel: int) -> str:
         return f"{k} clusters of cells whose scores are distributed alike{extra}"
     axes = known["axes"]
     aspect = max(axes) / min(axes)
-    shape = "star shells" if regions.method == "star" else ("circles", "ellipses")[aspect > 1] if len(axes) == 2 else (
-        ("spheres", "ellipsoids")[aspect > 1]
+    shape = (
+        "star shells"
+        if regions.method == "star"
+        else ("circles", "ellipses")[aspect > 1]
+        if len(axes) == 2
+        else (("spheres", "ellipsoids")[aspect > 1])
     )
     unit = known.get("unit", "mm")
     centre = ", ".join(f"{number:.0f}" for number in reversed(known["centre"]))

@@ -69,7 +69,7 @@ class View:
         if self.case.roi is None:
             return None
         inside = self.frame.canonical(self.case.roi)
-        return [_range(inside.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        return [_range(np.any(inside, axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
 
     def middle_of(self, channel: int) -> tuple[float, ...] | None:
         """Centroid of the predicted mask of a class, as canonical indices; None where it is predicted nowhere."""

@@ -14,13 +14,14 @@ their order, so the number of threads that counted them cannot be seen in the re
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, CellGrid, geometric_cell
-from segcal_cli.metrics.likelihood import complement, compressed, most_probable, nll_of_hits, nll_of_misses
+from segcal_cli.metrics.likelihood import complement, compressed, joined, most_probable, nll_of_hits, nll_of_misses
 
 NEAR = 1e-6
 """Probabilities closer than this to 0 or 1 are reported as near it."""
@@ -91,26 +92,47 @@ class BlockCounter:
 
     members: bool "channel code", as in LabelMap. measured: the channels that are problems of their own. exclusive: the
     channels of a voxel sum to 1, and codes are channel indices. argmax: the hard decision of exclusive channels is the
-    most probable one (ties: the lowest index), not p > 0.5.
+    most probable one (ties: the lowest index), not p > 0.5. regions: unions of exclusive channels, problems besides.
     """
 
     def __init__(
-        self, grid: CellGrid, members: np.ndarray, measured: tuple[int, ...], *, exclusive: bool, argmax: bool
+        self,
+        grid: CellGrid,
+        members: np.ndarray,
+        measured: tuple[int, ...],
+        *,
+        exclusive: bool,
+        argmax: bool,
+        regions: Sequence[tuple[int, ...]] = (),
     ) -> None:
         self.grid = grid
         self.measured = measured
+        self.regions = regions
         self.exclusive = exclusive
         self.argmax = argmax and exclusive
         self.codes = [np.flatnonzero(row) for row in members]
         self.edges = {dtype: _Edges.of(grid, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
+    @property
+    def size(self) -> int:
+        """How many binary problems there are: measured channels, then regions."""
+        return len(self.measured) + len(self.regions)
+
     def count(self, scores: Scores, codes: np.ndarray, inside: np.ndarray | None) -> Counts:
         """Counts of a block. codes: "voxel"; inside: bool "voxel", False for padding, or None if there is none."""
-        counts = Counts.zero(len(self.measured), self.grid)
+        counts = Counts.zero(self.size, self.grid)
         best, decision = most_probable(scores.p) if self.exclusive else (scores.p[0], None)
-        truths = [self._truth(channel, codes) for channel in self.measured]
-        for row, channel in enumerate(self.measured):
-            predicted = decision == channel if self.argmax else scores.p[channel] > 0.5
+        unions = joined(scores, self.regions) if self.regions else scores
+        truths = [
+            *(self._truth(channel, codes) for channel in self.measured),
+            *(_any([self._truth(channel, codes) for channel in parts]) for parts in self.regions),
+        ]
+        for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+            if self.argmax and decision is not None:
+                parts = (channel,) if row < len(self.measured) else self.regions[channel]
+                predicted = _any([decision == part for part in parts])
+            else:
+                predicted = problem.p[channel] > 0.5
             counts.whole[row, :3] = (
                 np.count_nonzero(truths[row]),
                 np.count_nonzero(predicted),
@@ -118,18 +140,26 @@ class BlockCounter:
             )
         if inside is not None:
             outside = ~inside
-            for row, channel in enumerate(self.measured):
-                padded = scores.p[channel][outside].sum(dtype=np.float64)
+            for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+                padded = problem.p[channel][outside].sum(dtype=np.float64)
                 counts.sums[row, 2] = padded - np.count_nonzero(truths[row] & outside)
             scores, codes, best = compressed(scores, inside), codes[inside], best[inside]
+            unions = compressed(unions, inside) if self.regions else scores
             decision = None if decision is None else decision[inside]
             truths = [truth[inside] for truth in truths]
             if not codes.size:
                 return counts
-        for row, channel in enumerate(self.measured):
-            self._count_class(counts, row, scores, channel, truths[row])
+        for row, (problem, channel) in enumerate(self._problems(scores, unions)):
+            nll_hits = self._count_class(counts, row, problem, channel, truths[row])
+            if row < len(self.measured):
+                counts.joint[0] += nll_hits
         self._count_top(counts, scores, codes, best, decision, truths)
         return counts
+
+    def _problems(self, scores: Scores, unions: Scores) -> Iterator[tuple[Scores, int]]:
+        """Every binary problem: the scores that hold it, and its channel there."""
+        yield from ((scores, channel) for channel in self.measured)
+        yield from ((unions, region) for region in range(len(self.regions)))
 
     def _truth(self, channel: int, codes: np.ndarray) -> np.ndarray:
         """bool "voxel": membership by comparing small codes, which is many times faster than a look-up per voxel."""
@@ -138,8 +168,11 @@ class BlockCounter:
             truth |= codes == code
         return truth
 
-    def _count_class(self, counts: Counts, row: int, scores: Scores, channel: int, truth: np.ndarray) -> None:
-        """Cells, saturation and scores of one binary problem; the certain voxels apart, as the module says."""
+    def _count_class(self, counts: Counts, row: int, scores: Scores, channel: int, truth: np.ndarray) -> float:
+        """Cells, saturation and scores of one binary problem; the certain voxels apart, as the module says.
+
+        Returns the sum of -log p over the voxels of the class.
+        """
         p, edges = scores.p[channel], self.edges[scores.p.dtype]
         low = p <= edges.first_end
         upper = bool(2 * np.count_nonzero(low > truth) < p.size)
@@ -171,7 +204,6 @@ class BlockCounter:
         counts.sums[row, 0] = squares + np.square(p_hits - 1.0).sum() + np.square(p_misses).sum()
         counts.sums[row, 1] = nll_hits + nll_misses
         counts.sums[row, 2] += counts.p[row].sum() - counts.hits[row].sum()
-        counts.joint[0] += nll_hits
 
         few = np.concatenate([p_hits, p_misses])
         counts.whole[row, 3:] = (
@@ -182,6 +214,7 @@ class BlockCounter:
             np.count_nonzero(p_hits == 0.0),
             np.count_nonzero(p_misses >= 1.0),
         )
+        return nll_hits
 
     def _cell(self, p: np.ndarray, scores: Scores, channel: int, where: np.ndarray) -> np.ndarray:
         """int "voxel": the cells of the voxels at ``where``, whose probabilities are p."""
@@ -210,7 +243,7 @@ class BlockCounter:
                 miss = scores.p[channel].astype(np.float64)
                 miss -= self._truth(channel, codes)
                 counts.joint[1] += np.square(miss).sum()
-            counts.joint[1] += counts.sums[:, 0].sum()
+            counts.joint[1] += counts.sums[: len(self.measured), 0].sum()
         elif len(scores.p) == 1:
             hit = (best > 0.5) == truths[0]
             wide = best.astype(np.float64)
@@ -219,7 +252,7 @@ class BlockCounter:
         else:
             counts.joint[:] = 0.0
             return
-        if len(self.measured) == 1:
+        if len(self.measured) == 1:  # both classes of a binary problem
             counts.joint[0] = counts.sums[0, 1]
         edge = self.edges[best.dtype].before_last_bin
         rest = np.flatnonzero(best <= edge)
@@ -232,6 +265,11 @@ class BlockCounter:
         counts.top_n[-1] += best.size - rest.size
         counts.top_hits[-1] += np.count_nonzero(hit) - hits.sum()
         counts.top_p[-1] += best.sum(dtype=np.float64) - surplus.sum()
+
+
+def _any(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """bool "voxel": True where any mask is."""
+    return masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,19 +55,17 @@ def case_kde_ece(
     voxels = np.arange(case.labels.codes.size) if kept is None else np.flatnonzero(kept)
     if voxels.size > sample:
         voxels = np.sort(_generator(seed, case.id).choice(voxels, size=sample, replace=False))
-    names = [case.space.names[channel] for channel in case.space.measured]
+    space, codes = case.space, case.labels.codes.reshape(-1)[voxels]
     if voxels.size < 2:
-        return dict.fromkeys(names)
+        return dict.fromkeys(space.measured_names)
     p = source(case.volume.array.reshape(len(case.volume.array), -1)[:, voxels]).p.astype(np.float64)
-    codes = case.labels.codes.reshape(-1)[voxels]
-    return {
-        name: kde_ece(
-            p[channel],
-            case.labels.members[channel][codes],
-            likeliest_bandwidth(p[channel]) if bandwidth is None else bandwidth,
-        )
-        for name, channel in zip(names, case.space.measured, strict=True)
-    }
+    found: dict[str, float | None] = {}
+    parts = [*((channel,) for channel in space.measured), *(space.parts(region) for region in space.regions)]
+    for name, channels in zip(space.measured_names, parts, strict=True):
+        of_class = p[list(channels)].sum(axis=0)
+        truth = np.logical_or.reduce(case.labels.members[list(channels)])[codes]
+        found[name] = kde_ece(of_class, truth, likeliest_bandwidth(of_class) if bandwidth is None else bandwidth)
+    return found
 
 
 def with_kde(

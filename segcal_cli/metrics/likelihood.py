@@ -7,6 +7,7 @@ known, logarithms are those of the scores; else probabilities are raised to the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,8 @@ def complement(scores: Scores, channel: int, where: np.ndarray | slice) -> np.nd
         for other in others[1:]:
             q += scores.p[other][where]
         return q
+    if scores.q is not None:
+        return scores.q[channel][where]
     if scores.log_q is not None:
         return np.exp(scores.log_q[channel][where])
     return 1.0 - scores.p[channel][where].astype(np.float64)
@@ -113,4 +116,20 @@ def compressed(scores: Scores, kept: np.ndarray) -> Scores:
         p=np.compress(kept, scores.p, axis=1),
         log_p=None if scores.log_p is None else np.compress(kept, scores.log_p, axis=1),
         log_q=None if scores.log_q is None else np.compress(kept, scores.log_q, axis=1),
+        q=None if scores.q is None else np.compress(kept, scores.q, axis=1),
     )
+
+
+def joined(scores: Scores, parts: Sequence[tuple[int, ...]]) -> Scores:
+    """Scores of unions of exclusive channels: p is the sum of the parts, 1 - p that of all others. parts: channels."""
+    p, q = np.zeros((2, len(parts), scores.p.shape[1]))
+    logs = None if scores.log_p is None else np.empty((2, *p.shape))
+    for row, channels in enumerate(parts):
+        others = [channel for channel in range(len(scores.p)) if channel not in channels]
+        for number, (total, members) in enumerate(((p[row], channels), (q[row], others))):
+            for channel in members:
+                total += scores.p[channel]
+            if logs is not None and scores.log_p is not None:
+                logs[number, row] = np.logaddexp.reduce(scores.log_p[list(members)], axis=0)
+    log_p, log_q = (None, None) if logs is None else logs
+    return Scores(p, False, scores.floor, scores.floor, log_p, log_q, q)

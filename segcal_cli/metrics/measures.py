@@ -108,9 +108,9 @@ class Settings:
 
     def averaged(self, space: LabelSpace) -> tuple[str, ...]:
         """Names of the classes that the row ``(all)`` averages over."""
-        background = [c for c in space.measured if space.exclusive and 0 in space.channels[c].values]
-        left_out = set(background) if self.background == "exclude" and not space.binary else set()
-        return tuple(space.names[c] for c in space.measured if c not in left_out)
+        background = {space.names[c] for c in space.measured if space.exclusive and 0 in space.channels[c].values}
+        left_out = background if self.background == "exclude" and not space.binary else set()
+        return tuple(name for name in space.measured_names if name not in left_out)
 
 
 _KNOWN = {
@@ -163,13 +163,14 @@ def measure_case(
         space.measured,
         exclusive=space.exclusive,
         argmax=settings.decision == "argmax",
+        regions=[space.parts(region) for region in space.regions],
     )
     totals = _count(case, case.labels.codes.reshape(-1), sources, counter, threads)
     if not next(iter(totals.values())).n.any():
         raise NothingToMeasure(case.id)
     mm3 = case.volume.grid.voxel_mm3
     voxel_ml = None if mm3 is None else mm3 / MM3_PER_ML
-    names, averaged = tuple(space.names[c] for c in space.measured), settings.averaged(space)
+    names, averaged = space.measured_names, settings.averaged(space)
     measured = {}
     for source, counts in totals.items():
         bias_ml = None if voxel_ml is None else counts.sums[:, SUMS.index("bias")] * voxel_ml
@@ -196,14 +197,14 @@ def _count(
         if kept is not None and not kept[at].all():
             keep = kept[at]
             if not keep.any():
-                return [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+                return [Counts.zero(counter.size, counter.grid) for _ in sources]
             raw, truth = np.compress(keep, raw, axis=1), truth[keep]
             within = None if within is None else within[keep]
         if within is not None and within.all():
             within = None
         return [counter.count(source(raw), truth, within) for source in sources.values()]
 
-    totals = [Counts.zero(len(counter.measured), counter.grid) for _ in sources]
+    totals = [Counts.zero(counter.size, counter.grid) for _ in sources]
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         for parts in (pool.map if pool else map)(block, range(0, codes.size, BLOCK_VOXELS)):
             for total, part in zip(totals, parts, strict=True):

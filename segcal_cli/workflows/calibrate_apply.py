@@ -15,17 +15,22 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
 from segcal_cli.execution.work import Work
+from segcal_cli.io import padding
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
+from segcal_cli.io.inputs import read_text_bytes
 from segcal_cli.io.naming import DSEG_TABLE, dseg_table, entity_values, refuse_same_names
 from segcal_cli.io.nnunet import find_model_files
 from segcal_cli.io.outputs import (
     File,
     label_file,
     label_name,
+    make_folder,
     npz_file,
     paint_values,
     painted,
+    refuse_changed,
     refuse_existing,
     refuse_inside,
     soft_files,
@@ -33,6 +38,7 @@ from segcal_cli.io.outputs import (
     text_file,
     write_files,
 )
+from segcal_cli.io.predictions import DISPLAY_MARK
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -67,7 +73,9 @@ class CaseWriter:
     seen: frozenset[str]
 
     def __call__(self, case: Case) -> dict[str, object]:
-        applied = self.calibrator.apply(case.volume.array, case.volume.values, case.volume.stored, self.options.dtype)
+        volume = case.volume
+        applied = self.calibrator.apply(volume.array, volume.values, volume.stored, self.options.dtype)
+        keep_padding(applied.array, volume, case.space)
         files = case_files(case, applied, self.places[case.id], self.options)
         names = write_files(self.folder, files)
         return {
@@ -84,6 +92,19 @@ class CaseWriter:
         }
 
 
+def keep_padding(written: np.ndarray, volume: Volume, space: LabelSpace) -> None:
+    """Leave what the model never predicted as it was read, in place: no prediction, so nothing to calibrate.
+
+    written: "class z y x" of the written type. Read again, it is found to be padding again.
+    """
+    if volume.predicted is None or volume.values == "logits":
+        return
+    top = np.iinfo(written.dtype).max if written.dtype.kind == "u" else 1
+    for part in padding.outside(volume.predicted, volume.grid.shape):
+        where = (slice(None), *part)
+        written[where] = volume.array[where] * top
+
+
 def run(
     artifact: Path,
     predictions: Path,
@@ -95,14 +116,15 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
-    loaded = load_calibrator(artifact, "calibrate apply")
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":
         raise DisplayOnly
     refuse_inside(output, [predictions])
+    loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, None, reading, None, observer)
+    reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
     if before is not None:
@@ -120,7 +142,9 @@ def run(
     if seen:
         observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
 
-    output.mkdir(parents=True, exist_ok=True)
+    folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
+    refuse_changed(output, folder_files, overwrite=writing.overwrite)
+    make_folder(output)
     writer = CaseWriter(
         loaded.calibrator,
         output,
@@ -131,7 +155,7 @@ def run(
     reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
     outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
     if outcome.counts.done:
-        _folder_files(predictions, output, inputs.space, inputs.sources, applying)
+        write_files(output, [text_file(name, text) for name, text in folder_files.items()])
     repaired = sum(int(record["decisions_repaired"]) for record in outcome.result["cases"])
     line = (
         f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
@@ -173,7 +197,7 @@ def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApp
             codes = painted(written_decisions(applied.array, space), space)
             made.append(label_file(f"{case.id}.nii.gz", codes, place))
         return [*made, npz_file(f"{case.id}.npz", applied.array)]
-    marks: dict[str, object] = {"Display": "uint16, steps of 1/65535"} if options.dtype == "uint16" else {}
+    marks: dict[str, object] = {DISPLAY_MARK: "uint16, steps of 1/65535"} if options.dtype == "uint16" else {}
     return made + soft_files(
         case.id, "probseg", applied.array, space, place,
         desc=DESC, split_classes=options.split_classes, marks=marks,
@@ -211,13 +235,14 @@ def _refuse_names(sources: Sequence[CaseSource], space: LabelSpace, options: Cal
         paint_values(space)
 
 
-def _folder_files(
-    predictions: Path, output: Path, space: LabelSpace, sources: Sequence[CaseSource], options: CalibrateApplyOptions
-) -> None:
-    """Files that hold for all cases: the names of label values, and the class table beside an nnU-Net folder."""
+def shared_files(
+    predictions: Path, space: LabelSpace, sources: Sequence[CaseSource], options: CalibrateApplyOptions
+) -> dict[str, str]:
+    """Name -> text of files that hold for all cases: names of label values, the class table of an nnU-Net folder."""
+    made = {}
     if options.segmentation != "none" and any(source.prediction.placed for source in sources):
-        write_files(output, [text_file(DSEG_TABLE, dseg_table(space))])
-    dataset = find_model_files(predictions).dataset
+        made[DSEG_TABLE] = dseg_table(space)
+    dataset = find_model_files(expand_folders(predictions)[0]).dataset
     if options.format == "npz" and dataset is not None:
-        text = dataset.read_text(encoding="utf-8-sig")
-        write_files(output, [text_file("dataset.json", text)])
+        made[dataset.name] = read_text_bytes(dataset).decode("utf-8-sig")
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.calibration.fit import CalibrationFit
@@ -12,13 +13,13 @@ from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
-from segcal_cli.core.errors import CaseErrors
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
-from segcal_cli.io.case_files import CROSS_VALIDATION
-from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.problems import raise_all
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
@@ -30,7 +31,26 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import jobs_of, threads_of
-from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import (
+    WithFacts,
+    refuse_copies,
+    refuse_hard,
+    refuse_seen,
+    report_facts,
+    without_folders,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What no set of cases may be that is fitted on. v1_files: see ``refuse_hard``."""
+
+    v1_files: Mapping[str, Path]
+
+    def __call__(self, facts: Mapping[str, CaseFacts]) -> None:
+        """Raises OnlyHardMasks, RoundedSoftmax, SamePrediction."""
+        refuse_hard(facts, self.v1_files)
+        refuse_copies(facts)
 
 
 def run(
@@ -45,13 +65,16 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output.parent, ())
+    refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
+    require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
+    raise_all(same_predictions(inputs.files))
+    reading = inputs.reading
     values = inputs.values
     who = [(source.id, source.group) for source in inputs.sources]
     if before is not None:
@@ -59,16 +82,14 @@ def run(
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
         values = before.values_after
     spec = _fit_spec(fitting, inputs)
-    estimator = WithFacts(CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs)))
+    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs))
+    estimator = WithFacts(fit, judge=Judge(inputs.v1_files))
     reader = inputs.reader(
         with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
     )
     traced, failures = run_estimator(estimator, reader, inputs.sources, plan, observer, "fitting")
     report_facts(traced.facts, observer)
     digests = {case: fact.digest for case, fact in traced.facts.items()}
-    copies = duplicates(traced.facts)
-    if copies:
-        raise copies[0] if len(copies) == 1 else CaseErrors(*copies)
     overlaps = False
     if before is not None:
         overlaps = refuse_seen(before.artifact, before.path, who, digests, allow=fitting.allow_overlap)
@@ -76,7 +97,7 @@ def run(
     failures = [*inputs.failures, *failures]
     result: FitResult = traced.result
     results, arrays = to_artifact_parts(result)
-    dropped = tuple({"case": failure.id, "error": str(failure.error)} for failure in failures)
+    dropped = tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures)
     header = Header(
         kind="calibrate",
         method=spec.method,
@@ -86,6 +107,7 @@ def run(
             **spec.to_json(),
             **reading_spec(reading, truth, None if before is None else before.artifact),
             "source": _source(traced.facts),
+            "roi": any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
             "overlap_allowed": overlaps,
         },
         case_ids=result.case_ids,

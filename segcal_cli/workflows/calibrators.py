@@ -108,8 +108,9 @@ def refuse_misfit(
     for then, now in (
         (_classes(header.space), _classes(space)),
         (_activation(header.space), _activation(space)),
-        (header.values, values),
+        # What is averaged decides what the mean holds, so it is told first.
         (_reduction(header.spec), _reduction(spec)),
+        (header.values, values),
         (_calibration(header.spec), _calibration(spec)),
     ):
         if then != now:

@@ -16,7 +16,7 @@ from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values
-from segcal_cli.io.outputs import File, map_file, refuse_existing, refuse_inside, write_files
+from segcal_cli.io.outputs import File, make_folder, map_file, refuse_existing, refuse_inside, write_files
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.sets import (
@@ -213,7 +213,8 @@ def run(
     refuse_inside(output, [predictions])
     entity_values(model.space.names)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, regions=True, roi=applying.roi)
+    inputs = open_inputs(predictions, None, reading, None, observer, masked=True, roi=applying.roi)
+    reading = inputs.reading
     refuse_misfit(
         loaded, predictions, inputs.space, inputs.values,
         reading_spec(reading, None, None if before is None else before.artifact),
@@ -232,7 +233,7 @@ def run(
         names += [name for name, _ in made]
     refuse_existing([output / name for name in (*names, CASES)], overwrite=writing.overwrite)
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     writer = SetWriter(
         model, output, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
@@ -267,9 +268,7 @@ def run(
     return Outcome(result, outcome.counts, (str(result["guarantee"]),), failures=outcome.failures)
 
 
-def output_names(
-    case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool
-) -> list[tuple[str, int]]:
+def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:
     """Names of a case's files, each with its class (0 for what is of all classes)."""
     end = ".nii.gz" if not flat else ".png" if planar else ".npz"
     labels = entity_values(model.space.names)

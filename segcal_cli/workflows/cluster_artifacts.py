@@ -86,8 +86,9 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
             header.space, header.method, header.spec["weighting"], header.results["model"], artifact.arrays  # type: ignore[arg-type]
         )  # fmt: skip
         loaded = LoadedCluster(path, artifact, model)
-        assert loaded.circumstances.n_groups >= 0 and loaded.alpha > 0, "both are there"
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, AssertionError, SegcalError) as error:
+        if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
+            raise ValueError("alpha or number of patients")
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
     return loaded
 

@@ -13,13 +13,15 @@ import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
-from segcal_cli.core.errors import CaseErrors, FitError
+from segcal_cli.core.errors import FitError
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.geometry import check_distances
-from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.problems import raise_all
 from segcal_cli.kandinsky.codes import N_CODES
 from segcal_cli.kandinsky.frames import Frame
 from segcal_cli.kandinsky.learning import ClassMap, Learner
@@ -60,7 +62,14 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import jobs_of
-from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import (
+    WithFacts,
+    refuse_copies,
+    refuse_hard,
+    refuse_seen,
+    report_facts,
+    without_folders,
+)
 
 LARGE_ARTIFACT = 100 * 10**6
 """An artifact of more bytes than this is worth a word."""
@@ -102,8 +111,9 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output.parent, ())
+    refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
+    require_file_place(output)
     spec, memory = map_spec(fitting), bytes_of(fitting.memory)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     other = None if fitting.map is None else load_cluster(fitting.map, "--map")
@@ -112,6 +122,8 @@ def run(
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
+    raise_all(same_predictions(inputs.files))
+    reading = inputs.reading
     who = [(source.id, source.group) for source in inputs.sources]
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
@@ -152,15 +164,14 @@ def run(
     failures += [failure for failure in failed if failure.id not in known]
     facts |= traced.facts
     report_facts(facts, observer)
-    refuse_hard(facts)
-    copies = duplicates(facts)
-    if copies:
-        raise copies[0] if len(copies) == 1 else CaseErrors(*copies)
+    refuse_hard(facts, inputs.v1_files)
+    refuse_copies(facts)
     digests = {case: fact.digest for case, fact in facts.items()}
     overlaps = before is not None and refuse_seen(
         before.artifact, before.path, who, digests, allow=fitting.allow_overlap
     )
-    model = Model(inputs.space, regions, *traced.result, spec.weighting, described)
+    pools, image_pools = traced.result
+    model = Model(inputs.space, regions, pools, image_pools, spec.weighting, described)
     artifact = _artifact(
         model, spec, fitting, reading, roles, frames, inputs, digests, failures, read_as, overlaps, other,
         {} if atlases is None else atlases.arrays(), atlases, facts,
@@ -251,7 +262,7 @@ def _regions(
         return other.model.regions, dict(other.model.described)
     values = () if atlases is None else atlases.values()
     unit = "mm" if inputs.sources and place_of(inputs.sources[0]).grid.affine is not None else "voxels"
-    described = {
+    described: dict[int, Mapping[str, Any]] = {
         channel: {**found.described, "unit": unit, "k": found.k} for channel, found in maps.items() if found.described
     }
     return regions_of(spec, inputs.space, placing, maps, values), described
@@ -313,7 +324,7 @@ def _artifact(
         fit_input_digest=_input_digest(ids, cases, all_digests),
         guarantee="",
         seed=spec.seed,
-        dropped=tuple({"case": failure.id, "error": str(failure.error)} for failure in failures),
+        dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
         results=results,
     )
     arrays = {**to_arrays(model), **extra}

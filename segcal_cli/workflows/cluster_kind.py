@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.case import Case
+from segcal_cli.core.estimator import Estimator
+from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.text import guarantee, map_lines, smallest_alpha_text, vacuous_lines
+from segcal_cli.workflows import cluster_verdicts
 from segcal_cli.workflows.cluster_artifacts import loaded_cluster
 from segcal_cli.workflows.cluster_tables import model_document, people_table
-from segcal_cli.workflows.kinds import Description
+from segcal_cli.workflows.inputs import Inputs
+from segcal_cli.workflows.judged import Compared, Judging
+from segcal_cli.workflows.kinds import Description, Presented
+
+FILES = cluster_verdicts.FILES
+
+COMPARED_FILES = ("methods.csv",)
 
 SHOWN_ALPHAS = (0.05, 0.1, 0.2)
 """Levels at which ``inspect`` shows thresholds where none is asked for."""
@@ -37,3 +49,53 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> De
         lines += [f"  vacuous: {line}" for line in vacuous_lines(model, alpha)]
         lines.append(f"  {guarantee(model, alpha, loaded.circumstances)}")
     return Description(tuple(lines), model_document(loaded, levels))
+
+
+def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, judging: Judging) -> Estimator:
+    """Measures coverage on labelled cases. Raises what ``cluster_verdicts.measurement`` raises."""
+    loaded = loaded_cluster(path, artifact)
+    estimator, counting = cluster_verdicts.measurement(loaded, inputs, judging.coverage)
+    return Remembering(estimator, counting)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """An estimator whose result says by what it was counted."""
+
+    inner: Estimator
+    counting: CoverageMeasurement
+
+    def empty(self) -> Any:
+        return self.inner.empty()
+
+    def update(self, state: Any, case: Case) -> Any:
+        return self.inner.update(state, case)
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return self.inner.merge(a, b)
+
+    def finish(self, state: Any) -> tuple[CoverageMeasurement, Coverage]:
+        return self.counting, self.inner.finish(state)
+
+
+def present(
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: tuple[CoverageMeasurement, Coverage],
+    judging: Judging,
+    *,
+    in_sample: bool,
+) -> Presented:
+    """Coverage per class, cluster and patient, errors by place, sizes of sets."""
+    rows = cluster_verdicts.rows_of(*result, judging.coverage)
+    return cluster_verdicts.present(name, loaded_cluster(path, artifact), rows, in_sample=in_sample)
+
+
+def compare(
+    verdicts: Sequence[tuple[str, Path, Artifact, tuple[CoverageMeasurement, Coverage]]], judging: Judging
+) -> Compared:
+    """All cluster artifacts side by side."""
+    named = [(name, cluster_verdicts.rows_of(*result, judging.coverage)) for name, _, _, result in verdicts]
+    rows, tables, text = cluster_verdicts.compared_rows(named)
+    return Compared({"methods": rows}, tables, {"methods.csv": text} if len(named) > 1 else {})

@@ -1,5 +1,4 @@
-"""The options of ``cluster fit`` as a spec: texts like ``4x4x2``, ``-5,0,5`` or ``1GB`` read, method defaults left open.
-"""
+"""The options of ``cluster fit`` as a spec: texts like ``4x4x2``, ``-5,0,5`` or ``1GB`` read, defaults left open."""
 
 from __future__ import annotations
 

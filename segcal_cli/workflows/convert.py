@@ -11,7 +11,15 @@ from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Work
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import Kind, entity_values, refuse_same_names
-from segcal_cli.io.outputs import NoGrid, refuse_existing, refuse_inside, soft_files, soft_names, write_files
+from segcal_cli.io.outputs import (
+    NoGrid,
+    make_folder,
+    refuse_existing,
+    refuse_inside,
+    soft_files,
+    soft_names,
+    write_files,
+)
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -47,6 +55,10 @@ class CaseConverter:
             "values": case.volume.values,
             "proof": case.facts.proof or None,
             "padding_share": case.facts.padding_share,
+            "saturation": {
+                name: dict(zip(("p_zero", "p_one", "p_below_1e-6", "p_above_1-1e-6"), shares, strict=True))
+                for name, shares in case.facts.saturation.items()
+            },
             "warnings": list(case.facts.warnings),
         }
 
@@ -66,7 +78,7 @@ def run(
     inputs = open_inputs(predictions, None, reading, None, observer)
     values = inputs.values
     if calibrator is not None:
-        refuse_misfit(calibrator, predictions, inputs.space, values, reading_spec(reading, None, None))
+        refuse_misfit(calibrator, predictions, inputs.space, values, reading_spec(inputs.reading, None, None))
         values = calibrator.values_after
     unplaced = [source for source in inputs.sources if not source.prediction.placed]
     if unplaced:
@@ -81,7 +93,7 @@ def run(
         )
     ]
     refuse_existing([output / name for name in names], overwrite=writing.overwrite)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     places = {source.id: source.prediction.place for source in inputs.sources}
     transform = None if calibrator is None else CalibratorTransform(calibrator.calibrator)
     work = Work(inputs.reader(transform=transform), CaseConverter(output, split_classes, places))

@@ -7,44 +7,56 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import CaseErrors, SegcalError
+from segcal_cli.core.errors import CaseErrors, FormatError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
+from segcal_cli.io.arrays import ArrayHeader
 from segcal_cli.io.case_files import CaseFiles, Pairing, missing_labels, same_predictions
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
-from segcal_cli.io.classes import classes_from_caret, default_space, read_classes
+from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
-from segcal_cli.io.nnunet import find_model_files
+from segcal_cli.io.nnunet import V1_KEY, find_model_files
 from segcal_cli.io.pairing import pair
-from segcal_cli.io.predictions import ReadingRules
+from segcal_cli.io.predictions import ReadingRules, Reduce
 from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
+MEAN: Reduce = "mean-probabilities"
+"""How samples are joined unless something else is asked for."""
+
 CARET_EXTENSION = 30
 """NIfTI extension code of Caret, whose XML holds a label table; TotalSegmentator marks the same XML with 0."""
+
+
+class UnusedOption(UsageError):
+    """An option that a table of cases makes meaningless."""
+
+    template = "{0} does not go with --cases: the table names the files itself{1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
 
+    reading: the options, with what the files settled: ``reduce`` says how samples were joined, or None without any.
     files: those of all paired cases, opened or not.
     """
 
     table: LabelSpace
     opened: Opened
     failures: tuple[Result, ...]
+    reading: PredictionOptions
     files: tuple[CaseFiles, ...] = ()
 
     @property
@@ -60,12 +72,22 @@ class Inputs:
         return self.opened.values
 
     def require_all(self) -> None:
-        """Raises the only problem, or CaseErrors that list all of them."""
-        errors = [failure.error for failure in self.failures if failure.error is not None]
-        if len(errors) == 1 and isinstance(errors[0], SegcalError):
+        """Raises CaseErrors that list all problems, or the only one if it is not that of a single case."""
+        errors = [failure.error for failure in self.failures if isinstance(failure.error, SegcalError)]
+        if len(errors) == 1 and not errors[0].case:
             raise errors[0]
         if errors:
             raise CaseErrors(*errors)
+
+    @property
+    def v1_files(self) -> dict[str, Path]:
+        """Case id -> the file of nnU-Net v1 that holds its prediction."""
+        firsts = {source.id: source.prediction.parts[0].first for source in self.sources}
+        return {
+            case: header.path
+            for case, header in firsts.items()
+            if isinstance(header, ArrayHeader) and header.key == V1_KEY
+        }
 
     def reader(self, *, with_digest: bool = False, transform: Transform | None = None) -> CaseReader:
         return CaseReader(with_digest, transform)
@@ -80,8 +102,9 @@ def find_cases(
 ) -> tuple[LabelSpace | None, Pairing]:
     """The class table, if there is one, and the cases. roi: masks where there is no truth to name them.
 
-    Raises what pairing and class tables raise.
+    Raises NoSuchInput, UnusedOption, and what pairing and class tables raise.
     """
+    _require_paths(predictions, labels, reading, truth)
     table = class_table(predictions, reading)
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
@@ -115,46 +138,73 @@ def open_inputs(
     volumes: bool = False,
     hard: bool = False,
     regions: bool = False,
+    masked: bool = False,
     roi: Path | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too. regions: read the regions of interest (of ``roi`` or of the table of cases) although
-    no labels are asked for.
+    label maps are predictions too. regions: the command measures unions of classes besides. masked: read the regions of
+    interest (of ``roi`` or of the table of cases) although no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi)
     for note in pairing.notes:
         observer.note(note)
-    problems = [*pairing.problems, *_more_problems(pairing.cases, labels is not None or truth is not None, pairing)]
+    for copies in same_predictions(pairing.cases):
+        observer.warn(str(copies))
     if not pairing.cases:
         pairing.require()
+    observer.progress(0, len(pairing.cases), "looking at headers")
+    problems = list(pairing.problems)
+    for problem in problems:
+        problem.error.case = problem.case
+    # Pairing by names has listed these; a table of cases does not know whether labels are wanted.
+    unlabelled = None if truth is None or reading.cases is None else missing_labels(pairing.cases)
+    if unlabelled is not None:
+        problems.append(Problem("", unlabelled))
     if table is None:
         table = guessed_table(pairing.cases)
+    if not regions:
+        table = replace(table, regions=())
     rules = truth_rules(truth, volumes=volumes)
-    if rules is None and regions:
+    if rules is None and masked:
         rules = TruthRules(volumes=volumes, labelled=False)
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
-    inputs = Inputs(table, opened, failures, tuple(pairing.cases))
+    joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
+    settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)
+    inputs = Inputs(table, opened, failures, settled, pairing.cases)
     if not opened.sources:
         inputs.require_all()
     return inputs
 
 
 def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
-    """The table where nobody gave one: names inside a label file, or one foreground. Raises TableNeeded."""
-    first = cases[0]
-    for label in first.labels[:1]:
-        header = files.probe(label.path)
-        if isinstance(header, NiftiHeader):
-            for code, content in header.extensions:
-                if code in (0, CARET_EXTENSION) and b"<CaretExtension" in content:
-                    return classes_from_caret(content, label.path)
-    header = files.probe(first.predictions[0].path)
-    return default_space(header.path, files.channel_count(header))
+    """The table where nobody gave one: names inside a label file, or one foreground.
+
+    Files that cannot be read are passed over here, and refused when they are opened. Raises TableNeeded,
+    UnreadableLabelTable.
+    """
+    for label in (label for case in cases for label in case.labels[:1]):
+        header = _readable(label.path)
+        if header is None:
+            continue
+        for code, content in header.extensions if isinstance(header, NiftiHeader) else ():
+            if code in (0, CARET_EXTENSION) and b"<CaretExtension" in content:
+                return classes_from_caret(content, label.path)
+        break
+    headers = (_readable(case.predictions[0].path) for case in cases)
+    header = next((header for header in headers if header is not None), None)
+    return single_foreground() if header is None else default_space(header.path, files.channel_count(header))
+
+
+def _readable(path: Path) -> files.FileHeader | None:
+    try:
+        return files.probe(path)
+    except FormatError:
+        return None
 
 
 def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
@@ -195,11 +245,20 @@ def truth_rules(truth: LabelOptions | None, *, volumes: bool) -> TruthRules | No
     return None if truth is None else TruthRules(truth.ignore_label, truth.mask_value, volumes)
 
 
-def _more_problems(cases: Sequence[CaseFiles], labelled: bool, pairing: Pairing) -> list[Problem]:
-    """Problems of several cases together that a table of cases does not look for."""
-    found = [Problem("", error) for error in same_predictions(cases)] if labelled else []
-    known = {str(problem.error) for problem in pairing.problems}
-    unlabelled = missing_labels(cases) if labelled else None
-    if unlabelled is not None and str(unlabelled) not in known:
-        found.append(Problem("", unlabelled))
-    return found
+def _require_paths(
+    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None
+) -> None:
+    """Raise NoSuchInput for a path that is not there, UnusedOption for options that --cases makes meaningless."""
+    given = [predictions, labels, reading.cases, reading.classes, reading.geometry]
+    given.append(None if truth is None else truth.roi)
+    for path in given:
+        if path is not None:
+            expand_folders(path)
+    if reading.cases is None:
+        return
+    if reading.pattern is not None:
+        raise UnusedOption("--pattern", "")
+    if truth is not None and truth.label_pattern is not None:
+        raise UnusedOption("--label-pattern", "")
+    if truth is not None and truth.roi is not None:
+        raise UnusedOption("--roi", " (column roi)")

@@ -24,7 +24,7 @@ from segcal_cli.io.case_sources import CaseReader, CaseSource, Transform, open_c
 from segcal_cli.io.geometry import Alignment, align
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.pairing import pair
-from segcal_cli.io.predictions import read_prediction
+from segcal_cli.io.voxels import read_prediction
 from segcal_cli.metrics.comparison import DifferentCases
 from segcal_cli.workflows.inputs import Inputs, class_table, guessed_table, reading_rules, truth_rules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions

@@ -8,7 +8,7 @@ artifacts of the same run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.io.artifacts import NotAnArtifact
+from segcal_cli.reporting.tables import Table
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, reading_spec
 from segcal_cli.workflows.kinds import KINDS, Presented, module_of
-from segcal_cli.workflows.requests import JudgeOptions, PredictionOptions
+from segcal_cli.workflows.requests import CoverageOptions, JudgeOptions, PredictionOptions
 from segcal_cli.workflows.together import OfFirst
 
 
@@ -27,6 +28,14 @@ class NotJudged(UsageError):
     """A kind that cannot be held against labels."""
 
     template = "{0} is a {1} artifact, which cannot be measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How promises are judged: options of ratios, and of coverage."""
+
+    ratio: JudgeOptions = field(default_factory=JudgeOptions)
+    coverage: CoverageOptions = field(default_factory=CoverageOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class Judged:
         reading: PredictionOptions,
         before: LoadedCalibrator | None,
         calibrators: Sequence[LoadedCalibrator],
+        judging: Judging,
     ) -> Estimator:
         """What measures it. Raises DoesNotFit, and what its kind raises for inputs that it was not made for."""
         wanted = self.artifact.header.spec.get("calibrator")
@@ -51,10 +61,11 @@ class Judged:
         through = before if own is None else own
         spec = reading_spec(reading, None, None if through is None else through.artifact)
         refuse_misfit(self, predictions, inputs.space, inputs.values, spec)
-        measuring = module_of(self.artifact.header.kind).measurement(self.path, self.artifact, predictions, inputs)
+        kind = module_of(self.artifact.header.kind)
+        measuring = kind.measurement(self.path, self.artifact, predictions, inputs, judging)
         return OfFirst(measuring, None if own is None else CalibratorTransform(own.calibrator))
 
-    def present(self, result: Any, options: JudgeOptions, *, in_sample: bool) -> Presented:
+    def present(self, result: Any, options: Judging, *, in_sample: bool) -> Presented:
         """What ``evaluate`` says of it."""
         kind = module_of(self.artifact.header.kind)
         return kind.present(self.name, self.path, self.artifact, result, options, in_sample=in_sample)
@@ -83,13 +94,52 @@ class Verdict:
     result: Any
     in_sample: bool
 
-    def present(self, options: JudgeOptions) -> Presented:
+    def present(self, options: Judging) -> Presented:
         return self.judged.present(self.result, options, in_sample=self.in_sample)
 
 
-def entries(presented: Sequence[Presented]) -> Mapping[str, list[dict[str, Any]]]:
-    """The entries of the document, a list per kind."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What several artifacts of a kind come to side by side. extra: joins each entry; files: text by the end of its
+    name."""
+
+    extra: Mapping[str, Any]
+    tables: tuple[Table, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def compare(verdicts: Sequence[Verdict], options: Judging) -> Mapping[str, Compared]:
+    """Kind -> the comparison of its artifacts, of the kinds that have one."""
+    kinds = dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts)
+    made = {}
+    for kind in kinds:
+        module = module_of(kind)
+        if hasattr(module, "compare"):
+            own = [verdict for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
+            made[kind] = module.compare(
+                [(one.judged.name, one.judged.path, one.judged.artifact, one.result) for one in own], options
+            )
+    return made
+
+
+def compared_files(judged: Sequence[Judged]) -> list[tuple[str, str]]:
+    """(kind, end of the name) of the files that comparisons write."""
+    kinds = [one.artifact.header.kind for one in judged]
+    return [
+        (kind, end)
+        for kind in dict.fromkeys(kinds)
+        if kinds.count(kind) > 1
+        for end in getattr(module_of(kind), "COMPARED_FILES", ())
+    ]
+
+
+def entries(
+    presented: Mapping[str, Presented], verdicts: Sequence[Verdict], compared: Mapping[str, Compared]
+) -> Mapping[str, list[dict[str, Any]]]:
+    """The entries of the document, a list per kind, each with what its kind's comparison says."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for one in presented:
-        found.setdefault(one.key, []).append(one.entry)
+    for verdict in verdicts:
+        one, kind = presented[verdict.judged.name], verdict.judged.artifact.header.kind
+        extra = compared[kind].extra if kind in compared else {}
+        found.setdefault(one.key, []).append({**one.entry, **extra})
     return found

@@ -3,13 +3,14 @@
 Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
 is met, so that no command loads methods that it does not use.
 
-    describe(path, artifact, alphas) -> Description     for ``inspect``; alphas: levels asked for, () for the usual ones
+    describe(path, artifact, alphas) -> Description     for ``inspect``; alphas: () for the usual
 
-For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities, measured like any other):
+For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 
     FILES                                       ends of the names of the files that ``present`` makes
-    measurement(path, artifact, predictions, inputs) -> Estimator over cases
-    present(name, path, artifact, result, options, *, in_sample) -> Presented
+    measurement(path, artifact, predictions, inputs, judging) -> Estimator over cases
+    present(name, path, artifact, result, judging, *, in_sample) -> Presented
+    compare([(name, path, artifact, result)], judging) -> Compared        of kinds that are compared side by side
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from segcal_cli.core.errors import CaseErrors, SegcalError
+from segcal_cli.core.errors import CaseErrors
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import failure_records, results
-from segcal_cli.execution.work import Result, Work
+from segcal_cli.execution.work import Work
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import RunOptions
@@ -43,7 +43,7 @@ def map_cases(work: Work, inputs: Inputs, running: RunOptions, observer: Observe
                         break
     failures.sort(key=lambda failure: failure.id.encode())
     if not records:
-        _raise(failures)
+        raise CaseErrors(*(failure.error for failure in failures))
     records.sort(key=lambda record: str(record["case"]).encode())
     failed = len(failures)
     skipped = len(inputs.sources) + len(inputs.failures) - len(records) - failed
@@ -52,10 +52,3 @@ def map_cases(work: Work, inputs: Inputs, running: RunOptions, observer: Observe
         counts=Counts(len(records) + failed + skipped, len(records), failed),
         failures=tuple(failure_records(failures)),
     )
-
-
-def _raise(failures: list[Result]) -> None:
-    errors = [failure.error for failure in failures if failure.error is not None]
-    if len(errors) == 1 and isinstance(errors[0], SegcalError):
-        raise errors[0]
-    raise CaseErrors(*errors)

@@ -27,7 +27,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "conventions": evaluation.conventions,
         "guarantee": GUARANTEE.format(n=evaluation.n_groups),
         "activation": evaluation.space.activation,
-        "classes": list(evaluation.space.names),
+        "classes": [*evaluation.space.names, *(region.name for region in evaluation.space.regions)],
         "n_cases": len(first.cases),
         "n_groups": evaluation.n_groups,
         "sources": [_source(source, evaluation) for source in evaluation.sources],

@@ -26,11 +26,11 @@ class Shown:
 
 SHOWN = tuple(Shown(key, key) for key in ("ece", "ace", "mce", "brier", "nll", "volume_bias", "dice"))
 
-SHOWN_BY_CONVENTION = {
-    "rousseau": (Shown("ece", "ece [%]", 100.0), *SHOWN[1:]),
-    "classification": (*(Shown(key, key) for key in TOP_COLUMNS), *SHOWN),
-}
-"""Rousseau et al. print ECE in per cent; papers on classifiers go by the most probable class, over all voxels."""
+SHOWN_BY_CONVENTION = {"rousseau": (Shown("ece", "ece [%]", 100.0), *SHOWN[1:])}
+"""Rousseau et al. print ECE in per cent."""
+
+SHOWN_ON_TOP = tuple(Shown(key, key) for key in TOP_COLUMNS)
+"""Measures of the most probable class, by which papers on classifiers go."""
 
 MICRO_CONVENTIONS = frozenset({"classification"})
 """Conventions whose figures are of all voxels pooled."""
@@ -38,6 +38,8 @@ MICRO_CONVENTIONS = frozenset({"classification"})
 
 def people_tables(evaluation: Evaluation) -> Iterator[Table]:
     """Means, one row per source and class; then the comparison, where there is one."""
+    if evaluation.convention in MICRO_CONVENTIONS and not evaluation.settings.wanted.isdisjoint(TOP_COLUMNS):
+        yield _on_top(evaluation)
     yield _means(evaluation)
     if evaluation.comparison:
         yield _comparison(evaluation)
@@ -78,13 +80,25 @@ def _means(evaluation: Evaluation) -> Table:
     return Table("", ("source", "class", *(one.heading for one in shown)), tuple(rows), caption)
 
 
+def _on_top(evaluation: Evaluation) -> Table:
+    """The most probable class of all voxels, one row per source; its caption is that of the table below it."""
+    shown = [one for one in SHOWN_ON_TOP if one.key in evaluation.settings.wanted]
+    rows = tuple(
+        (_name(source), *(_cell(evaluation, source, ALL_CLASSES, one, micro=True) for one in shown))
+        for source in evaluation.sources
+    )
+    caption = f"The most probable class; {evaluation.settings.bins} bins, {evaluation.settings.closed}-closed, all as "
+    caption += "below."
+    return Table("", ("source", *(one.heading for one in shown)), rows, caption)
+
+
 def _comparison(evaluation: Evaluation) -> Table:
-    """The row ``(all)``, or the only class, of the measures that people see."""
-    name = _rows(evaluation)[-1]
+    """The row ``(all)`` of the measures that people see."""
+    name = ALL_CLASSES
     names = {source.name: _name(source) for source in evaluation.sources}
     rows = [
         (one.heading, names[row.source], *_compared(row, one.factor))
-        for one in _shown(evaluation)
+        for one in (*_compared_on_top(evaluation), *_shown(evaluation))
         for row in evaluation.comparison
         if row.name == name and row.metric == one.key
     ]
@@ -113,6 +127,10 @@ def _p(value: float | None) -> str:
     return "<0.001" if value is not None and value < 0.001 else short(value, 3)
 
 
+def _compared_on_top(evaluation: Evaluation) -> tuple[Shown, ...]:
+    return SHOWN_ON_TOP if evaluation.convention in MICRO_CONVENTIONS else ()
+
+
 def _shown(evaluation: Evaluation) -> list[Shown]:
     shown = SHOWN_BY_CONVENTION.get(evaluation.convention or "", SHOWN)
     wanted = [one for one in shown if one.key in evaluation.settings.wanted]
@@ -122,8 +140,7 @@ def _shown(evaluation: Evaluation) -> list[Shown]:
 def _rows(evaluation: Evaluation) -> tuple[str, ...]:
     """Classes and ``(all)``; of one class, which is both, the class."""
     rows = evaluation.rows
-    only = len(rows) == 2 and evaluation.convention not in MICRO_CONVENTIONS
-    return rows[:1] if only else rows
+    return rows[:1] if len(rows) == 2 else rows
 
 
 def _name(source: SourceResult) -> str:

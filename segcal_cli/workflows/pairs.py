@@ -12,9 +12,11 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Result, Work
 from segcal_cli.io.atomic import write_text
+from segcal_cli.io.case_files import Pairing, same_predictions
 from segcal_cli.io.case_sources import CaseReader, CaseSource, open_cases
 from segcal_cli.io.case_table import CaseRow, rows_of, write_rows
-from segcal_cli.io.outputs import refuse_existing
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.predictions import ValuesNeeded
 from segcal_cli.workflows.inputs import find_cases, guessed_table, reading_rules, truth_rules
 from segcal_cli.workflows.outcome import DONE, NOTHING_PRODUCED, Counts, Outcome
 from segcal_cli.workflows.requests import LabelOptions, OutputOptions, PredictionOptions, RunOptions
@@ -36,25 +38,34 @@ def run(
 ) -> Outcome:
     """Pair, open every header and, with ``prove``, read every voxel. All problems stand in the table."""
     if output is not None:
+        refuse_inside(output, (predictions, labels))
         refuse_existing([output], overwrite=writing.overwrite)
+        require_file_place(output)
     table, pairing = find_cases(predictions, labels, reading, truth)
     for note in pairing.notes:
         observer.note(note)
     if table is None and pairing.cases:
         table = guessed_table(pairing.cases)
-    problems: dict[str, list[str]] = {}
-    for problem in pairing.problems:
-        problems.setdefault(problem.case, []).append(first_line(problem.error))
+    problems = _by_case(pairing, labels is not None, truth.roi)
     sources: dict[str, CaseSource] = {}
+    values_known = True
     if table is not None:
-        opened = open_cases(pairing.cases, table, reading_rules(reading), truth_rules(truth, volumes=False))
+        rules, wanted = reading_rules(reading), truth_rules(truth, volumes=False)
+        try:
+            opened = open_cases(pairing.cases, table, rules, wanted)
+        except ValuesNeeded as error:
+            if prove:
+                raise
+            # Headers can be looked at without it, and a fit will ask.
+            observer.note(str(error))
+            values_known = False
+            opened = open_cases(pairing.cases, table, replace(rules, values="probabilities"), wanted)
         sources = {source.id: source for source in opened.sources}
         for problem in opened.problems:
             problems.setdefault(problem.case, []).append(first_line(problem.error))
         for note in opened.notes:
             observer.note(note)
     proofs: dict[str, str] = {}
-    failures: list[Result] = []
     if prove:
         proofs, failures = _read_all(sources, running, observer)
         for failure in failures:
@@ -62,7 +73,7 @@ def run(
 
     base = Path.cwd() if output is None else output.parent
     rows = [
-        _described(row, sources.get(row.case), problems.get(row.case, []), proofs)
+        _described(row, sources.get(row.case), problems.get(row.case, []), values_known)
         for row in rows_of(pairing.cases, base)
     ]
     paired = {case.id for case in pairing.cases}
@@ -77,7 +88,7 @@ def run(
     wrong = {row.case for row in rows if row.status != OK}
     cases = {row.case for row in rows}
     return Outcome(
-        result={"cases": [_row_json(row) for row in rows]},
+        result={"cases": [{**_row_json(row), "proof": proofs.get(row.case)} for row in rows]},
         counts=Counts(len(cases), len(cases) - len(wrong), len(wrong)),
         data=text if output is None else "",
         failures=tuple(
@@ -111,8 +122,25 @@ def _facts(case: Case) -> tuple[str, tuple[str, ...]]:
     return case.facts.proof, case.facts.warnings
 
 
-def _described(row: CaseRow, source: CaseSource | None, problems: list[str], proofs: Mapping[str, str]) -> CaseRow:
-    """The row with what the headers, and the voxels where they were read, told."""
+def _by_case(pairing: Pairing, labelled: bool, roi: Path | None) -> dict[str, list[str]]:
+    """Case id -> its problems. What pairing says of several cases at once is said here in the row of each."""
+    problems: dict[str, list[str]] = {}
+    for problem in pairing.problems:
+        if problem.case:
+            problems.setdefault(problem.case, []).append(first_line(problem.error))
+    for case in pairing.cases:
+        if labelled and not case.labels:
+            problems.setdefault(case.id, []).append("no label")
+        if roi is not None and case.roi is None:
+            problems.setdefault(case.id, []).append("no region of interest")
+    for copies in same_predictions(pairing.cases):
+        for case in copies.args:
+            problems.setdefault(case, []).append(str(copies))
+    return problems
+
+
+def _described(row: CaseRow, source: CaseSource | None, problems: list[str], values_known: bool) -> CaseRow:
+    """The row with what the headers told."""
     if source is not None:
         prediction = source.prediction
         z, y, x = prediction.place.grid.shape
@@ -120,7 +148,7 @@ def _described(row: CaseRow, source: CaseSource | None, problems: list[str], pro
         row = replace(
             row,
             format=source.format,
-            values=prediction.values,
+            values=prediction.values if values_known else "",
             reader=prediction.parts[0].reader or "",
             shape=f"{x} {y} {z}",
             spacing="" if spacing is None else " ".join(f"{edge:.6g}" for edge in spacing),

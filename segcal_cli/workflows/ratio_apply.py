@@ -171,7 +171,7 @@ def _open(
 ) -> Inputs:
     """Opened cases that the artifact fits. Raises DoesNotFit, OtherUnit, OtherRegion and what reading raises."""
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, regions=True, roi=applying.roi)
+    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masked=True, roi=applying.roi)
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
     if before is not None:

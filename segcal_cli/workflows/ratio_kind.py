@@ -18,6 +18,7 @@ from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
 from segcal_cli.workflows.inputs import Inputs
+from segcal_cli.workflows.judged import Judging
 from segcal_cli.workflows.kinds import Description, NoLevels, Presented
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
@@ -28,7 +29,6 @@ from segcal_cli.workflows.ratio_artifacts import (
     volume_unit,
 )
 from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, people_tables
-from segcal_cli.workflows.requests import JudgeOptions
 
 FILES = ("methods.csv", "cases.csv")
 
@@ -69,7 +69,9 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> De
     return Description(tuple(lines), {"thresholds": thresholds})
 
 
-def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs) -> Estimator:
+def measurement(
+    path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, judging: Judging
+) -> Estimator:
     """Fills the table of the labelled cases. Raises OtherUnit, OtherRegion."""
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
@@ -79,9 +81,10 @@ def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Input
 
 
 def present(
-    name: str, path: Path, artifact: Artifact, result: RatioTable, options: JudgeOptions, *, in_sample: bool
+    name: str, path: Path, artifact: Artifact, result: RatioTable, judging: Judging, *, in_sample: bool
 ) -> Presented:
     """All methods at all levels on the labelled cases, soft and hard. Raises BadTolerance, BadSetting."""
+    options = judging.ratio
     if not options.ratio_tolerance >= 0:
         raise BadTolerance(options.ratio_tolerance)
     loaded = loaded_ratio(path, artifact)

@@ -120,6 +120,18 @@ class EvaluateOptions:
     comparison: Path | None = None
     bin_table: Path | None = None
     histograms: Path | None = None
+    html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityOptions:
+    """Which pictures are drawn, and how. Lists are comma-separated."""
+
+    plots: str = "all"
+    format: str = "svg,png"
+    dpi: int = 150
+    show_cases: str = "worst:3,median:1,best:1"
+    min_voxels: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +139,19 @@ class OutputOptions:
     """What may happen to files that exist."""
 
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageOptions:
+    """How prediction sets are held against labels."""
+
+    alpha: tuple[str, ...] = ()
+    alphas: str | None = None
+    empty: Literal["top1", "allow"] | None = None
+    ce_bins: int = 20
+    block: int | None = None
+    min_positives: int = 20
+    atlas: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
+from segcal_cli.workflows.judged import Judging
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     IntervalOptions,
@@ -33,7 +34,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.study import Study, measure
+from segcal_cli.workflows.study import JUDGING, Study, measure
 
 KIND = "evaluation"
 
@@ -42,6 +43,10 @@ WHOLE_OF_ALL = ("n_voxels", "n_classes")
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""
+
+
+LEFT_OUT = "left out when the images were read"
+"""What a saved study says of a case that failed."""
 
 
 class SavedOtherwise(UsageError):
@@ -80,6 +85,7 @@ def measured_or_loaded(
     observer: Observer,
     *,
     with_digests: bool = False,
+    judging: Judging = JUDGING,
 ) -> Study:
     """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
     if sourcing.saved is not None and predictions is None:
@@ -87,7 +93,7 @@ def measured_or_loaded(
     if sourcing.saved is None and predictions is not None and labels is not None:
         return measure(
             predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=with_digests,
+            with_digests=with_digests, judging=judging,
         )  # fmt: skip
     raise ImagesNeeded
 
@@ -118,12 +124,14 @@ def save_study(path: Path, study: Study) -> str:
         fit_input_digest=_input_digest(cases, study),
         guarantee=GUARANTEE.format(n=evaluation.n_groups),
         seed=evaluation.settings.seed,
-        dropped=study.failures,
+        # Without the messages, which say where the files lie.
+        dropped=tuple({key: failure[key] for key in ("case", "file", "error")} for failure in study.failures),
         results={
             "sources": [
                 {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
                 for source in evaluation.sources
             ],
+            "artifacts": dict(study.artifacts),
             "measured": list(evaluation.sources[0].pooled.classes),
             "averaged": list(evaluation.sources[0].pooled.averaged),
         },
@@ -155,7 +163,9 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
     header = artifact.header
-    return Study(evaluation, header.values, header.case_digests, header.dropped)
+    artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
+    failures = tuple({**failure, "message": LEFT_OUT} for failure in header.dropped)
+    return Study(evaluation, header.values, header.case_digests, failures, artifacts)
 
 
 def _refuse_sources(sourcing: SourceOptions) -> None:

@@ -7,7 +7,7 @@ cases. A study comes from images, or from the counts that an earlier run saved.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from segcal_cli.workflows.calibrators import (
     refuse_misfit,
 )
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
-from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
-from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
+from segcal_cli.workflows.judged import Judged, Judging, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
@@ -51,6 +51,9 @@ from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, ref
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
+
+JUDGING = Judging()
+"""How promises are judged where nobody says otherwise."""
 
 FIRST = "raw"
 """The name of the first source where none is given."""
@@ -78,14 +81,16 @@ class NamedArtifact:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "". verdicts:
-    of artifacts that are no sources.
+    """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
+
+    artifacts: name of each artifact's file -> its sha256. verdicts: of artifacts that are no sources.
     """
 
     evaluation: Evaluation
     values: Values
     digests: Mapping[str, str]
     failures: tuple[dict[str, str], ...] = ()
+    artifacts: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
 
@@ -101,6 +106,7 @@ def measure(
     observer: Observer,
     *,
     with_digests: bool = False,
+    judging: Judging = JUDGING,
 ) -> Study:
     """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it.
 
@@ -116,17 +122,17 @@ def measure(
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
 
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft)
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
-        Inputs(inputs.table, inputs.opened, opening_failures).require_all()
+        replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)
     if measuring.convention in NEEDS_ROI and not roi:
         raise RegionNeeded(measuring.convention)
     who = [(source.id, source.group) for source in joint]
     loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
-    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, reading)
+    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
 
@@ -134,7 +140,7 @@ def measure(
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
     others = tuple(folder.name for folder in folders)
     fitted = [entry.loaded for entry in named]
-    promises = {one.name: one.estimator(predictions, inputs, reading, before, fitted) for one in judged}
+    promises = {one.name: one.estimator(predictions, inputs, reading, before, fitted, judging) for one in judged}
     measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
     estimator = WithFacts(Together({SOURCES: measurement, **promises}))
     transform = None if before is None else CalibratorTransform(before.calibrator)
@@ -145,7 +151,7 @@ def measure(
     report_facts(traced.facts, observer)
     measured: Measured = traced.result[SOURCES]
     if soft:
-        refuse_hard(traced.facts)
+        refuse_hard(traced.facts, inputs.v1_files)
         _refuse_hard_sources(measured, others)
     for copy in duplicates(traced.facts):
         observer.warn(str(copy))
@@ -166,10 +172,15 @@ def measure(
         for name in (*calibrators, *others)
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
-    verdicts = tuple(
-        Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged
+    verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
+    return Study(
+        evaluation,
+        inputs.values,
+        digests,
+        tuple(failure_records([*opening_failures, *failures])),
+        {one.path.name: one.artifact.digest for one in loaded},
+        verdicts,
     )
-    return Study(evaluation, inputs.values, digests, tuple(failure_records([*opening_failures, *failures])), verdicts)
 
 
 def say(evaluation: Evaluation, observer: Observer) -> None:

@@ -6,18 +6,20 @@ that the calibrator has seen. Those rules need the facts of all cases, and stand
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case, CaseFacts
-from segcal_cli.core.errors import OverlapError
+from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.case_files import SamePrediction
-from segcal_cli.io.checks import OnlyHardMasks
+from segcal_cli.io.checks import OnlyHardMasks, RoundedSoftmax
+from segcal_cli.io.problems import raise_all
 
 
 class SeenCases(OverlapError):
@@ -36,10 +38,14 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class WithFacts:
-    """An estimator that also gathers facts; its result is Traced. Passes after the first gather nothing new."""
+    """An estimator that also gathers facts; its result is Traced. Passes after the first gather nothing new.
+
+    judge: looks at the facts of all cases before anything is computed from them, and raises what they forbid.
+    """
 
     inner: Estimator
     facts: Mapping[str, CaseFacts] | None = None
+    judge: Callable[[Mapping[str, CaseFacts]], None] | None = None
 
     def empty(self) -> tuple[Any, dict[str, CaseFacts]]:
         return self.inner.empty(), {}
@@ -53,11 +59,15 @@ class WithFacts:
         return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
 
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
-        facts = state[1] if self.facts is None else self.facts
+        facts = self.facts
+        if facts is None:
+            facts = dict(sorted(state[1].items(), key=lambda item: item[0].encode()))
+        if self.facts is None and self.judge is not None:
+            self.judge(facts)
         result = self.inner.finish(state[0])
         if isinstance(result, Estimator):
             return WithFacts(result, facts)
-        return Traced(result, dict(sorted(facts.items(), key=lambda item: item[0].encode())))
+        return Traced(result, facts)
 
 
 def report_facts(facts: Mapping[str, CaseFacts], observer: Observer) -> None:
@@ -76,10 +86,40 @@ def report_facts(facts: Mapping[str, CaseFacts], observer: Observer) -> None:
         observer.note(f"{len(empty)} segmentations hold background only: the shape is proved, the place is not")
 
 
-def refuse_hard(facts: Mapping[str, CaseFacts]) -> None:
-    """Raise OnlyHardMasks if no prediction holds a value strictly inside (0, 1)."""
-    if facts and all(fact.hard for fact in facts.values()):
-        raise OnlyHardMasks(len(facts))
+def refuse_hard(facts: Mapping[str, CaseFacts], v1_files: Mapping[str, Path] | None = None) -> None:
+    """Raise OnlyHardMasks if no prediction holds a value strictly inside (0, 1).
+
+    v1_files: files of nnU-Net v1, one release of which rounded; if they are all, CaseErrors of RoundedSoftmax.
+    """
+    if not facts or not all(fact.hard for fact in facts.values()):
+        return
+    rounded = []
+    for case, path in (v1_files or {}).items():
+        rounded.append(RoundedSoftmax(path))
+        rounded[-1].case = case
+    if len(rounded) == len(facts):
+        raise CaseErrors(*rounded)
+    raise OnlyHardMasks(len(facts))
+
+
+def refuse_copies(facts: Mapping[str, CaseFacts]) -> None:
+    """Raise SamePrediction for predictions that are there twice."""
+    raise_all(duplicates(facts))
+
+
+def without_folders(error: Exception | None) -> str:
+    """The error's message with names of files in place of their paths, for what is kept or passed on."""
+    if not isinstance(error, SegcalError):
+        return first_line(error or Exception())
+    return first_line(type(error)(*(_name_of(argument) for argument in error.args)))
+
+
+def _name_of(argument: object) -> object:
+    if isinstance(argument, SegcalError):
+        return without_folders(argument)
+    if isinstance(argument, Path) or (isinstance(argument, str) and os.sep in argument and Path(argument).exists()):
+        return Path(argument).name
+    return argument
 
 
 def duplicates(facts: Mapping[str, CaseFacts]) -> list[SamePrediction]:

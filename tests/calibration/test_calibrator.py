@@ -175,3 +175,18 @@ def test_the_order_of_two_exclusive_classes_does_not_matter(method):
     volume = logits.reshape(2, 1, 5, 10)
     applied = mirrored.apply(volume[::-1].copy(), "logits", Stored("float32")).array
     np.testing.assert_allclose(applied[::-1], usual.apply(volume, "logits", Stored("float32")).array, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt"])
+@pytest.mark.parametrize("values", ["logits", "probabilities"])
+@pytest.mark.parametrize("scale", [2.0, 40.0, 3000.0])
+def test_probabilities_without_logarithms_are_those_with_them(method, values, scale):
+    """The shorter way is taken only where p keeps its digits; with logits 3000 apart it is not."""
+    logits = np.random.default_rng(71).normal(scale=scale, size=(4, 9000)).astype(np.float32)
+    power = np.exp(logits - logits.max(axis=0).astype(np.float64))
+    slab = logits if values == "logits" else (power / power.sum(axis=0)).astype(np.float32)
+    rows = np.array([[0.8]]) if method == "temperature" else np.tile([0.8, -0.2], (4, 1))
+    calibrator = Calibrator(method, space_of(4), rows)
+    found, exact = calibrator.scores(slab, values, FLOAT32), calibrator._exact(slab, values, FLOAT32)
+    np.testing.assert_allclose(found.p, exact.p, rtol=1e-11, atol=1e-300)
+    assert (found.log_p is None) == (scale < 100.0 or values == "probabilities")

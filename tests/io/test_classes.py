@@ -216,3 +216,15 @@ def test_a_label_table_that_cannot_be_read_is_refused(xml, why):
 def test_a_label_table_of_many_megabytes_is_refused_unparsed():
     with pytest.raises(UnreadableLabelTable, match="16777217 bytes"):
         classes.classes_from_caret(bytes(2**24 + 1), Path("a.nii.gz"))
+
+
+def test_a_name_for_several_classes_of_their_own_is_a_region_of_an_exclusive_table(tmp_path):
+    space = read(tmp_path, {"background": 0, "NCR": 1, "ED": 2, "ET": 3, "TC": [1, 3], "WT": [1, 2, 3]})
+    assert space.names == ("background", "NCR", "ED", "ET")
+    assert [(region.name, space.parts(region)) for region in space.regions] == [("TC", (1, 3)), ("WT", (1, 2, 3))]
+    assert type(space).from_json(space.to_json()) == space
+
+
+def test_a_name_for_several_label_values_without_classes_is_a_channel(tmp_path):
+    space = read(tmp_path, {"background": 0, "tumour": [1, 3], "edema": 2})
+    assert (space.names, space.regions) == (("background", "tumour", "edema"), ())

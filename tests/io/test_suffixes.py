@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segcal_cli.io.suffixes import ARRAYS, IMAGES, KNOWN, UnreadFormat, require_suffix, split_suffix
+from segcal_cli.io.suffixes import ARRAYS, IMAGES, KNOWN, UnreadFormat, require_suffix, split_suffix, unread
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,10 @@ def test_other_volume_formats_are_told_to_be_converted(ext):
     with pytest.raises(UnreadFormat) as caught:
         require_suffix(path)
     assert str(caught.value) == f"preds/a.1{ext}: segcal does not read {ext}; convert it to NIfTI"
+
+
+def test_a_compressed_volume_is_named_by_its_inner_suffix():
+    assert str(unread(Path("a.nrrd.gz"))) == "a.nrrd.gz: segcal does not read .nrrd; convert it to NIfTI"
 
 
 @pytest.mark.parametrize("ext", [".jpg", ".jpeg"])

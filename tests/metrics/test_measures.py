@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
-from segcal_cli.core.labels import LabelMap
+from segcal_cli.core.labels import BadClassTable, Channel, LabelMap, LabelSpace
 from segcal_cli.core.scores import Scores, scores_of_log_odds
 from segcal_cli.core.volume import Box
 from segcal_cli.metrics import measures
 from segcal_cli.metrics.cells import BadBins
+from segcal_cli.metrics.likelihood import counted_scores
 from segcal_cli.metrics.measures import NothingToMeasure, NoTruth, Settings, UnknownSetting, measure_case
 from tests.metrics.builders_measures import REFERENCE, binary_case, measured, random_softmax, region_case, softmax_case
 
@@ -334,3 +337,67 @@ def test_a_source_never_sees_a_block_without_counted_voxels(keep, monkeypatch):
 def test_smooth_ece_is_within_the_bisection_error_of_the_published_package():
     row = measured(binary_case(REFERENCE["bin_prob"][0], REFERENCE["bin_label"][0])).classes["lesion"]
     assert row["smooth_ece"] == pytest.approx(float(REFERENCE["relplot.smECE.bin0"]), abs=1e-3)
+
+
+REGIONS = LabelSpace(
+    tuple(Channel(f"c{i}", frozenset({i})) for i in range(4)),
+    "softmax",
+    regions=(Channel("core", frozenset({1, 3})), Channel("whole", frozenset({1, 2, 3}))),
+)
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+@pytest.mark.parametrize("spread", [1.0, 12.0, 900.0])
+def test_a_region_is_measured_as_the_sum_of_its_channels(kind, spread):
+    """The same region as a single float64-exact channel would give, on voxels whose sums are exact in float32."""
+    rng = np.random.default_rng(51)
+    z = rng.normal(scale=spread, size=(4, 3000)).astype(np.float32)
+    p = np.exp(z - z.max(axis=0).astype(np.float64))
+    p /= p.sum(axis=0)
+    labels = (z + rng.gumbel(size=z.shape)).argmax(axis=0)
+    array = z if kind == "logits" else p.astype(np.float32)
+    case = replace(softmax_case(array, labels, values=kind), space=REGIONS)
+    source = partial(counted_scores, values=kind, stored=case.volume.stored, exclusive=True)
+    found = measure_case(case, {"raw": source}, Settings())["raw"]
+    assert list(found.classes) == ["c0", "c1", "c2", "c3", "core", "whole"]
+    wide = p if kind == "logits" else array.astype(np.float64)
+    for name, parts in (("core", [1, 3]), ("whole", [1, 2, 3])):
+        row, of, y = found.classes[name], wide[parts].sum(axis=0), np.isin(labels, parts)
+        rest = wide[[c for c in range(4) if c not in parts]].sum(axis=0)
+        assert row["brier"] == pytest.approx(((of - y) ** 2).mean(), abs=1e-12)
+        assert row["volume_bias"] == pytest.approx((of - y).mean(), abs=1e-12)
+        k = np.ceil(of * 20).astype(int).clip(1, 20) - 1
+        gaps = [abs((of - y)[k == m].sum()) for m in range(20)]
+        assert row["ece"] == pytest.approx(sum(gaps) / of.size, abs=1e-12)
+        hard = np.isin(array.argmax(axis=0), parts)
+        assert row["n_predicted"] == hard.sum()
+        assert row["dice"] == pytest.approx(2 * (hard & y).sum() / (hard.sum() + y.sum()), rel=1e-12)
+        likelihood = np.maximum(np.where(y, of, rest), 2.0**-149)
+        if spread < 900.0 or kind == "probabilities":
+            assert row["nll"] == pytest.approx(-np.log(likelihood).mean(), rel=1e-6)
+    averaged = [found.classes[name]["ece"] for name in ("c1", "c2", "c3", "core", "whole")]
+    assert found.all["ece"] == pytest.approx(np.mean(averaged), rel=1e-12)
+    plain = measure_case(replace(case, space=softmax_case(array, labels).space), {"raw": source}, Settings())["raw"]
+    assert {key: found.all[key] for key in ("joint_nll", "joint_brier", "top_ece", "accuracy")} == {
+        key: plain.all[key] for key in ("joint_nll", "joint_brier", "top_ece", "accuracy")
+    }
+
+
+def test_regions_are_decided_one_by_one_by_threshold_if_so_asked():
+    p = np.array([[0.4], [0.3], [0.0], [0.3]], np.float32)
+    case = replace(softmax_case(p, np.array([1])), space=REGIONS)
+    source = partial(counted_scores, values="probabilities", stored=case.volume.stored, exclusive=True)
+    by_argmax, by_threshold = (
+        measure_case(case, {"raw": source}, Settings(decision=rule))["raw"].classes["core"]["n_predicted"]
+        for rule in ("argmax", "threshold")
+    )
+    assert (by_argmax, by_threshold) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [({1}, "must join some"), ({0, 1, 2, 3}, "must join some"), ({1, 7}, "must join whole classes")],
+)
+def test_a_region_joins_some_whole_classes(values, words):
+    with pytest.raises(BadClassTable, match=words):
+        replace(REGIONS, regions=(Channel("r", frozenset(values)),))

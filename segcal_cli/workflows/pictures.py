@@ -1,0 +1,390 @@
+"""Pictures of a study: from its measures to the arrays that each plot shows, and the words around them.
+
+A picture names what it rests on: bins and their closed side, what happens to empty bins and absent classes, the voxels
+that count, the unit, and how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from segcal_cli.core.labels import ALL_CLASSES
+from segcal_cli.metrics.bands import MIN_GROUPS, Band, confidence_band, consistency_band
+from segcal_cli.metrics.calibration_errors import BinTable
+from segcal_cli.metrics.columns import Row
+from segcal_cli.metrics.comparison import overlap_and_error, pareto_front
+from segcal_cli.metrics.curves import corp_band, corp_curve
+from segcal_cli.metrics.frequencies import case_frequencies, joint_histogram
+from segcal_cli.metrics.measures import CaseMeasures
+from segcal_cli.metrics.pooling import UNITS
+from segcal_cli.metrics.smooth_error import smoothed_frequency
+from segcal_cli.metrics.summaries import Spread, pool
+from segcal_cli.reporting import comparisons, curves, diagrams, distributions
+from segcal_cli.reporting.diagrams import Bins, Bounds, Errors
+from segcal_cli.reporting.distributions import Sample, Series
+from segcal_cli.reporting.pictures import Drawing, Picture
+from segcal_cli.reporting.style import Look, Words, look
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult
+
+BOXED = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "dice": "Dice"}
+"""Measures of the box plots and scatters, and how they are called there."""
+
+SOURCES_IN_A_VIOLIN = 2
+"""Two sources share a violin, each with its half; more get pictures of their own."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A study and what is shown of it. shown: ids of the cases with diagrams of their own, in that order."""
+
+    evaluation: Evaluation
+    shown: tuple[str, ...]
+    min_voxels: int
+
+    @property
+    def sources(self) -> list[SourceResult]:
+        return self.evaluation.sources
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that ``(all)`` averages over."""
+        return self.sources[0].pooled.averaged
+
+    @property
+    def classes_and_all(self) -> tuple[str, ...]:
+        """The same and their mean, unless that is the same."""
+        return self.classes if len(self.classes) == 1 else (*self.classes, ALL_CLASSES)
+
+    @cached_property
+    def case_ids(self) -> list[str]:
+        return [case.case for case in self.sources[0].cases]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        return sorted(self.sources[0].groups)
+
+    def look(self, source: SourceResult) -> Look:
+        return look([one.name for one in self.sources].index(source.name))
+
+    def counted(self, source: SourceResult, name: str) -> list[CaseMeasures]:
+        """Cases whose calibration counts in this class."""
+        skip = self.evaluation.settings.absent == "skip"
+        return [case for case in source.cases if not skip or case.classes[name]["n_label"]]
+
+    def by_group(self, source: SourceResult) -> list[list[CaseMeasures]]:
+        """The cases of each group."""
+        return [[case for case in source.cases if case.group == group] for group in self.groups]
+
+    # Words.
+
+    @property
+    def population(self) -> str:
+        """How many cases of how many patients."""
+        return f"{_many(len(self.case_ids), 'case')} of {_many(len(self.groups), 'patient')}"
+
+    def cases(self, n: int) -> str:
+        """The unit of a picture of ``n`` single cases."""
+        return f"Unit: case, n = {n}, of {_many(len(self.groups), 'patient')}."
+
+    def words(self, kind: str, name: str, source: SourceResult | None, *sentences: str, case: str = "") -> Words:
+        """Title and caption. sentences: what is special to the picture: its unit and n."""
+        of = {"": "all classes", ALL_CLASSES: "mean over classes"}.get(name, name)
+        parts = [of, *([] if source is None else [marked(source)]), *([case] if case else [])]
+        title = f"{kind}: {', '.join(parts)}"
+        marks = [one for one in self.sources if one.in_sample and (source is None or one is source)]
+        dagger = [f"{IN_SAMPLE_MARK} fitted on some of these cases: in-sample."] if marks else []
+        return Words(title, " ".join([*sentences, self.conventions, *dagger]))
+
+    @property
+    def conventions(self) -> str:
+        s = self.evaluation.settings
+        where = "voxels of the region of interest" if self.evaluation.roi else "all voxels"
+        return f"{s.bins} bins, {s.closed}-closed; empty bins: {s.empty_bins}; absent classes: {s.absent}; {where}."
+
+    @property
+    def overlap_conventions(self) -> str:
+        s = self.evaluation.settings
+        decision = s.decision if self.evaluation.space.exclusive else "p > 0.5"
+        return f"Dice of the decision by {decision}, two empty masks: {'undefined' if s.empty_dice == 'null' else '1'}."
+
+    @property
+    def least(self) -> str:
+        """When a case counts in a bin."""
+        return f"A case counts in a bin where it has {_many(max(self.min_voxels, 1), 'voxel')} or more."
+
+
+def draw(scene: Scene, plots: Sequence[str]) -> Iterator[Picture]:
+    """The pictures of the plots that are asked for, in the order of PLOTS."""
+    for plot, build in PLOTS.items():
+        if plot in plots:
+            yield from build(scene)
+
+
+def marked(source: SourceResult) -> str:
+    """Its name, with a dagger if its calibrator has seen these cases."""
+    return source.name + (IN_SAMPLE_MARK if source.in_sample else "")
+
+
+def _case_diagrams(scene: Scene) -> Iterator[Picture]:
+    for case_id in scene.shown:
+        for name in scene.classes:
+            for source in scene.sources:
+                case = source.cases[scene.case_ids.index(case_id)]
+                table = case.pooled.table(name)
+                unit = f"Unit: voxel, n = {_grouped(int(table.n.sum()))}" + (
+                    f", patient {case.group}." if case.group != case.case else "."
+                )
+                words = scene.words("Reliability of one case", name, source, unit, case=case_id)
+                drawing = diagrams.case_diagram(_bins(table), _errors(case.classes[name]), words)
+                yield _picture("case-diagram", name, source, case_id, words, drawing)
+
+
+def _dataset_diagrams(scene: Scene) -> Iterator[Picture]:
+    intervals = scene.evaluation.intervals
+    for name in scene.classes:
+        for source in scene.sources:
+            table = source.pooled.table(name)
+            groups = [pool(cases).table(name) for cases in scene.by_group(source)]
+            consistency = consistency_band(groups, intervals.level, intervals.seed)
+            confidence = (
+                confidence_band(groups, intervals.level, intervals.resamples, intervals.seed)
+                if intervals.resamples
+                else None
+            )
+            words = scene.words(
+                "Reliability of the data set", name, source,
+                f"Voxels of {scene.population} pooled, n = {_grouped(int(table.n.sum()))}.", _bands_sentence(scene),
+            )  # fmt: skip
+            micro = scene.evaluation.summaries[source.name].micro.classes[name]
+            low_high = None if consistency is None else Bounds(
+                table.mean_probability + consistency.low, table.mean_probability + consistency.high
+            )  # fmt: skip
+            drawing = diagrams.dataset_diagram(
+                _bins(table), _errors(micro), low_high, _bounds(confidence), scene.look(source), words
+            )
+            yield _picture("dataset-diagram", name, source, None, words, drawing)
+
+
+def _bands_sentence(scene: Scene) -> str:
+    intervals = scene.evaluation.intervals
+    if len(scene.groups) < MIN_GROUPS:
+        return f"No bands: fewer than {MIN_GROUPS} patients."
+    level = f"{100 * intervals.level:.4g} %"
+    boot = "" if intervals.resamples else " No confidence band without resamples."
+    return f"Bands: {level}, pointwise, unit: patient.{boot}"
+
+
+def _dataset_histograms(scene: Scene) -> Iterator[Picture]:
+    for name in scene.classes:
+        for source in scene.sources:
+            cases = scene.counted(source, name)
+            words = scene.words(
+                "Case by case", name, source, scene.cases(len(cases)), scene.least,
+                "Each column is scaled to sum one.",
+            )  # fmt: skip
+            if cases:
+                tables = [case.pooled.table(name) for case in cases]
+                drawing = distributions.dataset_histogram(joint_histogram(tables, scene.min_voxels), words)
+                yield _picture("dataset-histogram", name, source, None, words, drawing)
+
+
+def _case_violins(scene: Scene) -> Iterator[Picture]:
+    together = len(scene.sources) <= SOURCES_IN_A_VIOLIN
+    for name in scene.classes:
+        for sources in [scene.sources] if together else [[source] for source in scene.sources]:
+            series, cases = _series(scene, name, sources)
+            one = sources[0] if len(sources) == 1 else None
+            words = scene.words(
+                "Spread over cases", name, one, scene.cases(len(cases)), scene.least,
+                f"Points where a bin has fewer than {distributions.MIN_VIOLIN} cases.",
+            )  # fmt: skip
+            if cases:
+                drawing = distributions.case_violin(series, cases, words)
+                yield _picture("case-violin", name, one, None, words, drawing)
+
+
+def _mean_curves(scene: Scene) -> Iterator[Picture]:
+    for name in scene.classes:
+        series, cases = _series(scene, name, scene.sources)
+        one = scene.sources[0] if len(scene.sources) == 1 else None
+        words = scene.words("Mean over cases", name, one, scene.cases(len(cases)), scene.least)
+        if cases:
+            yield _picture("mean-curve", name, one, None, words, distributions.mean_curve(series, words))
+
+
+def _series(scene: Scene, name: str, sources: Sequence[SourceResult]) -> tuple[list[Series], list[str]]:
+    """Frequencies of single cases, the same cases for every source."""
+    counted = {source.name: scene.counted(source, name) for source in sources}
+    cases = [case.case for case in next(iter(counted.values()))]
+    series = []
+    for source in sources if cases else ():
+        tables = [case.pooled.table(name) for case in counted[source.name]]
+        series.append(Series(marked(source), scene.look(source), case_frequencies(tables, scene.min_voxels)))
+    return series, cases
+
+
+def _pareto(scene: Scene) -> Iterator[Picture]:
+    cases = {source.name: source.cases for source in scene.sources}
+    for name in scene.classes_and_all:
+        means = overlap_and_error(cases, name)
+        front = pareto_front(means)
+        points = [
+            comparisons.Point(
+                marked(source),
+                scene.look(source),
+                _interval(scene, source, name, "dice"),
+                _interval(scene, source, name, "ece"),
+                source.name in front,
+            )
+            for source in scene.sources
+            if source.name in means
+        ]
+        intervals = any(point.dice.low is not None or point.ece.low is not None for point in points)
+        words = scene.words(
+            "Overlap and calibration", name, None, _means_sentence(scene, intervals=intervals),
+            scene.overlap_conventions,
+        )  # fmt: skip
+        if points:
+            yield _picture("pareto", name, None, None, words, comparisons.pareto(points, words))
+
+
+def _means_sentence(scene: Scene, *, intervals: bool) -> str:
+    level = f"{100 * scene.evaluation.intervals.level:.4g} %"
+    bars = f"Bars: {level} intervals (bootstrap-t)." if intervals else "No intervals: too few patients or no resamples."
+    return f"Means over patients (unit), n = {len(scene.groups)} ({_many(len(scene.case_ids), 'case')}). {bars}"
+
+
+def _interval(scene: Scene, source: SourceResult, name: str, key: str) -> comparisons.Interval:
+    macro = scene.evaluation.summaries[source.name].macro
+    spread: Spread = (macro.all if name == ALL_CLASSES else macro.classes[name])[key]
+    assert spread.mean is not None, "only sources with both means are points"
+    return comparisons.Interval(spread.mean, spread.low, spread.high)
+
+
+def _case_scatters(scene: Scene) -> Iterator[Picture]:
+    for name in scene.classes_and_all:
+        words = _case_words(scene, "Dice and calibration, case by case", name)
+        drawing = comparisons.case_scatter(_samples(scene, name), scene.case_ids, words)
+        yield _picture("case-scatter", name, None, None, words, drawing)
+
+
+def _boxplots(scene: Scene) -> Iterator[Picture]:
+    for name in scene.classes_and_all:
+        words = _case_words(scene, "Measures over cases", name)
+        drawing = distributions.boxplot(_samples(scene, name), scene.case_ids, BOXED, words)
+        yield _picture("boxplot", name, None, None, words, drawing)
+
+
+def _case_words(scene: Scene, kind: str, name: str) -> Words:
+    return scene.words(kind, name, None, scene.cases(len(scene.case_ids)), scene.overlap_conventions)
+
+
+def _samples(scene: Scene, name: str) -> list[Sample]:
+    return [
+        Sample(
+            marked(source),
+            scene.look(source),
+            {key: [_row(case, name)[key] for case in source.cases] for key in BOXED},
+        )
+        for source in scene.sources
+    ]
+
+
+def _corp(scene: Scene) -> Iterator[Picture]:
+    intervals = scene.evaluation.intervals
+    for row, name in enumerate(scene.sources[0].pooled.classes):
+        if name not in scene.classes:
+            continue
+        for source in scene.sources:
+            pooled = source.pooled
+            cells = BinTable(pooled.n[row], pooled.hits[row], pooled.p[row] / UNITS)
+            curve = corp_curve(cells)
+            groups = [
+                np.sum([case.curves[:, row] for case in cases if case.curves is not None], axis=0)
+                for cases in scene.by_group(source)
+            ]
+            found = corp_band(groups, intervals.level, intervals.resamples, intervals.seed)
+            band = None if found is None else (found[0], Bounds(found[1].low, found[1].high))
+            t, frequency, reach = smoothed_frequency(cells)
+            smooth = curves.Curve(t, np.where(reach >= max(scene.min_voxels, 1), frequency, np.nan))
+            micro = scene.evaluation.summaries[source.name].micro.classes[name]
+            parts = curves.Parts(*(micro[f"brier_{key}"] for key in ("mcb", "dsc", "unc")))
+            words = scene.words(
+                "Reliability without bins (CORP)", name, source,
+                f"Voxels of {scene.population} pooled, n = {_grouped(int(cells.n.sum()))}.", _corp_sentence(scene),
+                "Kernel mean: width of smooth ECE.",
+            )  # fmt: skip
+            drawing = curves.corp(curves.Curve(curve.p, curve.r), band, smooth, parts, scene.look(source), words)
+            yield _picture("corp", name, source, None, words, drawing)
+
+
+def _corp_sentence(scene: Scene) -> str:
+    intervals = scene.evaluation.intervals
+    if len(scene.groups) < MIN_GROUPS:
+        return f"No band: fewer than {MIN_GROUPS} patients."
+    if not intervals.resamples:
+        return "No band without resamples."
+    return f"Band: {100 * intervals.level:.4g} %, pointwise, unit: patient."
+
+
+def _mass(scene: Scene) -> Iterator[Picture]:
+    for source in scene.sources:
+        micro = scene.evaluation.summaries[source.name].micro.classes
+        classes = [
+            curves.Mass(name, _bins(source.pooled.table(name)), micro[name]["at_zero"], micro[name]["at_one"])
+            for name in scene.classes
+        ]
+        n = _grouped(int(classes[0].bins.n.sum()))
+        words = scene.words("Where the voxels are", "", source, f"Unit: voxel, n = {n} a class, of {scene.population}.")
+        yield _picture("mass", "", source, None, words, curves.mass(classes, scene.look(source), words))
+
+
+PLOTS: Mapping[str, Callable[[Scene], Iterator[Picture]]] = {
+    "dataset-diagram": _dataset_diagrams,
+    "mass": _mass,
+    "corp": _corp,
+    "dataset-histogram": _dataset_histograms,
+    "case-violin": _case_violins,
+    "mean-curve": _mean_curves,
+    "boxplot": _boxplots,
+    "case-scatter": _case_scatters,
+    "pareto": _pareto,
+    "case-diagram": _case_diagrams,
+}
+"""Plot -> what draws it, from the whole data set to single cases."""
+
+
+def _picture(
+    plot: str, name: str, source: SourceResult | None, case: str | None, words: Words, drawing: Drawing
+) -> Picture:
+    return Picture(plot, name, "" if source is None else source.name, case, words.title, words.caption, drawing)
+
+
+def _bins(table: BinTable) -> Bins:
+    return Bins(table.n, table.mean_probability, table.frequency)
+
+
+def _errors(row: Row) -> Errors:
+    where = row["mce_bin"]
+    return Errors(row["ece"], row["ace"], row["mce"], None if where is None else int(where))
+
+
+def _bounds(band: Band | None) -> Bounds | None:
+    return None if band is None else Bounds(band.low, band.high)
+
+
+def _row(case: CaseMeasures, name: str) -> Row:
+    return case.all if name == ALL_CLASSES else case.classes[name]
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _grouped(n: int) -> str:
+    """A large number with thin spaces between thousands."""
+    return f"{n:,}".replace(",", " ")

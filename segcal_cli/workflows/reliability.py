@@ -1,0 +1,251 @@
+"""``reliability``: pictures of calibration, with the numbers in them, and a report that holds them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.observer import Observer
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
+from segcal_cli.metrics.measures import Settings
+from segcal_cli.reporting.page import render
+from segcal_cli.reporting.pictures import Picture, refuse_same_names
+from segcal_cli.reporting.style import FORMATS, SVG
+from segcal_cli.workflows.conventions import settings_of
+from segcal_cli.workflows.inputs import find_cases
+from segcal_cli.workflows.measure_text import people_tables
+from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.pictures import PLOTS, Scene, draw
+from segcal_cli.workflows.report import Recorder, page
+from segcal_cli.workflows.requests import (
+    IntervalOptions,
+    LabelOptions,
+    MeasureOptions,
+    OutputOptions,
+    PredictionOptions,
+    ReliabilityOptions,
+    RunOptions,
+    SourceOptions,
+)
+from segcal_cli.workflows.saved_studies import measured_or_loaded
+from segcal_cli.workflows.shown_cases import ShownCases
+from segcal_cli.workflows.study import Study, say
+
+REPORT = "report.html"
+
+EVERY = "all"
+
+ALWAYS_SHOWN = frozenset({"ece", "ace", "mce", "dice", "brier", "nll"})
+"""Measures of the report's tables that no selection may leave out."""
+
+NEEDED = {
+    "mass": frozenset({"at_zero", "at_one"}),
+    "corp": frozenset({"brier_mcb", "brier_dsc", "brier_unc"}),
+}
+"""Plot -> further measures that stand in it."""
+
+MIN_DPI, MAX_DPI = 50, 1200
+
+
+class UnknownItem(UsageError):
+    """A list of names with one that does not exist."""
+
+    template = "{0} {1}: not known; known are {2}"
+
+
+class BadNumber(UsageError):
+    """A number out of range."""
+
+    template = "{0} {1} is not allowed; {2}"
+
+
+class MeasureNeeded(UsageError):
+    """A selection of measures without one that a picture shows."""
+
+    template = "--metrics leaves out {0}, which the pictures show"
+
+
+def run(
+    predictions: Path | None,
+    labels: Path | None,
+    output: Path,
+    picturing: ReliabilityOptions,
+    sourcing: SourceOptions,
+    measuring: MeasureOptions,
+    drawing: IntervalOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
+    is written.
+    """
+    plots = chosen_items("--plots", picturing.plots, tuple(PLOTS))
+    formats = chosen_items("--format", picturing.format, FORMATS)
+    _check_numbers(picturing)
+    require_pictured(settings_of(measuring, drawing.seed), plots)
+    refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
+        raise OutputExists(output, "" if output.is_dir() else " and is no folder")
+    shown = ShownCases.parse(picturing.show_cases)
+    if shown.ids and predictions is not None:
+        # Before hours of measuring: a misspelt id.
+        shown.require([case.id for case in find_cases(predictions, labels, reading, truth)[1].cases])
+
+    heard = Recorder(observer)
+    study = measured_or_loaded(
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True
+    )
+    evaluation = study.evaluation
+    say(evaluation, heard)
+    scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
+    pictures = list(draw(scene, plots))
+    refuse_same_names(pictures)
+    make_folder(output)
+    written = list(_written(pictures, output, formats, picturing.dpi, heard))
+    options = list(_options(study, picturing, reading, truth))
+    write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
+    done, failed = len(evaluation.sources[0].cases), len(study.failures)
+    return Outcome(
+        result=_result(study, written, dict(options)),
+        counts=Counts(done + failed, done, failed),
+        lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
+        tables=tuple(people_tables(evaluation)),
+        failures=study.failures,
+    )
+
+
+def report_alone(study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder) -> str:
+    """The HTML of the report with every picture in it, for ``evaluate --html``, which writes no other picture."""
+    picturing = ReliabilityOptions()
+    cases = study.evaluation.sources[0].cases
+    scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
+    drawn = [
+        (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
+        for picture in draw(scene, tuple(PLOTS))
+    ]
+    options = list(_options(study, picturing, reading, truth))
+    return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))
+
+
+def chosen_items(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The items of a comma-separated list, in the order of ``known``; ``all`` is all of them. Raises UnknownItem."""
+    asked = [item.strip() for item in text.split(",") if item.strip()]
+    for item in asked:
+        if item not in known and item != EVERY:
+            raise UnknownItem(flag, item, ", ".join(known))
+    if not asked:
+        raise UnknownItem(flag, repr(text), ", ".join(known))
+    return tuple(item for item in known if item in asked or EVERY in asked)
+
+
+def _check_numbers(picturing: ReliabilityOptions) -> None:
+    if not MIN_DPI <= picturing.dpi <= MAX_DPI:
+        raise BadNumber("--dpi", picturing.dpi, f"it must be from {MIN_DPI} to {MAX_DPI}")
+    if picturing.min_voxels < 0:
+        raise BadNumber("--min-voxels", picturing.min_voxels, "it must be 0 or more")
+
+
+def require_pictured(settings: Settings, plots: Iterable[str] = tuple(PLOTS)) -> None:
+    """Raise MeasureNeeded if a selection of measures leaves out one that a picture shows."""
+    needed = ALWAYS_SHOWN.union(*(NEEDED.get(plot, frozenset()) for plot in plots))
+    missing = [key for key in sorted(needed) if key not in settings.wanted]
+    if missing:
+        raise MeasureNeeded(", ".join(missing))
+
+
+def _written(
+    pictures: Sequence[Picture], folder: Path, formats: Sequence[str], dpi: int, observer: Observer
+) -> Iterator[tuple[Picture, str, tuple[str, ...]]]:
+    """Each picture, written: with its SVG, which the report holds in any case, and the names of its files."""
+    for number, picture in enumerate(pictures):
+        observer.progress(number, len(pictures), "drawing")
+        drawn = picture.drawing.files(dict.fromkeys([SVG, *formats]), dpi, picture.title)
+        files = [text_file(f"{picture.stem}.csv", picture.drawing.csv)]
+        files += [_file(f"{picture.stem}.{format}", drawn[format]) for format in formats]
+        yield picture, drawn[SVG].decode(), write_files(folder, files)
+    observer.progress(len(pictures), len(pictures), "drawing")
+
+
+def _file(name: str, data: bytes) -> File:
+    return File(name, lambda file: _write(file, data))
+
+
+def _write(file: Any, data: bytes) -> None:
+    file.write(data)
+
+
+def _options(
+    study: Study, picturing: ReliabilityOptions, reading: PredictionOptions, truth: LabelOptions
+) -> Iterator[tuple[str, str]]:
+    """Every option that changes what is shown, defaults included. Of paths only the name: places are not results."""
+    evaluation = study.evaluation
+    intervals = evaluation.intervals
+    values: dict[str, Any] = {
+        "values": study.values,
+        "activation": evaluation.space.activation,
+        "classes": evaluation.space.names,
+        "convention": evaluation.convention,
+        **asdict(evaluation.settings),
+        "roi": evaluation.roi,
+        "level": intervals.level,
+        "bootstrap": intervals.resamples,
+        "seed": intervals.seed,
+        **asdict(picturing),
+    }
+    for record in (reading, truth):
+        default = type(record)()
+        for one in fields(record):
+            value = getattr(record, one.name)
+            if one.name not in values and value != getattr(default, one.name):
+                values[one.name] = value
+    for name, value in values.items():
+        yield name.replace("_", "-"), _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    return value.name if isinstance(value, Path) else str(value)
+
+
+def _result(
+    study: Study, written: Sequence[tuple[Picture, str, tuple[str, ...]]], options: dict[str, str]
+) -> dict[str, Any]:
+    evaluation = study.evaluation
+    return {
+        "options": options,
+        "conventions": evaluation.conventions,
+        "n_cases": len(evaluation.sources[0].cases),
+        "n_groups": evaluation.n_groups,
+        "sources": [
+            {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
+            for source in evaluation.sources
+        ],
+        "report": REPORT,
+        "pictures": [
+            {
+                "plot": picture.plot,
+                "class": picture.name or None,
+                "source": picture.source or None,
+                "case": picture.case,
+                "files": list(files),
+                "alt": picture.drawing.alt,
+            }
+            for picture, _, files in written
+        ],
+    }
+
+
+def _pictures(n: int) -> str:
+    return "1 picture" if n == 1 else f"{n} pictures"

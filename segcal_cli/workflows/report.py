@@ -1,0 +1,265 @@
+"""The report of ``reliability``: what its page says, from the study and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from segcal_cli import __version__
+from segcal_cli.core.labels import ALL_CLASSES
+from segcal_cli.core.observer import Observer
+from segcal_cli.metrics.comparison import Compared
+from segcal_cli.metrics.summaries import Spread
+from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
+from segcal_cli.reporting.pictures import Picture
+from segcal_cli.reporting.tables import short
+from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
+from segcal_cli.workflows.measure_text import comparison_note
+from segcal_cli.workflows.pictures import marked
+from segcal_cli.workflows.study import Study
+
+SUMMARISED = ("ece", "ace", "mce", "smooth_ece", "brier", "nll", "volume_bias", "dice")
+"""Measures of the tables, as far as they were computed."""
+
+MOSTLY_EXACT = 0.5
+"""Above this share of voxels that are exactly 0 or 1, they rule the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The title of a kind of picture, and how to read it, in two sentences."""
+
+    title: str
+    how: str
+
+
+READING: Mapping[str, Reading] = {
+    "dataset-diagram": Reading(
+        "Reliability of the data set",
+        "Of the voxels that the model gives a probability of 0.8, 80 % should belong to the class: on the dashed "
+        "diagonal they do, below it the model is over-confident, above it under-confident. Inside the hatched band the "
+        "distance is what chance between patients explains; the lower panel says how many voxels a point rests on.",
+    ),
+    "mass": Reading(
+        "Where the voxels are",
+        "Most voxels of a scan are easy and lie in the first and the last bin, so they rule ECE, while the inner bins "
+        "hold the borders. A large share of exact 0 or 1 means that the model, or a crop around it, leaves no doubt to "
+        "be measured.",
+    ),
+    "corp": Reading(
+        "Reliability without bins (CORP)",
+        "The curve is the best correction that keeps the order of the probabilities; where it lies on the diagonal no "
+        "correction is needed. MCB is what miscalibration costs in the Brier score, DSC what the model knows, UNC what "
+        "there was to know; the thin grey line is a kernel mean of the same voxels.",
+    ),
+    "dataset-histogram": Reading(
+        "Case by case",
+        "Each column is a bin of predicted probability, and its colours say in which share of the cases the observed "
+        "frequency was how high. A model that is calibrated in every scan is bright along the diagonal only; a wide "
+        "column means that scans differ although their mean may be right.",
+    ),
+    "case-violin": Reading(
+        "Spread over cases",
+        "For each bin of predicted probability the violin shows how the observed frequency varies from scan to scan, "
+        "with median and quartiles. Short violins on the diagonal mean that the probability can be trusted in a single "
+        "scan.",
+    ),
+    "mean-curve": Reading(
+        "Mean over cases",
+        "Each scan counts the same here, whatever its size: the marker is the mean over scans, the bar its standard "
+        "deviation, the shade the middle half. Markers on the diagonal mean that the probability is right on average "
+        "over scans.",
+    ),
+    "boxplot": Reading(
+        "Measures over cases",
+        "Each small marker is one scan; the box holds the middle half, the line is the median, the diamond the mean. "
+        "Calibration errors should lie near 0, Dice near 1.",
+    ),
+    "case-scatter": Reading(
+        "Dice and calibration, case by case",
+        "Each marker is one scan, and grey lines join the sources of the same scan: a line straight down is better "
+        "calibration at the same Dice. Scans in the upper left corner are badly segmented and badly calibrated.",
+    ),
+    "pareto": Reading(
+        "Overlap and calibration",
+        "The best place is the lower right corner: high Dice, low calibration error. Filled markers are on the front, "
+        "where no other source is better in both; hollow ones are beaten by another source.",
+    ),
+    "case-diagram": Reading(
+        "Single cases",
+        "The black tick is the observed frequency in a bin, and the bar spans its gap to the mean probability there: "
+        "striped where the model is over-confident, crossed where it is under-confident. The arrow points at the "
+        "widest gap (MCE); bins with few voxels in the lower panel can be wide by chance.",
+    ),
+}
+"""Plot -> title and reading."""
+
+
+@dataclass
+class Recorder:
+    """An Observer that passes everything on, and remembers what the page must say."""
+
+    inner: Observer
+    notes: list[str] = field(default_factory=list)
+    _warnings: dict[str, list[str | None]] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.inner.note(text)
+
+    def warn(self, text: str, case: str | None = None) -> None:
+        self._warnings.setdefault(text, []).append(case)
+        self.inner.warn(text, case)
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self.inner.progress(done, total, what)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Each once, with the case, or the number of cases, that it is about."""
+        return [_with_cases(text, cases) for text, cases in self._warnings.items()]
+
+
+def page(
+    study: Study,
+    pictures: Iterable[tuple[Picture, str, tuple[str, ...]]],
+    options: Sequence[tuple[str, str]],
+    artifacts: Sequence[tuple[str, str]],
+    heard: Recorder,
+) -> Page:
+    """What the report says. pictures: each with its SVG and the names of its files; artifacts: (file, digest)."""
+    evaluation = study.evaluation
+    sections: dict[str, list[Shown]] = {}
+    for picture, svg, files in pictures:
+        endings = tuple(file.rpartition(".")[2] for file in files)
+        shown = Shown(svg, picture.title, picture.drawing.alt, picture.stem, endings)
+        sections.setdefault(picture.plot, []).append(shown)
+    return Page(
+        version=__version__,
+        summary=_summary(evaluation),
+        guarantee=GUARANTEE.format(n=evaluation.n_groups),
+        warnings=[*heard.warnings, *exact_warnings(evaluation)],
+        notes=heard.notes,
+        tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
+        sections=[
+            Section(plot, READING[plot].title, READING[plot].how, tuple(those)) for plot, those in sections.items()
+        ],
+        options=options,
+        digests=_digests(study, artifacts),
+    )
+
+
+def exact_warnings(evaluation: Evaluation) -> list[str]:
+    """Sources whose voxels are mostly exactly 0 or 1, by class: they dilute every mean over voxels."""
+    found = []
+    for source in evaluation.sources:
+        for name in source.pooled.averaged:
+            row = evaluation.summaries[source.name].micro.classes[name]
+            share = (row["at_zero"] or 0.0) + (row["at_one"] or 0.0)
+            if share > MOSTLY_EXACT:
+                found.append(
+                    f"{source.name}, {name}: {100 * share:.0f} % of the voxels are exactly 0 or 1. They dilute ECE and "
+                    "every other mean over voxels; --roi leaves them out"
+                )
+    return found
+
+
+def summary_table(evaluation: Evaluation) -> SortableTable:
+    """Macro means with intervals, a row per source and class."""
+    keys = [key for key in SUMMARISED if key in evaluation.settings.wanted]
+    rows = []
+    for source in evaluation.sources:
+        macro = evaluation.summaries[source.name].macro
+        for name in _rows(evaluation):
+            spreads = macro.all if name == ALL_CLASSES else macro.classes[name]
+            rows.append((Cell(marked(source)), Cell(name), *(_spread_cell(spreads[key]) for key in keys)))
+    level = f"{100 * evaluation.intervals.level:.4g} %"
+    caption = f"Means over {evaluation.n_groups} patients (unit; {len(evaluation.sources[0].cases)} cases), "
+    caption += f"[{level} interval]. {evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
+    caption += GUARANTEE.format(n=evaluation.n_groups)
+    if any(source.in_sample for source in evaluation.sources):
+        caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
+    return SortableTable(
+        "Summary", ("source", "class", *keys), tuple(rows), caption, frozenset(range(2, 2 + len(keys)))
+    )
+
+
+def comparison_table(evaluation: Evaluation) -> SortableTable:
+    """Sources against the best one, by class and measure."""
+    names = {source.name: marked(source) for source in evaluation.sources}
+    rows = [
+        _compared(row, names)
+        for row in evaluation.comparison
+        if row.metric in SUMMARISED and row.name in _rows(evaluation)
+    ]
+    caption = comparison_note(evaluation) + " Difference: median over patients of this source minus the best; better "
+    caption += "in: share of patients; p Holm: adjusted for the number of sources. "
+    caption += f"{evaluation.conventions}; unit: patient."
+    for name in _rows(evaluation):
+        if name in evaluation.fronts:
+            front = ", ".join(names[source] for source in evaluation.fronts[name])
+            caption += f" Pareto front of Dice and ECE, {name}: {front}."
+    columns = (
+        "class", "measure", "source", "mean", "difference", "better in", "p Wilcoxon", "p Holm", "p t-test", "n",
+    )  # fmt: skip
+    return SortableTable("Sources compared", columns, tuple(rows), caption, frozenset(range(3, len(columns))))
+
+
+def _compared(row: Compared, names: Mapping[str, str]) -> tuple[Cell, ...]:
+    best = row.source == row.best
+    share = None if best else row.better_in
+    return (
+        Cell(row.name),
+        Cell(row.metric),
+        Cell(names[row.source]),
+        Cell(short(row.mean) + (" *" if row.bold else ""), row.mean, row.bold),
+        _number(None if best else row.median_difference),
+        Cell("-" if share is None else f"{100 * share:.0f} %", share),
+        *(_probability(p) for p in (row.p_wilcoxon, row.p_holm, row.p_ttest)),
+        Cell(str(row.n), row.n),
+    )
+
+
+def _number(value: float | None) -> Cell:
+    return Cell(short(value), value)
+
+
+def _probability(p: float | None) -> Cell:
+    return Cell("< 0.001" if p is not None and p < 0.001 else short(p, 3), p)
+
+
+def _spread_cell(spread: Spread) -> Cell:
+    if spread.low is None:
+        return Cell(short(spread.mean), spread.mean)
+    return Cell(short(spread.mean), spread.mean, note=f"[{short(spread.low)}, {short(spread.high)}]")
+
+
+def _rows(evaluation: Evaluation) -> tuple[str, ...]:
+    """The classes of the pictures, and their mean; of one class, which is both, the class."""
+    averaged = evaluation.sources[0].pooled.averaged
+    return averaged if len(averaged) == 1 else (*averaged, ALL_CLASSES)
+
+
+def _summary(evaluation: Evaluation) -> str:
+    cases = len(evaluation.sources[0].cases)
+    sources = ", ".join(marked(source) for source in evaluation.sources)
+    return (
+        f"{cases} {'case' if cases == 1 else 'cases'} of {evaluation.n_groups} "
+        f"{'patient' if evaluation.n_groups == 1 else 'patients'}; sources: {sources}; "
+        f"classes: {', '.join(evaluation.sources[0].pooled.averaged)}. {evaluation.conventions}."
+    )
+
+
+def _digests(study: Study, artifacts: Sequence[tuple[str, str]]) -> SortableTable:
+    rows = [(Cell("artifact"), Cell(name), Cell(""), Cell(digest)) for name, digest in artifacts]
+    for case in study.evaluation.sources[0].cases:
+        rows.append((Cell("case"), Cell(case.case), Cell(case.group), Cell(study.digests.get(case.case, ""))))
+    caption = "sha256 of what was read: of each case the predictions as an array, of an artifact the file."
+    return SortableTable("Inputs", ("what", "name", "patient", "sha256"), tuple(rows), caption)
+
+
+def _with_cases(text: str, cases: Sequence[str | None]) -> str:
+    named = [case for case in cases if case is not None]
+    if not named:
+        return text
+    return f"{named[0]}: {text}" if len(named) == 1 else f"{text} ({len(named)} cases)"

@@ -19,7 +19,7 @@ from segcal_cli.kandinsky.regions import place_cells
 from segcal_cli.kandinsky.runs import Run, compacted, counted, empty_run, join
 from segcal_cli.kandinsky.sets import Empty, class_view, fill_empty, levels_at, members
 
-MOST_CLUSTER_ROWS = 1024
+MOST_CLUSTER_ROWS = 256
 """Above this many clusters of a class (pixel) only the whole image has rows of its own."""
 
 

@@ -4,9 +4,28 @@ import numpy as np
 
 LEVELS = np.array([[0.2, 0.3, 0.4, 0.6], [0.3, 0.4, 0.5, 0.7], [0.4, 0.5, 0.65, 0.8], [0.5, 0.65, 0.8, 0.95]])
 
-ELLIPSE = dict(shape=(240, 320), spacing=(1.0, 1.0), centre=(110.0, 170.0), axes=(0.8, 1.25), rot=0.3, radii=(45, 80, 120))
-ELLIPSOID = dict(shape=(60, 60, 39), spacing=(4.0,) * 3, centre=(130.0, 110.0, 82.0), axes=(1.2, 0.9, 0.8), radii=(35, 60, 85))
-ANISO = dict(shape=(32, 96, 96), spacing=(2.5, 1.0, 1.0), centre=(37.5, 50.0, 45.0), axes=(1.0, 1.25, 0.8), radii=(14, 24, 36))
+ELLIPSE = {
+    "shape": (240, 320),
+    "spacing": (1.0, 1.0),
+    "centre": (110.0, 170.0),
+    "axes": (0.8, 1.25),
+    "rot": 0.3,
+    "radii": (45, 80, 120),
+}
+ELLIPSOID = {
+    "shape": (60, 60, 39),
+    "spacing": (4.0,) * 3,
+    "centre": (130.0, 110.0, 82.0),
+    "axes": (1.2, 0.9, 0.8),
+    "radii": (35, 60, 85),
+}
+ANISO = {
+    "shape": (32, 96, 96),
+    "spacing": (2.5, 1.0, 1.0),
+    "centre": (37.5, 50.0, 45.0),
+    "axes": (1.0, 1.25, 0.8),
+    "radii": (14, 24, 36),
+}
 SPECS = {
     "ellipse_sd01": dict(ELLIPSE, sd=0.1, seed=11),
     "ellipse_sd04": dict(ELLIPSE, sd=0.4, seed=12),
@@ -36,7 +55,9 @@ def make(name):
 
 def sse(labels, features):
     """Sum of squares within clusters, per cell."""
-    return sum(((features[labels == k] - features[labels == k].mean(0)) ** 2).sum() for k in np.unique(labels)) / len(features)
+    return sum(((features[labels == k] - features[labels == k].mean(0)) ** 2).sum() for k in np.unique(labels)) / len(
+        features
+    )
 
 
 def core(sd):

@@ -1,4 +1,4 @@
-"""Rings: deterministic predictions and labels whose score law is that of four concentric rings, two images of a patient.
+"""Rings: deterministic predictions and labels whose score law is that of four rings, two images of a patient.
 
 Random numbers come from numpy's legacy RandomState, frozen by policy. Probabilities are multiples of 1/2048, exact in
 float32, as is 1 - p; they sum to 1.
@@ -22,7 +22,9 @@ AUTHORS = np.load(FIXTURES / "authors.npz")
 
 UNIT = 2048
 HEIGHT, WIDTH = 24, 32
-SPACE = LabelSpace(tuple(Channel(name, frozenset([value])) for value, name in enumerate(("back", "organ", "other"))), "softmax")
+SPACE = LabelSpace(
+    tuple(Channel(name, frozenset([value])) for value, name in enumerate(("back", "organ", "other"))), "softmax"
+)
 SEEDS = {"calibration": (20240, 80), "test": (20241, 200)}
 PLACING = choose_placing([Frame.of(Grid((1, HEIGHT, WIDTH)))], None, None, has_roi=False)[0]
 
@@ -73,7 +75,12 @@ def cases(part):
             f"image_{i:03}",
             f"patient_{patient[i]:03}",
             SPACE,
-            Volume((probs[i][:, None] / UNIT).astype(np.float32), Grid((1, HEIGHT, WIDTH)), "probabilities", Stored("float32")),
+            Volume(
+                (probs[i][:, None] / UNIT).astype(np.float32),
+                Grid((1, HEIGHT, WIDTH)),
+                "probabilities",
+                Stored("float32"),
+            ),
             LabelMap(labels[i][None], np.eye(3, dtype=bool)),
             atlas=atlas,
         )

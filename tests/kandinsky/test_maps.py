@@ -156,7 +156,7 @@ def test_one_cluster_is_the_whole_image():
 
 
 def test_a_class_in_no_map_making_label_gets_one_cluster_and_a_note():
-    maps = learned([case for case in cases("calibration")[:1]], method="kmeans", min_count=1, smooth=0)
+    maps = learned(list(cases("calibration")[:1]), method="kmeans", min_count=1, smooth=0)
     assert maps[1].k > 1
     empty = MapSpec(method="kmeans")
     learner = Learner(empty, (1,), SPACE.names, PLACING)
@@ -209,7 +209,9 @@ def affine(axes, signs, spacing):
     return made
 
 
-@pytest.mark.parametrize(("axes", "signs"), [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, -1))])
+@pytest.mark.parametrize(
+    ("axes", "signs"), [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, -1))]
+)
 def test_a_scan_in_any_orientation_has_one_canonical_form(axes, signs):
     canonical = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     # The array "z y x" whose voxel axes run along these world axes.

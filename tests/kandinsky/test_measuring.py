@@ -55,7 +55,10 @@ def test_filling_empty_sets_gives_the_numbers_of_top1(method):
 
 
 def test_the_authors_maps_give_the_errors_of_the_brute_force():
-    for name, mask in (("kmeans", AUTHORS["A_kmeans_mask"].astype(int)), ("genann", AUTHORS["A_genann_mask"].astype(int) - 1)):
+    for name, mask in (
+        ("kmeans", AUTHORS["A_kmeans_mask"].astype(int)),
+        ("genann", AUTHORS["A_genann_mask"].astype(int) - 1),
+    ):
         cells = np.clip(mask, 0, 3).astype(np.uint8)[None]
         found = rows(fitted(Regions("kmeans", (1, 4, 1), PLACING, {1: cells}), "voxel"), alphas=(0.1,))
         assert found.errors()[1]["ce20_mean"] == pytest.approx(float(EXACT[f"A_{name}map_ce20_mean_voxel"]), abs=2e-4)
@@ -106,10 +109,13 @@ def test_the_papers_own_definition_reproduces_its_numbers():
     test_scores, positive = 1 - probs[:, 1] / 2048.0, labels == 1
     levels = [5 * (i + 1) - 1 for i in range(20)]
     n = positive.sum(axis=0)
-    error = sum(
-        np.abs(((test_scores <= pooled[level]) & positive).sum(axis=0) / n - (i + 0.5) / 20)
-        for i, level in enumerate(levels)
-    ) / 20
+    error = (
+        sum(
+            np.abs(((test_scores <= pooled[level]) & positive).sum(axis=0) / n - (i + 0.5) / 20)
+            for i, level in enumerate(levels)
+        )
+        / 20
+    )
     close = np.abs(error - AUTHORS["A_ce20_image_test"]) < 1e-6
     assert (~close).sum() <= 3
     assert error.mean() == pytest.approx(0.15111, abs=1e-4)

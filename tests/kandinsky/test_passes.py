@@ -32,9 +32,7 @@ def test_order_and_grouping_of_cases_change_no_byte(memory):
     parts = states(estimator, SOME)
     straight = estimator.finish(merged(estimator, parts))
     backwards = estimator.finish(merged(estimator, reversed(parts)))
-    halves = estimator.finish(
-        estimator.merge(merged(estimator, parts[1::2]), merged(estimator, parts[::2]))
-    )
+    halves = estimator.finish(estimator.merge(merged(estimator, parts[1::2]), merged(estimator, parts[::2])))
     for other in (backwards, halves):
         for a, b in itertools.product(range(2), range(1)):
             for name in ("offsets", "codes", "mass", "counts"):

@@ -36,7 +36,9 @@ def pools_of(scores, slots=1):
 @pytest.mark.parametrize("method", REGIONS)
 def test_thresholds_of_the_rings_are_those_of_the_brute_force(method):
     regions = REGIONS[method]
-    pools, _ = run(CalibrationPass(SPACE, regions, {case.group: 2 for case in cases("calibration")}, 10**9), cases("calibration"))
+    pools, _ = run(
+        CalibrationPass(SPACE, regions, {case.group: 2 for case in cases("calibration")}, 10**9), cases("calibration")
+    )
     offsets = regions.offsets
     for weighting in ("voxel", "patient"):
         for index, alpha in enumerate(EXACT["alphas"]):
@@ -150,7 +152,10 @@ def test_the_p_values_of_the_rings_are_those_of_the_brute_force():
     from segcal_cli.kandinsky.sets import class_view, p_values
     from segcal_cli.kandinsky.views import View
 
-    pools = run(CalibrationPass(SPACE, REGIONS["atlas"], {c.group: 2 for c in cases("calibration")}, 10**9), cases("calibration"))
+    pools = run(
+        CalibrationPass(SPACE, REGIONS["atlas"], {c.group: 2 for c in cases("calibration")}, 10**9),
+        cases("calibration"),
+    )
     model = Model(SPACE, REGIONS["atlas"], *pools, "patient")
     for image in range(2):
         view = View(cases("test")[image])

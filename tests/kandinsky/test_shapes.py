@@ -151,7 +151,10 @@ def test_the_gradient_of_a_star_is_that_of_finite_differences(dimension):
     value, gradient = objective(x, rays, base, orders, 1e-3)
     step = 1e-6
     numeric = [
-        (objective(x + step * row, rays, base, orders, 1e-3)[0] - objective(x - step * row, rays, base, orders, 1e-3)[0])
+        (
+            objective(x + step * row, rays, base, orders, 1e-3)[0]
+            - objective(x - step * row, rays, base, orders, 1e-3)[0]
+        )
         / (2 * step)
         for row in np.eye(x.size)
     ]

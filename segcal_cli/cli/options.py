@@ -282,6 +282,9 @@ REGISTRY: dict[type, dict[str, Words]] = {
             PICTURES,
             "N",
         ),
+        "cells": _plain(
+            "--cells", "A place with a line of its own in coverage diagrams. Repeatable.", PICTURES, "X,Y[,Z]"
+        ),
     },
     requests.CalibrateFitOptions: {
         "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),

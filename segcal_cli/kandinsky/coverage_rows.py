@@ -15,7 +15,6 @@ import numpy as np
 from segcal_cli.kandinsky.codes import INFINITE
 from segcal_cli.kandinsky.coverage_errors import CellErrors, cell_errors
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
-from segcal_cli.kandinsky.runs import Run
 from segcal_cli.metrics.intervals import bootstrap_t, resample
 
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
@@ -171,10 +170,11 @@ class CoverageRows:
 
     def places(self, channel: int, *, imagewise: bool = False) -> CellErrors:
         """Coverage errors of one class in every cell; imagewise: with one cluster, of the same patients."""
-        run = self.found.image_cells if imagewise else self.found.cells
-        return cell_errors(self._cell_levels(run, channel))
+        return cell_errors(self.cell_levels(channel, imagewise=imagewise))
 
-    def _cell_levels(self, run: Run, channel: int) -> np.ndarray:
+    def cell_levels(self, channel: int, *, imagewise: bool = False) -> np.ndarray:
+        """int64 "cell level": positives of one class by the smallest level that holds them."""
+        run = self.found.image_cells if imagewise else self.found.cells
         size = self.measurement.placing.n_cells * self.measurement.n_levels
         low, high = np.searchsorted(run.keys, (channel * size, (channel + 1) * size))
         levels = np.zeros(size, np.int64)

@@ -6,18 +6,23 @@ coverage at a level is a running sum. What is kept per case is a few rows; place
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.kandinsky.codes import N_CODES
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.passes import checked_view
 from segcal_cli.kandinsky.places import Placing
 from segcal_cli.kandinsky.regions import place_cells
 from segcal_cli.kandinsky.runs import Run, compacted, counted, empty_run, join
-from segcal_cli.kandinsky.sets import Empty, class_view, fill_empty, levels_at, members
+from segcal_cli.kandinsky.sets import ClassView, Empty, class_view, fill_empty, levels_at, members
+from segcal_cli.kandinsky.views import View
+
+GREY_STEPS = 1000
+"""Steps of a probability in pictures: more than the eye tells apart, and sums of them are whole numbers."""
 
 MOST_CLUSTER_ROWS = 256
 """Above this many clusters of a class (pixel) only the whole image has rows of its own."""
@@ -46,12 +51,28 @@ class CaseCoverage:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One scan, canonical "z y x". clusters: uint16 by class; probability: uint16 by class, steps of 1/GREY_STEPS."""
+
+    clusters: tuple[np.ndarray, ...]
+    probability: tuple[np.ndarray, ...]
+    spacing: tuple[float, float, float]
+    has_mm: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CoverageState:
-    """Cases by id, and positives by key (class * cells + cell) * levels + level - 1: of the model, and imagewise."""
+    """Cases by id, and positives by key (class * cells + cell) * levels + level - 1: of the model, and imagewise.
+
+    grey: voxels by key class * cells + cell, and the sum of their probabilities in steps of 1/GREY_STEPS. snapshots: by
+    case id, clusters and probabilities of a scan whose clusters are its own.
+    """
 
     cases: Mapping[str, CaseCoverage] = field(default_factory=dict)
     cells: tuple[Run, ...] = ()
     image_cells: tuple[Run, ...] = ()
+    grey: tuple[Run, ...] = ()
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +82,16 @@ class Coverage:
     cases: Mapping[str, CaseCoverage]
     cells: Run
     image_cells: Run
+    grey: Run
+    snapshots: Mapping[str, Snapshot]
 
 
 @dataclass(frozen=True)
 class CoverageMeasurement:
-    """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells."""
+    """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells.
+
+    keep_grey: also the mean probability of every cell, for pictures. pictured: cases of which a snapshot is kept.
+    """
 
     model: Model
     alphas: tuple[float, ...]
@@ -74,6 +100,8 @@ class CoverageMeasurement:
     n_levels: int = 20
     per_class: Mapping[int, float] = field(default_factory=dict)
     keep_places: bool = False
+    keep_grey: bool = False
+    pictured: frozenset[str] = frozenset()
 
     @property
     def clusters_shown(self) -> tuple[int, ...]:
@@ -134,19 +162,29 @@ class CoverageMeasurement:
             infinite,
             own if self.keep_places else None,
         )
-        return self.merge(state, CoverageState({case.id: one_case}, (own,), (images,)))
+        grey = (self._grey(view, classes),) if self.keep_grey else ()
+        shots = {case.id: _snapshot(self.model, view, classes)} if case.id in self.pictured else {}
+        return self.merge(state, CoverageState({case.id: one_case}, (own,), (images,), grey, shots))
 
     def merge(self, a: CoverageState, b: CoverageState) -> CoverageState:
         return CoverageState(
             {**a.cases, **b.cases},
             compacted((*a.cells, *b.cells)),
             compacted((*a.image_cells, *b.image_cells)),
+            compacted((*a.grey, *b.grey)),
+            {**a.snapshots, **b.snapshots},
         )
 
     def finish(self, state: CoverageState) -> Coverage:
         cases = dict(sorted(state.cases.items(), key=lambda item: item[0].encode()))
         nothing = (empty_run(1),)
-        return Coverage(cases, join(state.cells or nothing), join(state.image_cells or nothing))
+        return Coverage(
+            cases,
+            join(state.cells or nothing),
+            join(state.image_cells or nothing),
+            join(state.grey or (empty_run(2),)),
+            dict(sorted(state.snapshots.items())),
+        )
 
     def alpha_of(self, alpha: float, channel: int) -> float:
         return self.per_class.get(channel, alpha)
@@ -157,6 +195,27 @@ class CoverageMeasurement:
         for m in range(1, self.n_levels):
             level += codes > self.model.baseline.thresholds(channel, 1 - m / self.n_levels)[0]
         return level
+
+    def _grey(self, view: View, classes: Sequence[ClassView]) -> Run:
+        table = _probabilities(self.model.shift)
+        keys, sums, counts = [], [], []
+        for channel, one in enumerate(classes):
+            cell = place_cells(view, self.placing, channel)
+            if cell is None:
+                continue
+            values = table[one.codes].astype(np.int64)
+            if view.counted is not None:
+                keep = view.counted.reshape(-1)
+                cell, values = cell[keep], values[keep]
+            n = np.bincount(cell, minlength=self.placing.n_cells)
+            used = np.flatnonzero(n)
+            keys.append(channel * self.placing.n_cells + used)
+            counts.append(n[used])
+            # Below 2^53, so the sums of floats are whole numbers still.
+            sums.append(np.bincount(cell, weights=values, minlength=self.placing.n_cells)[used].astype(np.int64))
+        if not keys:
+            return empty_run(2)
+        return Run(np.concatenate(keys), np.stack((np.concatenate(counts), np.concatenate(sums))))
 
     def _sets(self, view, classes, truths, clusters_of):  # type: ignore[no-untyped-def]
         """Counts of the sets at every alpha."""
@@ -195,3 +254,20 @@ class CoverageMeasurement:
                 unbounded.append(n)
             infinite.append(unbounded)
         return tuple(np.array(part, np.int64) for part in (held, sizes, empty, included, infinite))
+
+
+def _probabilities(shift: int) -> np.ndarray:
+    """uint16 "code": the probability of a code in steps of 1/GREY_STEPS."""
+    odds = 2.0 ** (((np.arange(N_CODES >> shift) << shift) - 32768) / 1024)
+    return np.rint(GREY_STEPS / (1 + odds)).astype(np.uint16)
+
+
+def _snapshot(model: Model, view: View, classes: Sequence[ClassView]) -> Snapshot:
+    table = _probabilities(model.shift)
+    frame = view.frame
+    clusters, probability = [], []
+    for one in classes:
+        index = np.zeros(one.codes.size, np.uint16) if one.clusters.index is None else one.clusters.index
+        clusters.append(np.ascontiguousarray(frame.canonical(index.astype(np.uint16).reshape(view.shape))))
+        probability.append(np.ascontiguousarray(frame.canonical(table[one.codes].reshape(view.shape))))
+    return Snapshot(tuple(clusters), tuple(probability), frame.spacing, frame.has_mm)

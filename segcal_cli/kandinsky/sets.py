@@ -38,7 +38,8 @@ class ClassView:
         """bool "voxel", or one for all: where the threshold is infinite."""
         if self.clusters.index is None:
             return bool(thresholds[0] == INFINITE)
-        return np.equal(thresholds, INFINITE)[self.clusters.index]
+        where: np.ndarray = np.asarray(thresholds == INFINITE)[self.clusters.index]
+        return where
 
 
 def class_view(model: Model, view: View, channel: int) -> ClassView:

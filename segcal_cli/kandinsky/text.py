@@ -114,7 +114,7 @@ def map_lines(model: Model) -> list[str]:
         if regions.sizes[channel] == 1:
             lines.append(f"{name}: one cluster, the whole image")
         elif regions.method == "boundary":
-            edges = ", ".join(f"{edge:g}" for edge in regions.edges[channel])
+            edges = ", ".join(f"{edge:.3g}" for edge in regions.edges[channel])
             unit = "mm"
             lines.append(
                 f"{name}: {len(regions.edges[channel]) + 1} shells by distance to its predicted border, edges at "

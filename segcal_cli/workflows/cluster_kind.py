@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from segcal_cli.core.case import Case
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.text import guarantee, map_lines, smallest_alpha_text, vacuous_lines
-from segcal_cli.workflows import cluster_verdicts
+from segcal_cli.reporting.pictures import Picture
+from segcal_cli.workflows import cluster_pictures, cluster_verdicts
 from segcal_cli.workflows.cluster_artifacts import loaded_cluster
 from segcal_cli.workflows.cluster_tables import model_document, people_table
 from segcal_cli.workflows.inputs import Inputs
@@ -54,7 +55,7 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> De
 def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, judging: Judging) -> Estimator:
     """Measures coverage on labelled cases. Raises what ``cluster_verdicts.measurement`` raises."""
     loaded = loaded_cluster(path, artifact)
-    estimator, counting = cluster_verdicts.measurement(loaded, inputs, judging.coverage)
+    estimator, counting = cluster_verdicts.measurement(loaded, inputs, judging.coverage, pictures=judging.pictures)
     return Remembering(estimator, counting)
 
 
@@ -99,3 +100,23 @@ def compare(
     named = [(name, cluster_verdicts.rows_of(*result, judging.coverage)) for name, _, _, result in verdicts]
     rows, tables, text = cluster_verdicts.compared_rows(named)
     return Compared({"methods": rows}, tables, {"methods.csv": text} if len(named) > 1 else {})
+
+
+PLOTS = cluster_pictures.PLOTS
+SECTIONS = cluster_pictures.SECTIONS
+
+
+def pictures(
+    verdicts: Sequence[tuple[str, Path, Artifact, tuple[CoverageMeasurement, Coverage], bool]],
+    judging: Judging,
+    plots: Sequence[str],
+    cells: Sequence[str],
+) -> Iterator[Picture]:
+    """Maps, coverage at every level, and errors place by place. Raises BadCell."""
+    shown = [
+        cluster_pictures.Shown(
+            name, loaded_cluster(path, artifact), cluster_verdicts.rows_of(*result, judging.coverage), in_sample
+        )
+        for name, path, artifact, result, in_sample in verdicts
+    ]
+    yield from cluster_pictures.draw(shown, plots, cells)

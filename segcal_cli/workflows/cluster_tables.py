@@ -10,7 +10,7 @@ import numpy as np
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.text import cluster_cells, pixel_rows, threshold_rows
-from segcal_cli.reporting.tables import Table, short
+from segcal_cli.reporting.tables import Table
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster
 
 SHOWN_ROWS = 64
@@ -54,7 +54,7 @@ def people_table(model: Model, alpha: float) -> tuple[Table, ...]:
                     "-" if share is None else f"{100 * share[cluster]:.1f} %",
                     str(groups[slot]),
                     str(voxels[slot]),
-                    "every set" if code == INFINITE else short(smallest_probability(code, model.shift), 5),
+                    "every set" if code == INFINITE else f"{smallest_probability(code, model.shift):.4g}",
                 )
             )
     caption = (
@@ -77,8 +77,10 @@ def cluster_name(model: Model, channel: int, cluster: int) -> str:
         if not edges:
             return "everywhere"
         if cluster == 0:
-            return f"up to {edges[0]:g}"
-        return f"beyond {edges[-1]:g}" if cluster == len(edges) else f"{edges[cluster - 1]:g} to {edges[cluster]:g}"
+            return f"up to {edges[0]:.3g}"
+        return (
+            f"beyond {edges[-1]:.3g}" if cluster == len(edges) else f"{edges[cluster - 1]:.3g} to {edges[cluster]:.3g}"
+        )
     placing = regions.placing
     if placing is not None and placing.coords == "object" and cluster == regions.sizes[channel] - 1:
         return "predicted nowhere"

@@ -16,6 +16,7 @@ from segcal_cli.kandinsky.text import guarantee
 from segcal_cli.reporting.tables import Table, csv_text, short
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster, alphas_of, frames_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import WithAtlas, atlases_for
+from segcal_cli.workflows.cluster_pictures import pictured_cases
 from segcal_cli.workflows.cluster_tables import cluster_name
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Presented
@@ -57,9 +58,9 @@ class NoTopOne(UsageError):
 
 
 def measurement(
-    loaded: LoadedCluster, inputs: Inputs, options: CoverageOptions, placing: Placing | None = None
+    loaded: LoadedCluster, inputs: Inputs, options: CoverageOptions, *, pictures: bool = False
 ) -> tuple[Estimator, CoverageMeasurement]:
-    """The estimator of a pass, and the measurement in it. placing: the places, by default the map's own.
+    """The estimator of a pass, and the measurement in it. pictures: keep what these need too.
 
     Raises BadCoverage, BadAlpha, NoTopOne, AtlasNeeded, AtlasStored, and what refuse_other_scans raises.
     """
@@ -74,7 +75,7 @@ def measurement(
     if options.block is not None and options.block < 1:
         raise BadCoverage("block", options.block, "give 1 or more")
     level, own = alphas_of(options.alpha, loaded.alpha, model.space)
-    placing = placing or places_of(loaded, inputs, options)
+    placing = places_of(loaded, inputs, options)
     voxels = sum(int(np.prod(source.prediction.shape[1:])) for source in inputs.sources)
     counting = CoverageMeasurement(
         model,
@@ -83,7 +84,9 @@ def measurement(
         options.empty or "top1",
         options.ce_bins,
         own,
-        keep_places=voxels <= KEPT_VOXELS,
+        keep_places=voxels <= KEPT_VOXELS and not pictures,
+        keep_grey=pictures,
+        pictured=pictured_cases(loaded, [source.id for source in inputs.sources]) if pictures else frozenset(),
     )
     atlases = atlases_for(
         loaded.path, loaded.artifact.arrays, options.atlas, [source.id for source in inputs.sources],

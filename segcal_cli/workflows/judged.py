@@ -7,7 +7,7 @@ artifacts of the same run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.io.artifacts import NotAnArtifact
+from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import Table
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, reading_spec
@@ -32,10 +33,11 @@ class NotJudged(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How promises are judged: options of ratios, and of coverage."""
+    """How promises are judged: options of ratios, and of coverage. pictures: what these need is kept too."""
 
     ratio: JudgeOptions = field(default_factory=JudgeOptions)
     coverage: CoverageOptions = field(default_factory=CoverageOptions)
+    pictures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +145,29 @@ def entries(
         extra = compared[kind].extra if kind in compared else {}
         found.setdefault(one.key, []).append({**one.entry, **extra})
     return found
+
+
+def judged_plots() -> tuple[str, ...]:
+    """Plots that some kind of artifact brings along."""
+    return tuple(plot for kind in KINDS for plot in getattr(module_of(kind), "PLOTS", ()))
+
+
+def judged_sections() -> Mapping[str, tuple[str, str]]:
+    """Plot -> title and reading, of all of these."""
+    return {plot: words for kind in KINDS for plot, words in getattr(module_of(kind), "SECTIONS", {}).items()}
+
+
+def judged_pictures(
+    verdicts: Sequence[Verdict], options: Judging, plots: Sequence[str], cells: Sequence[str]
+) -> Iterator[Picture]:
+    """The pictures of judged artifacts, kind by kind."""
+    for kind in dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts):
+        module = module_of(kind)
+        if hasattr(module, "pictures"):
+            own = [verdict for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
+            yield from module.pictures(
+                [(v.judged.name, v.judged.path, v.judged.artifact, v.result, v.in_sample) for v in own],
+                options,
+                plots,
+                cells,
+            )

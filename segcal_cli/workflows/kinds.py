@@ -10,6 +10,7 @@ For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of
     FILES                                       ends of the names of the files that ``present`` makes
     measurement(path, artifact, predictions, inputs, judging) -> Estimator over cases
     present(name, path, artifact, result, judging, *, in_sample) -> Presented
+    PLOTS, SECTIONS, pictures(verdicts, judging, plots, cells)            of kinds that ``reliability`` draws
     compare([(name, path, artifact, result)], judging) -> Compared        of kinds that are compared side by side
 """
 

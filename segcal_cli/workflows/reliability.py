@@ -17,11 +17,13 @@ from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
+from segcal_cli.workflows.judged import Judging, judged_pictures, judged_plots
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
 from segcal_cli.workflows.report import Recorder, page
 from segcal_cli.workflows.requests import (
+    CoverageOptions,
     IntervalOptions,
     LabelOptions,
     MeasureOptions,
@@ -81,12 +83,14 @@ def run(
     truth: LabelOptions,
     running: RunOptions,
     writing: OutputOptions,
+    covering: CoverageOptions,
     observer: Observer,
 ) -> Outcome:
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
-    plots = chosen_items("--plots", picturing.plots, tuple(PLOTS))
+    options = Judging(coverage=covering, pictures=True)
+    plots = chosen_items("--plots", picturing.plots, (*PLOTS, *judged_plots()))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
@@ -100,20 +104,21 @@ def run(
 
     heard = Recorder(observer)
     study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True
-    )
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True,
+        judging=options,
+    )  # fmt: skip
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = list(draw(scene, plots))
+    pictures = [*draw(scene, plots), *judged_pictures(study.verdicts, options, plots, picturing.cells)]
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
-    options = list(_options(study, picturing, reading, truth))
-    write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
+    shown_options = list(_options(study, picturing, reading, truth, covering))
+    write_text(output / REPORT, render(page(study, written, shown_options, sorted(study.artifacts.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
-        result=_result(study, written, dict(options)),
+        result=_result(study, written, dict(shown_options)),
         counts=Counts(done + failed, done, failed),
         lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
@@ -182,7 +187,11 @@ def _write(file: Any, data: bytes) -> None:
 
 
 def _options(
-    study: Study, picturing: ReliabilityOptions, reading: PredictionOptions, truth: LabelOptions
+    study: Study,
+    picturing: ReliabilityOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    covering: CoverageOptions | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Every option that changes what is shown, defaults included. Of paths only the name: places are not results."""
     evaluation = study.evaluation
@@ -199,7 +208,8 @@ def _options(
         "seed": intervals.seed,
         **asdict(picturing),
     }
-    for record in (reading, truth):
+    records: list[Any] = [reading, truth, *([] if covering is None else [covering])]
+    for record in records:
         default = type(record)()
         for one in fields(record):
             value = getattr(record, one.name)

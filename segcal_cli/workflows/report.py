@@ -13,6 +13,7 @@ from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
+from segcal_cli.workflows.judged import judged_sections
 from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
@@ -141,12 +142,17 @@ def page(
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
-        sections=[
-            Section(plot, READING[plot].title, READING[plot].how, tuple(those)) for plot, those in sections.items()
-        ],
+        sections=[_section(plot, those) for plot, those in sections.items()],
         options=options,
         digests=_digests(study, artifacts),
     )
+
+
+def _section(plot: str, those: Sequence[Shown]) -> Section:
+    if plot in READING:
+        return Section(plot, READING[plot].title, READING[plot].how, tuple(those))
+    title, how = judged_sections()[plot]
+    return Section(plot, title, how, tuple(those))
 
 
 def exact_warnings(evaluation: Evaluation) -> list[str]:

@@ -132,6 +132,7 @@ class ReliabilityOptions:
     dpi: int = 150
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from segcal_cli.reporting import fields
 from segcal_cli.reporting.fields import CoverageLine, Outline, Plane, Violin
 from segcal_cli.reporting.pictures import Drawing, Picture
 from segcal_cli.reporting.style import Words, look
-from segcal_cli.reporting.tables import short
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster
 from segcal_cli.workflows.cluster_tables import cluster_name
 

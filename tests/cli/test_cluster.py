@@ -600,3 +600,47 @@ def test_a_failing_case_of_a_fit_is_left_out_only_if_asked_and_named(study, tmp_
     assert said.code == 8
     assert "After leaving out 1 of 20 cases" in said.stderr
     assert Path(tmp_path / "c.npz").exists()
+
+
+# Pictures.
+
+
+def test_reliability_draws_maps_coverage_and_errors(study, tmp_path):
+    fit(study, tmp_path / "kmeans.npz", *KMEANS, "--only", "class1")
+    fit(study, tmp_path / "shells.npz", "--method", "boundary", "--edges", "-1,1", "--only", "class1")
+    plots = ("cluster-map", "coverage-diagram", "coverage-violin", "difference-map", "error-map")
+    common = (
+        "reliability", *study[2].arguments, *GIVEN, "--artifact", tmp_path / "kmeans.npz", "--artifact",
+        tmp_path / "shells.npz", "--min-positives", "2", "--format", "png",
+    )  # fmt: skip
+    said = segcal(*common, "--plots", ",".join(plots), "--cells", "3,4,1", "-o", tmp_path / "report")
+    assert said.code == 0, said.stderr
+    names = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert "cluster-map__class1__kmeans.png" in names
+    assert {f"cluster-map__class1__shells__case_{n}.png" for n in (24, 25, 26)} <= names
+    assert {"coverage-violin__class1__all.png", "difference-map__class1__kmeans.png"} <= names
+    rows = read_rows(tmp_path / "report" / "cluster-map__class1__kmeans.csv")
+    assert {row["plane"].split(",")[0] for row in rows} == {"axial", "coronal", "sagittal"}
+    assert {row["cluster"] for row in rows} == {"0", "1"}
+    assert all(0 <= float(row["mean_probability"]) <= 1 for row in rows)
+    lines = read_rows(tmp_path / "report" / "coverage-diagram__class1__kmeans.csv")
+    assert {row["line"] for row in lines} == {"whole image", "cluster 1", "cluster 2", "place 3,4,1"}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Where clusters help" in page
+    refused = segcal(*common, "--plots", "coverage-diagram", "--cells", "99,0,0", "-o", tmp_path / "r2")
+    assert refused.code == 2
+    assert "the field is 11 x 9 x 4 voxels" in refused.stderr
+
+
+def test_the_mean_probability_below_a_map_is_that_of_the_scans(study, tmp_path):
+    fit(study, tmp_path / "kmeans.npz", *KMEANS, "--only", "class1")
+    said = segcal(
+        "reliability", *study[2].arguments, *GIVEN, "--artifact", tmp_path / "kmeans.npz", "--plots", "cluster-map",
+        "--format", "png", "-o", tmp_path / "report",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    mean = np.mean([softmax(2 * scan.logits)[1] for scan in study[2].scans], axis=0)
+    for row in read_rows(tmp_path / "report" / "cluster-map__class1__kmeans.csv"):
+        if row["plane"].startswith("axial"):
+            z = int(row["plane"].split("=")[1])
+            assert float(row["mean_probability"]) == pytest.approx(mean[z, int(row["row"]), int(row["column"])], abs=0.02)

@@ -643,4 +643,6 @@ def test_the_mean_probability_below_a_map_is_that_of_the_scans(study, tmp_path):
     for row in read_rows(tmp_path / "report" / "cluster-map__class1__kmeans.csv"):
         if row["plane"].startswith("axial"):
             z = int(row["plane"].split("=")[1])
-            assert float(row["mean_probability"]) == pytest.approx(mean[z, int(row["row"]), int(row["column"])], abs=0.02)
+            assert float(row["mean_probability"]) == pytest.approx(
+                mean[z, int(row["row"]), int(row["column"])], abs=0.02
+            )

@@ -28,7 +28,7 @@ demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(MAKE) --no-print-directory -C sample_data -f demo.mk OUT="$(abspath $(OUT))"
 
 test: install
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered -m "not slow"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

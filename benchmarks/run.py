@@ -15,6 +15,7 @@ from pathlib import Path
 
 import clusters
 import evaluating
+import ratios
 import startup
 
 SUITE = {
@@ -24,6 +25,7 @@ SUITE = {
     "cluster-table-1": clusters.table_1,
     "cluster-searches": clusters.speed,
     "cluster-memory": clusters.memory,
+    "ratio": ratios.run,
 }
 
 

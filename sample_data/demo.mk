@@ -8,10 +8,12 @@ PATIENTS := --groups '(patient_\d+)'
 
 .DELETE_ON_ERROR:
 .PHONY: all clean
-all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/brain-report $(OUT)/nnunet.csv $(OUT)/cells.csv
+all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/brain-report $(OUT)/ratio-report $(OUT)/nnunet.csv $(OUT)/cells.csv
 	@echo
 	@echo "Look at:"
 	@echo "  $(OUT)/brain-report/report.html  reliability before and after, in pictures"
+	@echo "  $(OUT)/ratio-look-at-these.csv  tumours whose necrosis-to-tumour ratio needs a second look"
+	@echo "  $(OUT)/ratio-report/report.html  whether the intervals of that ratio hold what was labelled"
 	@echo "  $(OUT)/brain.csv              calibration and overlap per case and class, raw and calibrated"
 	@echo "  $(OUT)/brain-summary.csv      the same over patients, with intervals"
 	@echo "  $(OUT)/brain-calibrated/      calibrated probabilities as NIfTI, for any viewer"
@@ -35,6 +37,17 @@ $(OUT)/brain.csv: $(OUT)/brain-temperature.npz
 
 $(OUT)/brain-report: $(OUT)/brain-temperature.npz
 	$(SEGCAL) reliability brain/test/predictions brain/test/labels --values logits --artifact temperature=$< -o $@
+
+$(OUT)/ratio.npz: brain/calibration
+	mkdir -p $(OUT)
+	$(SEGCAL) ntr-interval fit $</predictions $</labels --values logits $(PATIENTS) --preset ntr-brats-nnunet -o $@
+
+$(OUT)/ratio.csv: $(OUT)/ratio.npz
+	$(SEGCAL) ntr-interval apply $< brain/test/predictions --values logits --triage $(OUT)/ratio-look-at-these.csv -o $@
+
+$(OUT)/ratio-report: $(OUT)/ratio.npz $(OUT)/ratio.csv
+	$(SEGCAL) reliability brain/test/predictions brain/test/labels --values logits --artifact ratio=$< \
+	  --plots ntr-intervals,ntr-widths,ntr-bias,ntr-width-error -o $@
 
 # nnU-Net's own folder says itself what it holds.
 $(OUT)/nnunet.csv:

@@ -9,12 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "segcal_cli"
 
-METHODS = {"calibration", "kandinsky", "ratio", "metrics", "io", "execution", "reporting"}
+METHODS = {"calibration", "confidence", "kandinsky", "ratio", "metrics", "io", "execution", "reporting"}
 ALLOWED = {
     "core": set(),
     **{name: {"core"} for name in METHODS},
     "calibration": {"core", "metrics"},
     "kandinsky": {"core", "metrics"},
+    "confidence": {"core", "metrics"},
     "ratio": {"core", "metrics"},
     "workflows": {"core", *METHODS},
     "cli": {"core", "workflows", "execution", "reporting"},

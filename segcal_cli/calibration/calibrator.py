@@ -8,19 +8,22 @@ decision of what is written is exactly that of what was read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from segcal_cli.calibration.affine import LINEAR_METHODS, features
+from segcal_cli.calibration.auxiliary import Surroundings, calibrated
 from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
 from segcal_cli.calibration.likelihood import sigmoid, softplus
-from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.linear import inputs
+from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.nesting import families_of, nested, project
-from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
-from segcal_cli.core.volume import Stored, Values
+from segcal_cli.core.volume import Stored, Values, Volume
 
 WrittenType = Literal["float32", "float16", "uint16"]
 """float32, float16, or uint16 in steps of 1/65535."""
@@ -54,17 +57,44 @@ class Calibrator:
     """Parameters of one method for one class table.
 
     rows: float64 "problem parameter", one row per binary problem (``space.measured``), or one row in all for a softmax
-    temperature. project: whether probabilities of nested regions are made to nest.
+    temperature. project: whether probabilities of nested regions are made to nest. hood: what a voxel sees, of a
+    method that looks at neighbours (``pointwise`` comes first then). raw: whether it is given predictions as they are.
     """
 
     method: str
     space: LabelSpace
     rows: np.ndarray
     project: bool = True
+    hood: Surroundings | None = None
+    raw: bool = True
 
     @property
     def record(self) -> Method:
         return METHODS[self.method]
+
+    def pointwise(self, volume: Volume) -> tuple[Calibrator, Volume]:
+        """A calibrator for single voxels and what it is given. Others than those with neighbours: themselves, and the
+        volume as it is."""
+        if self.hood is None:
+            return self, volume
+        problems = len(self.space.measured)
+        weights = self.rows.reshape(problems, self.hood.taps + 1)
+        unchanged = self._alone(np.ones(problems), np.zeros(problems))
+        return replace(unchanged, raw=False), calibrated(volume, self.space, weights, self.hood)
+
+    def amid_equals(self) -> Calibrator:
+        """How a voxel is calibrated whose neighbours are all like it."""
+        if self.hood is None:
+            return self
+        weights = self.rows.reshape(len(self.space.measured), self.hood.taps + 1)
+        return self._alone(weights[:, :-1].sum(axis=1), weights[:, -1])
+
+    def _alone(self, slopes: np.ndarray, offsets: np.ndarray) -> Calibrator:
+        """A calibrator of single voxels with a slope and an offset for each problem."""
+        if kind_of(self.space) == "softmax":
+            row = np.concatenate([np.diag(slopes), offsets[:, np.newaxis]], axis=1).reshape(1, -1)
+            return Calibrator("vector", self.space, row, self.project)
+        return Calibrator("platt", self.space, np.stack([slopes, offsets], axis=1), self.project)
 
     def scores(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """Calibrated scores, float64, of raw stored numbers float32 "class voxel".
@@ -84,8 +114,8 @@ class Calibrator:
     def _exact(self, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """Scores of exclusive classes by way of their logarithms, which do not underflow."""
         kind = kind_of(self.space)
-        if kind == "softmax" and self.record.families[kind] == "nodes":
-            return scores_of_log_softmax(log_softmax(self._cooled(slab, values, stored)))
+        if joint(self.record, self.space):
+            return scores_of_log_softmax(log_softmax(self._inputs(slab, values, stored)))
         u = self._log_odds(slab, values, stored)
         if kind == "softmax":
             return self._against_rest(u, slab, values, stored)
@@ -126,8 +156,8 @@ class Calibrator:
     def _probabilities(self, slab: np.ndarray, values: Values, stored: Stored) -> tuple[np.ndarray, int]:
         """float64 p "class voxel" before the projection, and how many voxels keep their raw probabilities."""
         kind = kind_of(self.space)
-        if kind == "softmax" and self.record.families[kind] == "nodes":
-            power = self._cooled(slab, values, stored)
+        if joint(self.record, self.space):
+            power = self._inputs(slab, values, stored)
             np.exp(power, out=power)
             power /= power.sum(axis=0)
             return power, 0
@@ -145,6 +175,15 @@ class Calibrator:
         """The channels of two exclusive classes, in their order."""
         return np.concatenate([foreground, background] if self.space.foreground == 0 else [background, foreground])
 
+    def _inputs(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        """float64 "class voxel" that goes into the softmax, up to a constant per voxel that makes the largest 0."""
+        if self.method not in LINEAR_METHODS:
+            return self._cooled(slab, values, stored)
+        classes = len(self.space.channels)
+        u = inputs(self.rows.reshape(classes, classes + 1), features(self.method, slab, values, stored)[np.newaxis])
+        u -= u.max(axis=0)
+        return u
+
     def _cooled(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
         """float64 l/T "class voxel", up to a constant per voxel that makes the largest 0."""
         wide = slab.astype(np.float64)
@@ -155,8 +194,10 @@ class Calibrator:
         return wide
 
     def _log_odds(self, slab: np.ndarray, values: Values, stored: Stored) -> np.ndarray:
+        record = self.record
+        assert isinstance(record, Sketched), "what goes into a softmax has gone another way"
         z = log_odds(slab, values, stored, self.space)
-        return np.stack([self.record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
+        return np.stack([record.log_odds(row, z[i]) for i, row in enumerate(self.rows)])
 
     def _against_rest(self, u: np.ndarray, slab: np.ndarray, values: Values, stored: Stored) -> Scores:
         """One-vs-rest probabilities divided by their sum; where all of them vanish, the raw ones stand."""
@@ -172,7 +213,7 @@ class Calibrator:
 
     def _families(self) -> tuple:
         # One increasing map for all channels cannot break an order.
-        one_map = bool((self.rows == self.rows[:1]).all()) and self.record.slope(self.rows[0]) > 0.0
+        one_map = self.raw and bool((self.rows == self.rows[:1]).all()) and self.record.slope(self.rows[0]) > 0.0
         return () if not self.project or one_map else families_of(self.space)
 
     def _project_scores(self, scores: Scores, u: np.ndarray) -> None:

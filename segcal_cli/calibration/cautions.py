@@ -13,8 +13,9 @@ import numpy as np
 
 from segcal_cli.calibration.fitting import Fitted, at_bound
 from segcal_cli.calibration.likelihood import sigmoid
-from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.registry import joint
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
@@ -62,6 +63,8 @@ def of_fit(
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
         notes.append("already calibrated in the sense of NLL")
+    if isinstance(record, Sketched) and record.pieces:
+        notes.append("voxels on one step become equally probable; do not put this before scores that need their order")
     return warnings, notes
 
 
@@ -89,7 +92,7 @@ def of_summary(
                     f"{number(new['all'][key])}; it weighs the rare middle probabilities more than NLL does"
                 )
     record = spec.record(space)
-    rows = fitted.rows(len(new["classes"])) if len(fitted.blocks) > 1 or not record.keeps_decisions else None
+    rows = None if joint(record, space) else fitted.rows(len(new["classes"]))
     for i, (name, row) in enumerate(new["classes"].items()):
         dice = old["classes"][name]["dice"]
         if dice is None or row["dice"] is None or dice - row["dice"] <= DICE_LOSS:
@@ -134,9 +137,10 @@ def _few(patients: Patients, fitted: Fitted) -> Iterator[str]:
 
 def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -> Iterator[str]:
     names = [space.names[c] for c in space.measured]
-    joint = spec.family(space) == "nodes"
+    for name, reason in fitted.left:
+        yield f"{name}: {reason}; left as it is"
     for block in fitted.blocks:
-        who = "all classes" if joint or len(block.problems) > 1 else names[block.problems[0]]
+        who = "all classes" if joint(record, space) or len(block.problems) > 1 else names[block.problems[0]]
         if block.left:
             yield f"{who}: {block.left}; left as it is"
             continue

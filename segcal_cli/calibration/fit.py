@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.canonical import problem_names
 from segcal_cli.calibration.fitting import fit
-from segcal_cli.calibration.measured import SummaryPass
+from segcal_cli.calibration.measured import SummaryPass, measured
+from segcal_cli.calibration.models import model_of, sampled_by
 from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.refining import RefinePass, first_refinement
 from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.sampled import fit_sample, prepared
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of
-from segcal_cli.calibration.summary import sketch_summary
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, NoCaseError, VoxelError
 from segcal_cli.core.labels import LabelSpace
@@ -64,7 +66,7 @@ class CalibrationFit:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        self.spec.check(self.space)
+        self.spec.check(self.space, self.values)
 
     def empty(self) -> FitState:
         return FitState()
@@ -76,7 +78,11 @@ class CalibrationFit:
         if case.volume.values != self.values:
             raise OtherValues(case.id, case.volume.values, self.values)
         read = statistics_of(
-            case, self.spec.family(self.space), squares=self.spec.loss == "brier", threads=self.threads
+            case,
+            self.spec.family(self.space),
+            squares=self.spec.loss == "brier",
+            threads=self.threads,
+            sampled=sampled_by(self.spec, self.space, self.values),
         )
         return FitState({**state.cases, case.id: read})
 
@@ -86,7 +92,7 @@ class CalibrationFit:
             raise TwiceTheSameCase(case)
         return FitState({**a.cases, **b.cases})
 
-    def finish(self, state: FitState) -> FitResult | SummaryPass:
+    def finish(self, state: FitState) -> FitResult | SummaryPass | RefinePass:
         """The result, or the pass that completes it. Raises NothingGiven, AllConstant, AllHard, InvertedConfidence."""
         cases = list(state.cases.values())
         if not cases:
@@ -96,15 +102,13 @@ class CalibrationFit:
         if all(case.hard for case in cases):
             raise AllHard(len(cases))
         patients = Patients.of(cases, self.spec.weight)
-        fitted = fit(patients, self.spec, self.space)
-        pending = Unmeasured(self.spec, self.space, self.values, patients, fitted)
-        if not self.spec.summary:
-            return pending.with_summary(None, fitted.held_out, passes=1)
-        if kind_of(self.space) == "softmax":
-            return SummaryPass(pending, self.threads)
-        record = self.spec.record(self.space)
-        return pending.with_summary(
-            lambda improved: sketch_summary(patients, fitted, record, self.space, improved=improved),
-            fitted.held_out,
-            passes=1,
-        )
+        model = model_of(self.spec, self.space, self.values)
+        if model is None:
+            pending = Unmeasured(self.spec, self.space, self.values, patients, fit(patients, self.spec, self.space))
+        else:
+            model = prepared(model, patients)
+            fitted = fit_sample(patients, self.spec, model, problem_names(self.space))
+            pending = Unmeasured(self.spec, self.space, self.values, patients, fitted)
+            if self.spec.refine:
+                return first_refinement(pending, model, self.threads)
+        return measured(pending, self.threads)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched, stacked
 from segcal_cli.calibration.nodes import LOG_LIMIT, SCAN, Curves, best_temperatures, slope_at
 from segcal_cli.calibration.patients import GroupTables, Patients, bootstrap
 from segcal_cli.calibration.spec import FitSpec
@@ -58,16 +58,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """All blocks. folds: 0 where the summary has to be in-sample. fold_of: int64 "group"."""
+    """All blocks. folds: 0 where the summary has to be in-sample. fold_of: int64 "group". left: classes inside a
+    block that were left as they are, and why."""
 
     blocks: tuple[Block, ...]
     folds: int
     fold_of: np.ndarray
+    left: tuple[tuple[str, str], ...] = ()
 
     def rows(self, problems: int, fold: int | None = None) -> np.ndarray:
         """float64 "problem parameter" of all patients, or of those outside a fold. A softmax temperature: one row."""
         chosen = {p: b.row if fold is None else b.fold_rows[fold] for b in self.blocks for p in b.problems}
-        return np.stack([chosen[p] for p in range(problems)])
+        return stacked([chosen[p] for p in range(problems)])
 
     def mean(self, name: str) -> float:
         """Mean over problems of a number of the blocks."""
@@ -89,14 +91,11 @@ class Fitted:
 
 def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
     """Parameters, fold parameters and intervals. Raises InvertedConfidence."""
-    groups = len(patients.groups)
-    folds = min(spec.folds, groups) if groups > 1 else 0
-    fold_of = patients.fold_of(folds) if folds else np.zeros(groups, dtype=np.int64)
-    # Row 0 is everybody; row 1 + f is everybody outside fold f.
-    chosen = [np.ones(groups, dtype=bool), *(fold_of != fold for fold in range(folds))]
-    record = spec.record(space)
+    folds, fold_of, chosen = partition(patients, spec)
     if spec.family(space) == "nodes":
         return Fitted((_fit_nodes(patients, spec, chosen),), folds, fold_of)
+    record = spec.record(space)
+    assert isinstance(record, Sketched), "every other family has been fitted"
     count = len(space.measured)
     together = [tuple(range(count))] if spec.scope == "shared" else [(i,) for i in range(count)]
     names = [space.names[c] for c in space.measured]
@@ -107,6 +106,14 @@ def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
             raise InvertedConfidence(", ".join(names[i] for i in problems), record.slope(block.row))
         blocks.append(block)
     return Fitted(tuple(blocks), folds, fold_of)
+
+
+def partition(patients: Patients, spec: FitSpec) -> tuple[int, np.ndarray, list[np.ndarray]]:
+    """Number of folds, int64 fold "group", and sets of groups: everybody, then everybody outside each fold."""
+    groups = len(patients.groups)
+    folds = min(spec.folds, groups) if groups > 1 else 0
+    fold_of = patients.fold_of(folds) if folds else np.zeros(groups, dtype=np.int64)
+    return folds, fold_of, [np.ones(groups, dtype=bool), *(fold_of != fold for fold in range(folds))]
 
 
 def at_bound(slope: float) -> str:
@@ -127,50 +134,52 @@ def _missing(tables: GroupTables, chosen: np.ndarray) -> str:
 
 
 def _fit_sketches(
-    tables: GroupTables, problems: tuple[int, ...], record: Method, spec: FitSpec, chosen: Sequence[np.ndarray]
+    tables: GroupTables, problems: tuple[int, ...], record: Sketched, spec: FitSpec, chosen: Sequence[np.ndarray]
 ) -> Block:
     identity = np.array(record.identity)
     missing = [_missing(tables, groups) for groups in chosen]
     rows = np.tile(identity, (len(chosen), 1))
     enough = [i for i, reason in enumerate(missing) if not reason]
     if enough:
-        rows[enough] = record.solve(tables.moments([chosen[i] for i in enough]), spec.loss)
+        solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim)
+        found = dict(zip(enough, solved, strict=True))
+        rows = stacked([found.get(i, identity) for i in range(len(chosen))])
     everybody = tables.moments(chosen[:1])
-    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.loss)).max())
-    interval = np.full((2, len(identity)), np.nan)
-    if len(chosen[0]) > 1 and not missing[0]:
+    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim)).max())
+    interval = np.full((2, len(record.parameters)), np.nan)
+    if len(chosen[0]) > 1 and not missing[0] and record.parameters:
         interval = bootstrap(
             len(chosen[0]),
-            len(tables.middles),
+            len(tables.bins),
             spec.seed,
-            lambda counts: _resample(tables, counts, record, spec.loss, rows[0]),
+            lambda counts: _resample(tables, counts, record, spec.aim, rows[0]),
         )
-    parts = _held_out_parts(chosen)
+    parts = held_out_parts(chosen)
     outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
     held_out = (
-        record.loss(outside, np.tile(identity, (len(parts), 1)), "nll"),
-        record.loss(outside, outside_rows, "nll"),
+        record.loss(outside, np.tile(identity, (len(parts), 1)), NLL),
+        record.loss(outside, outside_rows, NLL),
     )
     return Block(
         problems=problems,
         row=rows[0],
         fold_rows=rows[1:],
-        before=float(record.loss(everybody, identity[np.newaxis], spec.loss)[0]),
-        after=float(record.loss(everybody, rows[:1], spec.loss)[0]),
+        before=float(record.loss(everybody, identity[np.newaxis], spec.aim)[0]),
+        after=float(record.loss(everybody, rows[:1], spec.aim)[0]),
         gradient=gradient,
         left=missing[0],
         interval=interval,
-        held_out=_averaged(held_out, outside.total),
+        held_out=averaged(held_out, outside.total),
     )
 
 
-def _resample(tables: GroupTables, counts: np.ndarray, record: Method, loss: str, near: np.ndarray) -> np.ndarray:
+def _resample(tables: GroupTables, counts: np.ndarray, record: Sketched, aim: Aim, near: np.ndarray) -> np.ndarray:
     """Parameters of resamples; NaN where a resample lacks the class, or anything else."""
     drawn = counts > 0.0
     fine = (drawn & (tables.positive > 0.0)).any(axis=1) & (drawn & (tables.negative > 0.0)).any(axis=1)
     rows = np.full((len(counts), len(record.identity)), np.nan)
     if fine.any():
-        rows[fine] = record.solve(tables.resampled(counts[fine]), loss, near)
+        rows[fine] = record.solve(tables.resampled(counts[fine]), aim, near)
     return rows
 
 
@@ -184,7 +193,7 @@ def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) 
             groups, SCAN, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
         )
     everybody = table.curves(chosen[:1])
-    parts = _held_out_parts(chosen)
+    parts = held_out_parts(chosen)
     outside = table.curves(parts)
     ones = np.ones(len(parts))
     return Block(
@@ -196,7 +205,7 @@ def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) 
         gradient=_node_gradient(everybody, rows[0], spec.loss),
         left="",
         interval=interval,
-        held_out=_averaged((outside.nll(ones), outside.nll(rows[-len(parts) :])), outside.total),
+        held_out=averaged((outside.nll(ones), outside.nll(rows[-len(parts) :])), outside.total),
     )
 
 
@@ -206,11 +215,11 @@ def _node_gradient(curves: Curves, temperature: float, loss: str) -> float:
     return abs(slope_at(-np.log(temperature) / LOG_LIMIT, coefficients[0], linear[0])) * temperature / LOG_LIMIT
 
 
-def _held_out_parts(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+def held_out_parts(chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The groups that each set of fold parameters has not seen; all groups where there are no folds."""
     return [~groups for groups in chosen[1:]] or [chosen[0]]
 
 
-def _averaged(losses: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> tuple[float, float]:
+def averaged(losses: tuple[np.ndarray, np.ndarray], weights: np.ndarray) -> tuple[float, float]:
     before, after = losses
     return float(np.average(before, weights=weights)), float(np.average(after, weights=weights))

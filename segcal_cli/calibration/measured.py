@@ -13,9 +13,11 @@ from operator import add
 
 import numpy as np
 
+from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.method import Sketched
 from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.statistics import TwiceTheSameCase
-from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages
+from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages, sketch_summary
 from segcal_cli.core.case import Case
 from segcal_cli.core.scores import scores_of
 from segcal_cli.metrics.columns import CLASS_COLUMNS, Measure, Row, all_row, binned_columns, defined
@@ -52,11 +54,14 @@ class SummaryPass:
             raise TwiceTheSameCase(case.id)
         volume = case.volume
         calibrator = self.pending.calibrator_without(case.id)
-        sources = {
-            "before": partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive),
-            "after": partial(calibrator.scores, values=volume.values, stored=volume.stored),
-        }
-        measured = measure_case(case, sources, SETTINGS, self.threads)
+        calibrator, given = calibrator.pointwise(volume)
+        before = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
+        after = partial(calibrator.scores, values=given.values, stored=given.stored)
+        if given is volume:
+            measured = measure_case(case, {"before": before, "after": after}, SETTINGS, self.threads)
+        else:
+            measured = measure_case(case, {"before": before}, SETTINGS, self.threads)
+            measured |= measure_case(replace(case, volume=given), {"after": after}, SETTINGS, self.threads)
         return MeasuredCases({**state.cases, case.id: {name: one.slim() for name, one in measured.items()}})
 
     def merge(self, a: MeasuredCases, b: MeasuredCases) -> MeasuredCases:
@@ -79,13 +84,31 @@ class SummaryPass:
         return self.pending.with_summary(
             lambda improved: assemble(fitted, phases["before"], phases["after"], improved=improved),
             (held_out[0], held_out[1]),
-            passes=2,
+            passes=self.pending.passes + 1,
         )
 
 
+def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
+    """The result of a fit, or the pass that measures it: sketches alone tell the gain on independent log-odds."""
+    spec, space, fitted = pending.spec, pending.space, pending.fitted
+    if not spec.summary:
+        return pending.with_summary(None, fitted.held_out, passes=pending.passes)
+    record = spec.record(space)
+    if kind_of(space) == "softmax" or not isinstance(record, Sketched):
+        return SummaryPass(pending, threads)
+    return pending.with_summary(
+        lambda improved: sketch_summary(pending.patients, fitted, record, space, improved=improved),
+        fitted.held_out,
+        passes=pending.passes,
+    )
+
+
 def _joint(measures: CaseMeasures) -> float:
+    """Negative log-likelihood per voxel: of exclusive classes together, of independent ones their mean."""
     value = measures.all["joint_nll"]
-    assert value is not None, "exclusive classes have a joint likelihood"
+    if value is None:
+        value = measures.all["nll"]
+    assert value is not None, "a measured case has a likelihood"
     return float(value)
 
 

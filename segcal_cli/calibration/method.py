@@ -7,7 +7,7 @@ parameters are found from a sketch, and how they map log-odds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,40 +15,92 @@ import numpy as np
 
 from segcal_cli.calibration.canonical import Kind
 from segcal_cli.calibration.sketch import Moments
+from segcal_cli.core.volume import Values
 
-Family = Literal["sketch", "nodes"]
-"""Which per-case statistics a fit needs: binned log-odds, or sums at nodes of the temperature."""
+Family = Literal["sketch", "nodes", "sample"]
+"""Which per-case statistics a fit needs: binned log-odds, sums at nodes of the temperature, or a sample of voxels."""
 
 SLOPE_LIMIT = 20.0
 """Inverse temperatures are sought in [1/20, 20], slopes of Platt scaling up to 20: beyond, something else is wrong."""
 
 
-class Solver(Protocol):
-    """Rows "problem parameter" that minimise a loss on moments; near: a row to start from."""
-
-    def __call__(self, moments: Moments, loss: str, near: np.ndarray | None = None) -> np.ndarray: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Method:
-    """A calibration method for log-odds.
+class Aim:
+    """What a solver is after. loss: what is minimised. bins, binning: of a histogram, and whether they hold equal mass
+    or have equal width."""
 
-    parameters: their names, one row of numbers per problem. identity: the row that changes nothing. slope: how many
-    times log-odds are stretched by a row. solve: rows "problem parameter" that minimise a loss on moments. log_odds:
-    calibrated log-odds float64 of a row and log-odds of any shape. loss, gradient: mean loss "problem", and its
-    derivatives, of rows on moments. cut: the raw log-odds whose calibrated probability is 0.5.
+    loss: str = "nll"
+    bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+
+
+NLL, BRIER = Aim("nll"), Aim("brier")
+"""The two scores of every summary."""
+
+
+class Solver(Protocol):
+    """Rows "problem parameter" that reach the aim on moments, shorter ones filled up with NaN; near: a row to start
+    from."""
+
+    def __call__(self, moments: Moments, aim: Aim, near: np.ndarray | None = None) -> np.ndarray: ...
+
+
+def no_slope(row: np.ndarray) -> float:
+    """NaN: what is more than a line in log-odds has no one slope."""
+    return float("nan")
+
+
+def no_cut(row: np.ndarray) -> float | None:
+    """None: where the decision changes depends on more than the class's own probability."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A calibration method. losses: those that it can be fitted to. options: those that only some methods have.
+
+    slope: how many times log-odds are stretched by a row of parameters, NaN where there is no such number. cut: the raw
+    log-odds whose calibrated probability is 0.5. only: what predictions must hold, None if that does not matter.
     """
 
     name: str
     families: Mapping[Kind, Family]
+    keeps_decisions: bool = False
+    scopes: tuple[str, ...] = ("per-class",)
+    losses: tuple[str, ...] = ("nll",)
+    options: tuple[str, ...] = ()
+    only: Values | None = None
+    slope: Callable[[np.ndarray], float] = no_slope
+    cut: Callable[[np.ndarray], float | None] = no_cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sketched(Method):
+    """A method for log-odds, fitted on sketches.
+
+    parameters: their names, one row of numbers per problem; none for a curve, whose rows have any length. pieces: what
+    a curve is made of. identity: the row that changes nothing. solve: rows "problem parameter" that minimise a loss on
+    moments. log_odds: calibrated log-odds float64 of a row and log-odds of any shape. loss, gradient: mean loss
+    "problem", and its derivatives, of rows on moments.
+    """
+
     parameters: tuple[str, ...]
     identity: tuple[float, ...]
-    keeps_decisions: bool
-    scopes: tuple[str, ...]
-    losses: tuple[str, ...]
     solve: Solver
     log_odds: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    loss: Callable[[Moments, np.ndarray, str], np.ndarray]
-    gradient: Callable[[Moments, np.ndarray, str], np.ndarray]
-    slope: Callable[[np.ndarray], float]
-    cut: Callable[[np.ndarray], float | None]
+    loss: Callable[[Moments, np.ndarray, Aim], np.ndarray]
+    gradient: Callable[[Moments, np.ndarray, Aim], np.ndarray]
+    pieces: str = ""
+
+
+def stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 "row parameter": rows of any length, filled up with NaN to the longest."""
+    table = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for place, row in zip(table, rows, strict=True):
+        place[: len(row)] = row
+    return table
+
+
+def filled(row: np.ndarray) -> np.ndarray:
+    """A row without what ``stacked`` added."""
+    return row[~np.isnan(row)]

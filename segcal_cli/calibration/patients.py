@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcal_cli.calibration.nodes import NODES, Curves
-from segcal_cli.calibration.sketch import MIDDLES, SUMS, Moments, moments_of
+from segcal_cli.calibration.sketch import SUMS, Moments, moments_of
 from segcal_cli.calibration.statistics import CaseStatistics
 
 RESAMPLES = 1000
@@ -59,7 +59,7 @@ class Patients:
                 tables[group][:, np.searchsorted(occupied, sketch.bins)] += weight * sketch.sums
                 positive[group] += sketch.positives
                 negative[group] += sketch.voxels - sketch.positives
-        return GroupTables(tables, MIDDLES[occupied], positive, negative)
+        return GroupTables(tables, occupied, positive, negative)
 
     def curves(self) -> GroupCurves:
         """Weighted node sums by group. Columns: d, then squares if kept, then the label gap, then the weight of
@@ -78,22 +78,23 @@ class Patients:
 
 @dataclass(frozen=True, slots=True)
 class GroupTables:
-    """Sketches of one problem. tables: float64 "group 5 bin"; middles: float64 "bin"; positive, negative: voxels
+    """Sketches of one problem. tables: float64 "group 5 bin"; bins: which, int64 "bin"; positive, negative: voxels
     "group"."""
 
     tables: np.ndarray
-    middles: np.ndarray
+    bins: np.ndarray
     positive: np.ndarray
     negative: np.ndarray
 
     def moments(self, chosen: Sequence[np.ndarray]) -> Moments:
         """Of several sets of groups, each a bool "group". Sums run in the order of the groups."""
-        return moments_of(np.stack([self.tables[groups].sum(axis=0) for groups in chosen]), self.middles)
+        voxels = np.array([(self.positive + self.negative)[groups].sum() for groups in chosen])
+        return moments_of(np.stack([self.tables[groups].sum(axis=0) for groups in chosen]), self.bins, voxels)
 
     def resampled(self, counts: np.ndarray) -> Moments:
         """Of resamples. counts: float64 "resample group", how often each group was drawn."""
         flat = counts @ self.tables.reshape(len(self.tables), -1)
-        return moments_of(flat.reshape(len(counts), *self.tables.shape[1:]), self.middles)
+        return moments_of(flat.reshape(len(counts), *self.tables.shape[1:]), self.bins)
 
 
 @dataclass(frozen=True, slots=True)

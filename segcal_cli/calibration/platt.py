@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from segcal_cli.calibration.likelihood import LOSSES
-from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import newton
 from segcal_cli.calibration.temperature import best_slopes
@@ -18,13 +18,15 @@ OFFSET_LIMIT = 1e6
 """Offsets beyond this are those of a class without, or with nothing but, voxels; such fits are refused before."""
 
 
-def solve(moments: Moments, loss: str, near: np.ndarray | None = None) -> np.ndarray:
+def solve(moments: Moments, aim: Aim, near: np.ndarray | None = None) -> np.ndarray:
     """float64 "problem 2", rows (a, b) of least loss, |a| <= 20. near: a row to start from."""
     lower, upper = np.array([-SLOPE_LIMIT, -OFFSET_LIMIT]), np.array([SLOPE_LIMIT, OFFSET_LIMIT])
     # From the best temperature: saturated logits are flat around a = 1, where both parameters at once would wander.
-    start = best_slopes(moments, "nll") if near is None else np.tile(near, (len(moments.total), 1))
+    start = best_slopes(moments, NLL) if near is None else np.tile(near, (len(moments.total), 1))
     rows = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper)
-    return rows if loss == "nll" else newton(lambda theta: LOSSES[loss](moments, theta), rows, lower, upper)
+    if aim.loss == "nll":
+        return rows
+    return newton(lambda theta: LOSSES[aim.loss](moments, theta), rows, lower, upper)
 
 
 def log_odds(row: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -32,14 +34,14 @@ def log_odds(row: np.ndarray, z: np.ndarray) -> np.ndarray:
     return row[0] * z + row[1]
 
 
-def loss_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+def loss_of(moments: Moments, rows: np.ndarray, aim: Aim) -> np.ndarray:
     """float64 "problem": mean loss per voxel."""
-    return LOSSES[loss](moments, rows).value
+    return LOSSES[aim.loss](moments, rows).value
 
 
-def gradient_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+def gradient_of(moments: Moments, rows: np.ndarray, aim: Aim) -> np.ndarray:
     """float64 "problem 2": derivatives of the mean loss in a and b."""
-    return LOSSES[loss](moments, rows).gradient
+    return LOSSES[aim.loss](moments, rows).gradient
 
 
 def slope_of(row: np.ndarray) -> float:
@@ -52,7 +54,7 @@ def cut_of(row: np.ndarray) -> float | None:
     return float(-row[1] / row[0]) if row[0] > 0.0 else None
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="platt",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
     parameters=("a", "b"),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import platt, temperature
-from segcal_cli.calibration.canonical import Kind
+from segcal_cli.calibration import affine, auxiliary, beta, histogram, isotonic, platt, temperature
+from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
 
-METHODS: dict[str, Method] = {record.name: record for record in (temperature.METHOD, platt.METHOD)}
+METHODS: dict[str, Method] = {
+    record.name: record
+    for record in (
+        temperature.METHOD,
+        platt.METHOD,
+        beta.METHOD,
+        isotonic.METHOD,
+        histogram.METHOD,
+        *affine.METHODS,
+        auxiliary.METHOD,
+    )
+}
 
 
 class UnknownMethod(UsageError):
@@ -22,6 +34,12 @@ KIND_WORDS = {
     "softmax": "a softmax of three or more classes",
 }
 """How messages speak of a kind of problem."""
+
+
+def joint(record: Method, space: LabelSpace) -> bool:
+    """Whether one row of parameters serves all classes together, inside one softmax."""
+    kind = kind_of(space)
+    return kind == "softmax" and record.families[kind] != "sketch"
 
 
 def methods_for(kind: Kind) -> tuple[str, ...]:

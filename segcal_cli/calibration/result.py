@@ -12,17 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from segcal_cli.calibration import cautions
+from segcal_cli.calibration import auxiliary, cautions
+from segcal_cli.calibration.affine import LINEAR_METHODS, named
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.fitting import Fitted
+from segcal_cli.calibration.method import Sketched, filled
 from segcal_cli.calibration.patients import Patients
-from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
+
+
+def canonical_of(spec: FitSpec, space: LabelSpace) -> str:
+    """What goes into the method."""
+    if spec.record(space).only == "logits":
+        return "logits"
+    return "log-softmax" if joint(spec.record(space), space) else "log-odds"
 
 
 class NotACalibrator(ArtifactError):
@@ -68,7 +77,7 @@ class FitResult:
             "optimiser": "exact",
             "family": self.spec.family(self.space),
             "classes": list(self.space.names),
-            "canonical": "log-softmax" if self.spec.family(self.space) == "nodes" else "log-odds",
+            "canonical": canonical_of(self.spec, self.space),
             "parameters": self.parameters,
             "objective": self.objective,
             "threshold": self.threshold,
@@ -94,6 +103,7 @@ class Unmeasured:
     values: Values
     patients: Patients
     fitted: Fitted
+    passes: int = 1
 
     def calibrator_without(self, case: str) -> Calibrator:
         """The calibrator fitted without the fold of a case's patient; of all patients if there are no folds."""
@@ -121,7 +131,7 @@ class Unmeasured:
             space=space,
             values=self.values,
             calibrator=calibrator,
-            parameters=self._by_name(lambda block, i: float(block.row[i])),
+            parameters=self._weights() or self._curves() or self._by_name(lambda block, i: float(block.row[i])),
             objective={
                 "loss": spec.loss,
                 "before": fitted.mean("before"),
@@ -144,17 +154,21 @@ class Unmeasured:
         )
 
     def _calibrator(self, fold: int | None) -> Calibrator:
-        problems = 1 if self.spec.family(self.space) == "nodes" else len(self.space.measured)
-        rows = self.fitted.rows(problems, fold)
-        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project")
+        rows = self.fitted.rows(1 if self._joint() else len(self.space.measured), fold)
+        hood = self.spec.surroundings if self.spec.method == auxiliary.METHOD.name else None
+        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project", hood)
 
     def _by_name(self, value: Callable[[Any, int], Any]) -> dict[str, Any]:
         """Parameter -> a value where one calibrator serves all classes, else class -> value. Slope and offset of a
         single
         problem stand under its class too, because they belong to it."""
         record, blocks = self.spec.record(self.space), self.fitted.blocks
+        if not isinstance(record, Sketched):
+            return {}
         one = len(blocks) == 1 and (record.keeps_decisions or len(self.space.measured) > 1)
         names = [self.space.names[c] for c in self.space.measured]
+        if record.pieces:
+            return {}
         return {
             parameter: value(blocks[0], i)
             if one
@@ -162,12 +176,40 @@ class Unmeasured:
             for i, parameter in enumerate(record.parameters)
         }
 
+    def _weights(self) -> dict[str, Any]:
+        """Parameters of a linear map of all classes; of a kernel, what can be told in a few numbers; else {}."""
+        if self.spec.method == auxiliary.METHOD.name:
+            names = [self.space.names[c] for c in self.space.measured]
+            hood = self.spec.surroundings
+            rows = np.concatenate([block.row for block in self.fitted.blocks]).reshape(len(names), hood.taps + 1)
+            told = {"centre": rows[:, hood.centre], "sum": rows[:, :-1].sum(axis=1), "offset": rows[:, -1]}
+            return {key: dict(zip(names, column.tolist(), strict=True)) for key, column in told.items()}
+        if self.spec.method not in LINEAR_METHODS:
+            return {}
+        classes = len(self.space.channels)
+        weights = self.fitted.blocks[0].row.reshape(classes, classes + 1)
+        return named(self.spec.method, weights, self.spec.odir)
+
+    def _curves(self) -> dict[str, dict[str, int]]:
+        """What each class's curve is made of; {} for methods with named parameters."""
+        record = self.spec.record(self.space)
+        names = [self.space.names[c] for c in self.space.measured]
+        if not isinstance(record, Sketched) or not record.pieces:
+            return {}
+        return {
+            record.pieces: {names[p]: (len(filled(b.row)) + 1) // 2 for b in self.fitted.blocks for p in b.problems}
+        }
+
     def _intervals(self) -> bool:
         return len(self.patients.groups) > 1
 
+    def _joint(self) -> bool:
+        """Whether one row of parameters serves all classes together."""
+        return joint(self.spec.record(self.space), self.space)
+
     def _threshold(self, calibrator: Calibrator) -> dict[str, float | None]:
         names = [self.space.names[c] for c in self.space.measured]
-        if self.spec.family(self.space) == "nodes":  # the cut of a class depends on the other classes
+        if self._joint():  # the cut of a class depends on the other classes
             return dict.fromkeys(names)
         return {
             name: cautions.threshold_of(calibrator.record, row)
@@ -197,7 +239,14 @@ def calibrator_from(artifact: Artifact) -> Calibrator:
     fits = header.kind == "calibrate" and header.method in METHODS
     if not fits or kind_of(header.space) not in METHODS[header.method].families:
         raise NotACalibrator(header.kind, header.method, ", ".join(METHODS))
-    return Calibrator(header.method, header.space, artifact.arrays["parameters"], header.spec["nesting"] == "project")
+    spec = header.spec
+    hood = None
+    if header.method == auxiliary.METHOD.name:
+        hood = auxiliary.Surroundings(spec["kernel"], spec["dim"], spec["pad"], spec["slice_axis"])
+    rows = artifact.arrays["parameters"]
+    if hood is not None and rows.size != len(header.space.measured) * (hood.taps + 1):
+        raise ValueError("the kernel has another size")
+    return Calibrator(header.method, header.space, rows, spec["nesting"] == "project", hood)
 
 
 def _interval(ends: np.ndarray) -> list[float] | None:
@@ -236,6 +285,8 @@ def _statistics(patients: Patients) -> dict[str, np.ndarray]:
         arrays["sketch_ends"] = ends.reshape(len(cases), -1)
         arrays["sketch_bins"] = np.concatenate([sketch.bins for sketch in sketches])
         arrays["sketch_sums"] = np.concatenate([sketch.sums for sketch in sketches], axis=1)
+        return arrays
+    if all(case.nodes is None for case in cases):  # a sample is as large as a volume, and drawn again by its seed
         return arrays
     sums = [case.nodes for case in cases if case.nodes is not None]
     arrays["node_sums"] = np.stack([one.d for one in sums])

@@ -41,6 +41,19 @@ def _middles() -> np.ndarray:
     return np.concatenate([-outer[::-1], linear, outer])
 
 
+def _uppers() -> np.ndarray:
+    linear = (np.arange(_LINEAR) + 1.0) / PER_UNIT - LINEAR_LIMIT
+    octave, step = np.divmod(np.arange(_OUTER), PER_UNIT)
+    near = LINEAR_LIMIT * 2.0**octave * (1.0 + step / PER_UNIT)
+    far = LINEAR_LIMIT * 2.0**octave * (1.0 + (step + 1.0) / PER_UNIT)
+    return np.concatenate([-near[::-1], linear, far])
+
+
+UPPERS = _uppers()
+"""float64 "bin": the upper edge of each bin, which belongs to it."""
+UPPERS.flags.writeable = False
+
+
 MIDDLES = _middles()
 """float64 "bin": the middle of each bin."""
 MIDDLES.flags.writeable = False
@@ -114,7 +127,8 @@ class Moments:
     """Tables ready for an objective, several at once (bootstrap resamples, folds).
 
     n, c, v, positives, label_mean: float64 "problem bin": weight, mean and variance of z, weight and mean z of the
-    class. total, sum_y, sum_yz: float64 "problem". Bins that are empty in every problem are dropped.
+    class. total, sum_y, sum_yz: float64 "problem". uppers: float64 "bin", upper edges. voxels: float64 "problem",
+    counted once each whatever their weight. Bins that are empty in every problem are dropped.
     """
 
     n: np.ndarray
@@ -125,12 +139,17 @@ class Moments:
     total: np.ndarray
     sum_y: np.ndarray
     sum_yz: np.ndarray
+    uppers: np.ndarray
+    voxels: np.ndarray
 
 
-def moments_of(tables: np.ndarray, middles: np.ndarray = MIDDLES) -> Moments:
-    """tables: float64 "problem 5 bin", weighted sums of case tables; middles: float64 "bin"."""
+def moments_of(tables: np.ndarray, bins: np.ndarray | None = None, voxels: np.ndarray | None = None) -> Moments:
+    """tables: float64 "problem 5 bin", weighted sums of case tables; bins: which ones, all if None; voxels: as in
+    Moments, the weights if None."""
     occupied = (tables[:, 0] > 0).any(axis=0)
-    tables, middles = tables[:, :, occupied], middles[occupied]
+    tables = tables[:, :, occupied]
+    bins = np.flatnonzero(occupied) if bins is None else bins[occupied]
+    middles = MIDDLES[bins]
     n, offset, square, y, y_offset = (tables[:, row] for row in range(SUMS))
     mean = np.divide(offset, n, out=np.zeros_like(n), where=n > 0)
     spread = np.divide(square, n, out=np.zeros_like(n), where=n > 0) - mean * mean
@@ -144,4 +163,6 @@ def moments_of(tables: np.ndarray, middles: np.ndarray = MIDDLES) -> Moments:
         total=n.sum(axis=1),
         sum_y=y.sum(axis=1),
         sum_yz=(y * middles + y_offset).sum(axis=1),
+        uppers=UPPERS[bins],
+        voxels=n.sum(axis=1) if voxels is None else voxels,
     )

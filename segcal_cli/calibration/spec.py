@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from segcal_cli.calibration.auxiliary import KERNELS, Surroundings
 from segcal_cli.calibration.canonical import kind_of
-from segcal_cli.calibration.method import Family, Method
+from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
-from segcal_cli.calibration.registry import KIND_WORDS, METHODS, method_for, methods_for
+from segcal_cli.calibration.registry import KIND_WORDS, METHODS, UnknownMethod, method_for, methods_for
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
+
+MOST_BINS = 1000
+"""More histogram bins than this are no calibrator."""
+
+OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis")
+"""Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
 """What the user declares about the predictions: whether their cases were held out of training."""
@@ -28,7 +37,9 @@ class FitSpec:
 
     scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
     of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
-    allow_inverted: fit although higher confidence goes with less of the class. Raises BadOption.
+    allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
+    histogram method. odir: penalty of the dirichlet method. voxels: most that are sampled of a case; refine: most
+    passes over all voxels that follow. kernel, dim, pad, slice_axis: of the auxiliary method. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -40,24 +51,58 @@ class FitSpec:
     summary: bool = True
     split_kind: SplitKind = "unknown"
     allow_inverted: bool = False
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    refine: int = 5
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = {
+        known: dict[str, tuple[str | int, ...]] = {
             "weight": ("voxel", "case"),
             "scope": ("per-class", "shared"),
             "nesting": ("project", "none"),
+            "binning": ("mass", "width"),
+            "kernel": KERNELS,
+            "dim": (2, 3),
+            "pad": ("replicate", "zero"),
+            "slice_axis": ("auto", "x", "y", "z"),
             "split_kind": ("out-of-fold", "held-out", "in-sample", "unknown"),
         }
         for name, values in known.items():
             if getattr(self, name) not in values:
-                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(values)}")
+                raise BadOption(
+                    name.replace("_", "-"), getattr(self, name), f"it is one of {', '.join(map(str, values))}"
+                )
         if self.folds < 0 or self.folds == 1:
             raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
+        if not 2 <= self.histogram_bins <= MOST_BINS:
+            raise BadOption("histogram-bins", self.histogram_bins, f"it is between 2 and {MOST_BINS}")
+        if not 0.0 <= self.odir < math.inf:
+            raise BadOption("odir", self.odir, "it is 0 or more")
+        if self.voxels < 1:
+            raise BadOption("voxels", self.voxels, "it is 1 or more")
+        if self.refine < 0:
+            raise BadOption("refine", self.refine, "it is 0 or more")
 
-    def check(self, space: LabelSpace) -> None:
-        """Whether method, loss and scope fit the class table. Raises UnknownMethod, BadOption, TooManyBranches."""
+    def check(self, space: LabelSpace, values: Values | None = None) -> None:
+        """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
+
+        Raises UnknownMethod, BadOption, TooManyBranches.
+        """
         record = self.record(space)
+        if record.only is not None and values is not None and values != record.only:
+            fitting = [name for name in methods_for(kind_of(space)) if METHODS[name].only in (None, values)]
+            raise UnknownMethod(self.method, values, ", ".join(fitting))
+        for name in OWN_OPTIONS:
+            if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                owners = [method for method, other in METHODS.items() if name in other.options]
+                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is for --method {', '.join(owners)}")
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (
@@ -73,6 +118,16 @@ class FitSpec:
                 raise BadOption("scope", self.scope, f"methods that fit: {', '.join(sharing)}")
         if self.nesting == "project":
             families_of(space)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a voxel of the auxiliary method sees."""
+        return Surroundings(self.kernel, self.dim, self.pad, self.slice_axis)
+
+    @property
+    def aim(self) -> Aim:
+        """What the solver is after."""
+        return Aim(self.loss, self.histogram_bins, self.binning)
 
     def record(self, space: LabelSpace) -> Method:
         """The method. Raises UnknownMethod."""

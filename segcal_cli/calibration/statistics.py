@@ -7,19 +7,24 @@ arithmetic on them, and no voxel is read again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from segcal_cli.calibration.canonical import (
     Chunk,
     chunks,
+    kind_of,
     log_odds,
     log_probabilities,
     ordered_map,
     zero_where_true,
 )
+from segcal_cli.calibration.likelihood import sigmoid
+from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.method import Family
 from segcal_cli.calibration.nodes import ROUNDING_MATTERS, NodeSums, added, node_sums
+from segcal_cli.calibration.sampling import MOST_NUMBERS, draw, generator, unsure
 from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, LabelError
@@ -50,7 +55,8 @@ class CaseStatistics:
 
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
-    counted_share: voxels counted, of the grid without padding.
+    counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
+    int64 "class", voxels of each class in all.
     """
 
     case: str
@@ -65,6 +71,26 @@ class CaseStatistics:
     padding_share: float
     counted_share: float
     roi: bool
+    sample: Voxels | None = None
+    positives: np.ndarray | None = None
+
+
+class Sampler(Protocol):
+    """Chooses voxels and brings their features. numbers: kept per voxel."""
+
+    @property
+    def numbers(self) -> int: ...
+
+    def sample(self, case: Case, places: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """How a case is sampled. most: voxels; features: what is kept of each."""
+
+    most: int
+    seed: int
+    features: Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +104,13 @@ class _Partial:
     low: np.ndarray
     high: np.ndarray
     soft: bool
+    worth: np.ndarray | None = None
 
 
-def statistics_of(case: Case, family: Family, *, squares: bool, threads: int = 1) -> CaseStatistics:
-    """Read one labelled case. squares: whether the nodes family keeps the Brier sums too.
+def statistics_of(
+    case: Case, family: Family, *, squares: bool, threads: int = 1, sampled: Sampled | None = None
+) -> CaseStatistics:
+    """Read one labelled case. squares: whether the nodes family keeps the Brier sums too. sampled: sample family only.
 
     The result does not depend on the number of threads. Raises NoTruthToFit, NothingToFit.
     """
@@ -98,14 +127,18 @@ def statistics_of(case: Case, family: Family, *, squares: bool, threads: int = 1
     zeros = np.zeros(problems, dtype=np.int64)
     low, high = np.full(len(case.space.channels), np.inf), np.full(len(case.space.channels), -np.inf)
     soft = False
+    worth: list[np.ndarray] = []
     for part in ordered_map(reader.read, chunks(case), threads):
         if part.tables is not None:
             tables += part.tables
         if part.nodes is not None:
             sums.append(part.nodes)
+        if part.worth is not None:
+            worth.append(part.worth)
         zeros += part.zeros
         low, high = np.minimum(low, part.low), np.maximum(high, part.high)
         soft |= part.soft
+    sample = None if sampled is None else _sample_of(case, np.concatenate(worth), sampled)
     grid = case.labels.codes.size
     predicted = 1.0 - case.padding_share
     return CaseStatistics(
@@ -121,7 +154,32 @@ def statistics_of(case: Case, family: Family, *, squares: bool, threads: int = 1
         padding_share=case.padding_share,
         counted_share=voxels / (grid * predicted),
         roi=case.roi is not None,
+        sample=sample,
+        positives=None if sample is None else _positives(case),
     )
+
+
+def _sample_of(case: Case, worth: np.ndarray, sampled: Sampled) -> Voxels:
+    """The sampled voxels of a case. worth: "voxel", of the counted ones."""
+    assert case.labels is not None, "fits need labels"
+    most = min(sampled.most, max(1, MOST_NUMBERS // sampled.features.numbers))
+    places, weights = draw(worth, most, generator(sampled.seed, case.id))
+    counted = case.counted(padding=False)
+    if counted is not None:
+        places = np.flatnonzero(counted.reshape(-1))[places]
+    truth = case.labels.members[:, case.labels.codes.reshape(-1)[places]]
+    if case.space.binary:
+        truth = truth[list(case.space.measured)]
+    return Voxels(sampled.features.sample(case, places), truth, weights)
+
+
+def _positives(case: Case) -> np.ndarray:
+    """int64 "problem": counted voxels of each class."""
+    assert case.labels is not None, "fits need labels"
+    counted, codes = case.counted(padding=False), case.labels.codes
+    kept = codes if counted is None else codes[counted]
+    counts = np.bincount(kept.reshape(-1), minlength=case.labels.members.shape[1])
+    return case.labels.members[list(case.space.measured)] @ counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +206,12 @@ class _Reader:
         if volume.values == "probabilities":
             zeros = zero_where_true(chunk, members, case.space)
             partial = replace(partial, zeros=zeros, soft=bool(((chunk.array > 0.0) & (chunk.array < 1.0)).any()))
+        if self.family == "sample":
+            if kind_of(case.space) == "softmax":
+                p = np.exp(log_probabilities(chunk.array, volume.values, volume.stored))
+                return replace(partial, worth=unsure(p, exclusive=True))
+            p = sigmoid(log_odds(chunk.array, volume.values, volume.stored, case.space))
+            return replace(partial, worth=unsure(p, exclusive=False))
         if self.family == "nodes":
             logs = log_probabilities(chunk.array, volume.values, volume.stored)
             return replace(partial, nodes=node_sums(logs, chunk.codes, squares=self.squares, single=self.single))

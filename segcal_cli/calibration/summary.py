@@ -19,9 +19,9 @@ import numpy as np
 
 from segcal_cli.calibration.fitting import Fitted
 from segcal_cli.calibration.likelihood import sigmoid
-from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.method import BRIER, NLL, Sketched
 from segcal_cli.calibration.patients import Patients
-from segcal_cli.calibration.sketch import MIDDLES, Sketch, moments_of
+from segcal_cli.calibration.sketch import Sketch, moments_of
 from segcal_cli.core.labels import LabelSpace
 
 KEYS = ("nll", "brier", "ece", "ace", "mce", "dice")
@@ -41,7 +41,7 @@ _SCALARS = 7  # voxels, nll, brier, label, predicted, both, right
 
 
 def sketch_summary(
-    patients: Patients, fitted: Fitted, record: Method, space: LabelSpace, *, improved: bool
+    patients: Patients, fitted: Fitted, record: Sketched, space: LabelSpace, *, improved: bool
 ) -> dict[str, Any]:
     """The summary from sketches, of a binary problem or of sigmoid regions."""
     names = tuple(space.names[c] for c in space.measured)
@@ -103,9 +103,9 @@ def _mean_rows(rows: Sequence[Rows]) -> Rows:
     return {"classes": classes, "all": {key: mean(row["all"][key] for row in rows) for key in rows[0]["all"]}}
 
 
-def _counts(sketch: Sketch, record: Method, row: np.ndarray) -> np.ndarray:
+def _counts(sketch: Sketch, record: Sketched, row: np.ndarray) -> np.ndarray:
     """float64 counting of one case and class: scalars, then n, sum p and sum y by reported bin."""
-    moments = moments_of(sketch.sums[np.newaxis], MIDDLES[sketch.bins])
+    moments = moments_of(sketch.sums[np.newaxis], sketch.bins)
     rows = row[np.newaxis]
     n, y = moments.n[0], moments.positives[0]
     u = record.log_odds(row, moments.c[0])
@@ -115,8 +115,8 @@ def _counts(sketch: Sketch, record: Method, row: np.ndarray) -> np.ndarray:
     both = y[predicted].sum()
     scalars = [
         total,
-        total * record.loss(moments, rows, "nll")[0],
-        total * record.loss(moments, rows, "brier")[0],
+        total * record.loss(moments, rows, NLL)[0],
+        total * record.loss(moments, rows, BRIER)[0],
         label,
         n[predicted].sum(),
         both,

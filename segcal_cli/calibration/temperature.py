@@ -10,24 +10,26 @@ from __future__ import annotations
 import numpy as np
 
 from segcal_cli.calibration.likelihood import LOSSES
-from segcal_cli.calibration.method import SLOPE_LIMIT, Method
+from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import newton
 
 
-def best_slopes(moments: Moments, loss: str, first: float = 1.0) -> np.ndarray:
+def best_slopes(moments: Moments, aim: Aim, first: float = 1.0) -> np.ndarray:
     """float64 "problem 2", rows (1/T, 0): the least loss with 1/T in [1/20, 20], sought from first."""
     start = np.zeros((len(moments.total), 2))
     start[:, 0] = first
     lower, upper = np.array([1.0 / SLOPE_LIMIT, 0.0]), np.array([SLOPE_LIMIT, 0.0])
     likeliest = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper)
     # Other losses are not convex; they are sought from the likeliest temperature, which is unique.
-    return likeliest if loss == "nll" else newton(lambda theta: LOSSES[loss](moments, theta), likeliest, lower, upper)
+    if aim.loss == "nll":
+        return likeliest
+    return newton(lambda theta: LOSSES[aim.loss](moments, theta), likeliest, lower, upper)
 
 
-def solve(moments: Moments, loss: str, near: np.ndarray | None = None) -> np.ndarray:
+def solve(moments: Moments, aim: Aim, near: np.ndarray | None = None) -> np.ndarray:
     """float64 "problem 1": T of least loss, in [1/20, 20]. near: a row to start from."""
-    return 1.0 / best_slopes(moments, loss, 1.0 if near is None else 1.0 / float(near[0]))[:, :1]
+    return 1.0 / best_slopes(moments, aim, 1.0 if near is None else 1.0 / float(near[0]))[:, :1]
 
 
 def log_odds(row: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -35,14 +37,14 @@ def log_odds(row: np.ndarray, z: np.ndarray) -> np.ndarray:
     return z / row[0]
 
 
-def loss_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+def loss_of(moments: Moments, rows: np.ndarray, aim: Aim) -> np.ndarray:
     """float64 "problem": mean loss per voxel."""
-    return LOSSES[loss](moments, _linear(rows)).value
+    return LOSSES[aim.loss](moments, _linear(rows)).value
 
 
-def gradient_of(moments: Moments, rows: np.ndarray, loss: str) -> np.ndarray:
+def gradient_of(moments: Moments, rows: np.ndarray, aim: Aim) -> np.ndarray:
     """float64 "problem 1": derivative of the mean loss in 1/T."""
-    return LOSSES[loss](moments, _linear(rows)).gradient[:, :1]
+    return LOSSES[aim.loss](moments, _linear(rows)).gradient[:, :1]
 
 
 def slope_of(row: np.ndarray) -> float:
@@ -59,7 +61,7 @@ def _linear(rows: np.ndarray) -> np.ndarray:
     return np.stack([1.0 / rows[:, 0], np.zeros(len(rows))], axis=1)
 
 
-METHOD = Method(
+METHOD = Sketched(
     name="temperature",
     families={"binary": "sketch", "sigmoid": "sketch", "softmax": "nodes"},
     parameters=("temperature",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,29 @@ TITLES = {"nll": "NLL", "ece": "ECE", "ace": "ACE", "brier": "Brier", "dice": "D
 """Measures of the report, in its order."""
 
 
+def gain(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> str:
+    """Measures before and after, of the row over all classes.
+
+    NLL of exclusive classes is the joint one: it was minimised, and warnings and guarantees speak of it. The other
+    measures are means over classes.
+    """
+    shown = []
+    for key, title in TITLES.items():
+        joint = f"joint_{key}" if key == "nll" else key
+        used = joint if before.get(joint) is not None else key
+        start, end = before.get(used), after.get(used)
+        if start is not None and end is not None:
+            shown.append(f"{title} {number(start)} -> {number(end)}")
+    return ", ".join(shown)
+
+
 def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float]]]:
     """Class -> (raw p, calibrated p) at 11 points.
 
     Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
     """
     space = calibrator.space
+    calibrator = calibrator.amid_equals()
     raw = np.linspace(0.0, 1.0, MAP_POINTS).astype(np.float32)
     result = {}
     for channel in space.measured:
@@ -45,6 +63,8 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
 def map_lines(calibrator: Calibrator) -> list[str]:
     """The map as text: one line per point, with a bar."""
     lines = []
+    if calibrator.hood is not None:
+        lines.append("(amid neighbours that are predicted alike)")
     if kind_of(calibrator.space) == "softmax":
         lines.append("(the other classes share the rest equally)")
     for name, points in calibration_map(calibrator).items():
@@ -58,13 +78,13 @@ def report(result: FitResult) -> list[str]:
     cases, groups = len(result.case_ids), len(set(result.group_ids))
     lines = [f"{result.spec.method} on {cases} cases of {groups} patients, {result.n_voxels} voxels"]
     for name, value in result.parameters.items():
-        for title, found, interval in _entries(name, value, result.interval.get(name)):
+        for title, found, interval in entries(name, value, result.interval.get(name)):
             ends = (
                 ""
                 if interval is None
                 else f" (95 % of patient resamples: {number(interval[0])} to {number(interval[1])})"
             )
-            lines.append(f"{title} = {number(found)}{ends}")
+            lines.append(f"{title} = {found}{ends}")
     if result.summary is not None:
         where = (
             "in-sample"
@@ -72,12 +92,7 @@ def report(result: FitResult) -> list[str]:
             else f"out of fold, {result.summary['folds']} folds over patients"
         )
         before, after = (result.summary[phase]["micro"]["all"] for phase in ("before", "after"))
-        changes = [
-            f"{title} {number(before[key])} -> {number(after[key])}"
-            for key, title in TITLES.items()
-            if before[key] is not None and after[key] is not None
-        ]
-        lines.append(f"{', '.join(changes)} ({where}, all voxels pooled)")
+        lines.append(f"{gain(before, after)} ({where}, all voxels pooled)")
     if not result.calibrator.record.keeps_decisions:
         lines += [
             f"{name}: 0.5 after calibration is {cut:.3g} before"
@@ -87,7 +102,14 @@ def report(result: FitResult) -> list[str]:
     return [*lines, *(f"note: {note}" for note in result.notes), *(f"warning: {text}" for text in result.warnings)]
 
 
-def _entries(name: str, value: Any, interval: Any) -> list[tuple[str, float, list[float] | None]]:
-    if not isinstance(value, dict):
-        return [(name, value, interval)]
-    return [(f"{name} ({key})", one, (interval or {}).get(key)) for key, one in value.items()]
+def entries(name: str, value: Any, interval: Any = None) -> list[tuple[str, str, list[float] | None]]:
+    """A parameter as (title, numbers, interval): one entry, or one per class, or one per row of a matrix."""
+    if isinstance(value, dict):
+        return [(f"{name} ({key})", number(one), (interval or {}).get(key)) for key, one in value.items()]
+    if isinstance(value, list) and isinstance(value[0], list):
+        return [(f"{name} [{i}]", _numbers(row), None) for i, row in enumerate(value)]
+    return [(name, _numbers(value) if isinstance(value, list) else number(value), interval)]
+
+
+def _numbers(row: list[float]) -> str:
+    return ", ".join(map(number, row))

@@ -29,7 +29,6 @@ def evaluate(
     running: requests.RunOptions,
     writing: requests.OutputOptions,
     judging: requests.JudgeOptions,
-    covering: requests.CoverageOptions,
     talking: options.Talking,
 ) -> None:
     """Measure the calibration and the overlap of PREDICTIONS against LABELS, raw, through each artifact and beside
@@ -53,7 +52,6 @@ def evaluate(
             running,
             writing,
             judging,
-            covering,
             observer,
         ),
     )

@@ -11,8 +11,10 @@ OutputOptions       every command that writes files
 Talking             every command
 MeasureOptions, SourceOptions, IntervalOptions    every command that measures
 EvaluateOptions, ReliabilityOptions, CalibrateFitOptions, CalibrateApplyOptions    the command of that name
-JudgeOptions, CoverageOptions   evaluate
-ClusterFitOptions, ClusterApplyOptions, InspectOptions   the command of that name
+JudgeOptions        evaluate
+InspectOptions      inspect
+ConformalFitOptions, ConformalApplyOptions   conformal-sets fit and apply
+ClusterFitOptions, ClusterApplyOptions   cluster fit and apply
 RatioRegionOptions, RatioFitOptions   ntr-interval fit
 RatioOptions        ntr-interval fit and apply
 RatioApplyOptions   ntr-interval apply
@@ -36,8 +38,8 @@ from segcal_cli.workflows import requests
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
 METHOD, CONVENTIONS, COMPARING, PICTURES = "Method", "Conventions", "Comparing", "Pictures"
+SETS, CLUSTERS, COVERAGE = "Sets", "Clusters", "Coverage of sets"
 RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care", "Alarms"
-CLUSTERS, SETS, COVERAGE = "Clusters", "Sets", "Coverage of sets"
 
 Predictions = Annotated[
     Path,
@@ -95,6 +97,16 @@ def _plain(flag: str, help: str, panel: str, metavar: str | None = None, **more:
     return Words((flag,), help, panel, metavar, **more)
 
 
+COVERAGE_WORDS = {
+    "ce_bins": _plain("--ce-bins", "Levels of the coverage error.", COVERAGE, "M"),
+    "block": _plain("--block", "Edge in voxels of the places it is given for.", COVERAGE, "B"),
+    "min_positives": _plain(
+        "--min-positives", "Places with fewer positives are left out of quantiles and pictures.", COVERAGE, "N"
+    ),
+    "atlas": _plain("--atlas", "Atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"),
+}
+"""What ``evaluate`` and ``reliability`` ask of cluster artifacts alike."""
+
 REGISTRY: dict[type, dict[str, Words]] = {
     requests.PredictionOptions: {
         "cases": _plain(
@@ -144,6 +156,13 @@ REGISTRY: dict[type, dict[str, Words]] = {
             show_default=False,
         ),
         "reduce": _plain("--reduce", "How several samples of one case become one prediction.", READING),
+        "member": _plain(
+            "--member",
+            "Another folder that holds the same cases: a fold, a seed, a dropout sample. Joined with PREDICTIONS as "
+            "--reduce says. Repeatable.",
+            READING,
+            "FOLDER",
+        ),
         "geometry": _plain("--geometry", "Images or segmentations that place bare arrays in space.", READING, "FOLDER"),
         "calibrator": _plain(
             "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
@@ -263,7 +282,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "plots": _plain(
             "--plots",
             "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
-            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram.",
+            "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram; of ntr-interval artifacts also "
+            "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error.",
             PICTURES,
             "LIST",
         ),
@@ -287,7 +307,13 @@ REGISTRY: dict[type, dict[str, Words]] = {
         ),
     },
     requests.CalibrateFitOptions: {
-        "method": _plain("--method", "temperature, or platt.", METHOD, "NAME"),
+        "method": _plain(
+            "--method",
+            "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, "
+            "matrix, dirichlet.",
+            METHOD,
+            "NAME",
+        ),
         "loss": _plain("--loss", "What the fit minimises.", METHOD),
         "weight": _plain("--weight", "Whether each voxel counts the same, or each case.", METHOD),
         "scope": _plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
@@ -297,6 +323,21 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD, "K"
         ),
         "summary": Words(("--summary/--no-summary",), "Estimate the gain.", METHOD),
+        "histogram_bins": _plain("--histogram-bins", "Method histogram: number of bins.", METHOD, "M"),
+        "binning": _plain(
+            "--binning", "Method histogram: bins of equal numbers of voxels (mass), or equally wide in p.", METHOD
+        ),
+        "odir": _plain("--odir", "Method dirichlet: penalty on all but the diagonal; 0: none.", METHOD, "LAMBDA"),
+        "voxels": _plain("--voxels", "Linear methods: voxels sampled of each case, at most.", METHOD, "N"),
+        "refine": _plain(
+            "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
+        ),
+        "kernel": _plain("--kernel", "Method auxiliary: edge of the kernel in voxels: 5, 7, 9 or 11.", METHOD, "K"),
+        "dim": _plain("--dim", "Method auxiliary: 2 (a voxel sees its slice) or 3.", METHOD, "D"),
+        "pad": _plain("--pad", "Method auxiliary: what lies beyond the volume; zero only to reproduce.", METHOD),
+        "slice_axis": _plain(
+            "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
+        ),
         "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
         "allow_overlap": Words(
             ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD
@@ -393,8 +434,110 @@ REGISTRY: dict[type, dict[str, Words]] = {
         "atlas": _plain("--atlas", "Atlases of these cases, where the fit had a folder.", SETS, "FOLDER"),
         "roi": _plain("--roi", "Masks of the voxels that count (non-zero = keep), named as the cases.", SETS, "FOLDER"),
     },
-    requests.InspectOptions: {
-        "alpha": _plain("--alpha", "Show thresholds at this level. Repeatable.", CONVENTIONS, "A"),
+    requests.ConformalFitOptions: {
+        "target": _plain(
+            "--target",
+            "A class, a region, or a union of exclusive classes as NAME=LABEL+LABEL. Repeatable. Default: every "
+            "foreground class or region.",
+            SETS,
+            "NAME[=LABEL+LABEL]",
+        ),
+        "alpha": _plain(
+            "--alpha", "Share of new cases that may be wrong; any other can be chosen at apply.", SETS, "A"
+        ),
+        "joint": _plain(
+            "--joint",
+            "Both sets at once: split divides alpha between them, max ranks the larger standardised score; none "
+            "promises each alone.",
+            SETS,
+        ),
+        "alpha_split": _plain(
+            "--alpha-split",
+            "alpha of the inner and of the outer set. Default: halves, auto with --learn.",
+            SETS,
+            "I,O|auto",
+        ),
+        "across_targets": _plain(
+            "--across-targets",
+            "Several targets: each on its own, alpha split among them, or the maximum over all.",
+            SETS,
+        ),
+        "inner_score": _plain(
+            "--inner-score",
+            "log-odds, softmax, sigmoid, identity, smooth:MM, distance, smooth-distance:MM, boxes, hybrid:W or "
+            "auto[:LIST]. Default: distance, auto with --learn.",
+            SETS,
+            "NAME",
+        ),
+        "outer_score": _plain("--outer-score", "The same for the outer set.", SETS, "NAME"),
+        "metric": _plain("--metric", "Distances in mm, or in voxel steps.", SETS),
+        "empty_prediction": _plain(
+            "--empty-prediction",
+            "The outer set of an empty prediction: empty, everything (full), or around the peak of the log-odds.",
+            SETS,
+        ),
+        "box_truth": Words(("--box-truth",), "Hold the boxes around the target in place of the target (2-D).", SETS),
+        "present_only": Words(
+            ("--present-only/--all-cases",),
+            "Outer set: promise for cases that hold the target (default), or over all cases.",
+            SETS,
+            show_default=False,
+        ),
+        "learn": _plain(
+            "--learn",
+            "Choose scores and split on this share of the units, or on FOLDER/predictions and FOLDER/labels.",
+            SETS,
+            "FRACTION|FOLDER",
+        ),
+        "unit": _plain(
+            "--unit",
+            "With --groups: all cases of a new patient (max, default), or a random one (hcp).",
+            SETS,
+        ),
+        "mondrian": _plain(
+            "--mondrian",
+            "Thresholds per stratum: a CSV with the columns case,group, a regular expression on the case id, or the "
+            "predicted volume in ml (volume:1,10).",
+            SETS,
+            "RULE",
+        ),
+        "confidence": _plain(
+            "--confidence", "Make this artifact's own coverage reach 1 - alpha with this probability.", SETS, "D"
+        ),
+        "coverage_ratio": _plain("--coverage-ratio", "Share of the target that the outer set has to hold.", SETS, "R"),
+        "inner_ratio": _plain(
+            "--inner-ratio", "The inner set may be wrong by a share 1 - R of the predicted mask.", SETS, "R"
+        ),
+        "labels_only": Words(("--labels-only",), "PREDICTIONS are label maps: distance and boxes only.", SETS),
+        "allow_overlap": Words(
+            ("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", SETS
+        ),
+        "seed": _plain("--seed", "Seed of the learning share and of tie-breaking numbers.", SETS, "N"),
+    },
+    requests.ConformalApplyOptions: {
+        "alpha": _plain("--alpha", "Another level than the stored one.", SETS, "A"),
+        "alpha_split": _plain("--alpha-split", "Another split of alpha.", SETS, "I,O"),
+        "p_values": _plain(
+            "--p-values", "Also write maps of p-values. Choosing alpha after looking at them voids the statement.", SETS
+        ),
+        "weights": _plain(
+            "--weights",
+            "Covariate shift: density ratios of all cases (CSV with the columns case,weight), or estimate.",
+            SETS,
+            "CSV|estimate",
+        ),
+        "mondrian": _plain(
+            "--mondrian", "Strata of the new cases, where those of the fit came from a CSV.", SETS, "CSV"
+        ),
+        "roi": _plain(
+            "--roi", "Masks of the region of interest, if the artifact was fitted inside one.", SETS, "FOLDER"
+        ),
+        "drift": Words(
+            (" /--no-drift",), "No report on drift, and no search for atypical cases.", SETS, show_default=False
+        ),
+        "history": _plain(
+            "--history", "Where the scans seen so far are kept. Default: drift.npz in the output folder.", SETS, "FILE"
+        ),
     },
     requests.CalibrateApplyOptions: {
         "format": _plain("--format", "nifti, or npz (nnU-Net's layout). Default: nifti where there is a grid.", OUTPUT),
@@ -402,27 +545,57 @@ REGISTRY: dict[type, dict[str, Words]] = {
             "--dtype", "Stored type; float16 with npz only, uint16 (steps of 1/65535) for display.", OUTPUT
         ),
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
+        "write": _plain(
+            "--write",
+            "Also write maps of how members disagree: entropy, mutual-information, variance (comma-separated).",
+            OUTPUT,
+            "LIST",
+        ),
         "segmentation": _plain(
             "--segmentation", "Also write the label volume: the raw decision, or the calibrated one.", OUTPUT
         ),
     },
     requests.CoverageOptions: {
+        "alpha": _plain("--alpha", "Another level than the stored one.", COVERAGE, "A"),
+        **COVERAGE_WORDS,
+    },
+    requests.InspectOptions: {
         "alpha": _plain(
-            "--alpha",
-            "With a cluster artifact: another level than the stored one, for all classes or one. Repeatable.",
-            COVERAGE,
-            "A|CLASS=A",
+            "--alpha", "Thresholds of conformal sets or clusters at this level. Repeatable.", COMPARING, "A"
         ),
-        "alphas": _plain("--alphas", "Further levels, from START in steps up to STOP.", COVERAGE, "START:STOP:STEP"),
-        "empty": _plain("--empty", "Empty sets get the most probable class (top1), or stay empty.", COVERAGE),
-        "ce_bins": _plain("--ce-bins", "Levels of the coverage error.", COVERAGE, "M"),
-        "block": _plain("--block", "Edge in voxels of the places it is given for.", COVERAGE, "B"),
-        "min_positives": _plain(
-            "--min-positives", "Places with fewer positives are left out of quantiles and pictures.", COVERAGE, "N"
-        ),
-        "atlas": _plain("--atlas", "Atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"),
     },
     requests.JudgeOptions: {
+        "alpha": _plain(
+            "--alpha", "With a conformal-sets or cluster artifact: another level than the stored one.", COMPARING, "A"
+        ),
+        "alphas": _plain(
+            "--alphas",
+            "With a conformal-sets artifact: levels of the sweep; with a cluster artifact: further levels.",
+            COMPARING,
+            "START:STOP:STEP",
+        ),
+        "resplits": _plain(
+            "--resplits",
+            "With a conformal-sets artifact: random splits of stored and new units; 0: none.",
+            COMPARING,
+            "R",
+        ),
+        "by": _plain(
+            "--by",
+            "With a conformal-sets artifact: leave out one group at a time; a CSV with the columns case,group of "
+            "stored and new cases, or a regular expression on the case id.",
+            COMPARING,
+            "CSV|REGEX",
+        ),
+        "compare": _plain(
+            "--compare",
+            "With a conformal-sets artifact: other methods beside its outer set, of crc, rcps, bonferroni.",
+            COMPARING,
+            "LIST",
+        ),
+        "mondrian": _plain(
+            "--mondrian", "Strata of the cases, where a conformal-sets artifact has them from a CSV.", COMPARING, "CSV"
+        ),
         "ratio_tolerance": _plain(
             "--ratio-tolerance",
             "With an ntr-interval artifact: an error of a ratio above this is a large one.",
@@ -436,6 +609,8 @@ REGISTRY: dict[type, dict[str, Words]] = {
             COMPARING,
             "W",
         ),
+        "empty": _plain("--empty", "With a cluster artifact: empty sets get the top class, or stay empty.", COVERAGE),
+        **COVERAGE_WORDS,
     },
     requests.RatioRegionOptions: {
         "numerator": _plain(

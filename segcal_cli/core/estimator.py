@@ -6,8 +6,10 @@
                                 processes, shards and machines cannot be seen in the result
     result = finish(state)      the result, or another Estimator: the next pass over the same cases
 
-A method of several passes returns its next pass from ``finish``; the engine goes on until something else comes back. To
-be exact, states hold integers, or floats per case that ``finish`` sums with ``math.fsum`` in the order of the case ids.
+A method of several passes returns its next pass from ``finish``; the engine goes on until something else comes back.
+Where a pass carries much that only ``finish`` needs, its method ``for_update()`` returns a copy without it, which goes
+to the workers. To be exact, states hold integers, or floats per case that ``finish`` sums with ``math.fsum`` in the
+order of the case ids.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Workflows report sentences and progress to an Observer; the command line shows t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -32,3 +34,35 @@ class Silent:
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Ignored."""
+
+
+@dataclass
+class Recorder:
+    """An Observer that passes everything on, and remembers what a report must say."""
+
+    inner: Observer
+    notes: list[str] = field(default_factory=list)
+    _warnings: dict[str, list[str | None]] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.inner.note(text)
+
+    def warn(self, text: str, case: str | None = None) -> None:
+        self._warnings.setdefault(text, []).append(case)
+        self.inner.warn(text, case)
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self.inner.progress(done, total, what)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Each once, with the case, or the number of cases, that it is about."""
+        return [_with_cases(text, cases) for text, cases in self._warnings.items()]
+
+
+def _with_cases(text: str, cases: Sequence[str | None]) -> str:
+    named = [case for case in cases if case is not None]
+    if not named:
+        return text
+    return f"{named[0]}: {text}" if len(named) == 1 else f"{text} ({len(named)} cases)"

@@ -1,6 +1,6 @@
 """The engine: runs work over cases, and estimators over passes.
 
-Serial runs decode the next case in a thread while this one is computed. With more jobs, cases go to spawned
+Serial runs decode the next two cases in threads while one is computed. With more jobs, cases go to spawned
 processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Estimator states merge
 exactly and in any order, so neither way, nor the order in which cases finish, can be seen in what comes out.
 """
@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
@@ -25,6 +28,13 @@ OnFailure = Literal["stop", "continue"]
 
 AHEAD = 1
 """Cases submitted beyond those being worked on: enough that no worker waits, little enough to bound memory."""
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a run, held back while a worker is being started."""
+
+DECODERS = 2
+"""Cases decoded at a time while one is computed. A single decoder would set the pace, since most computing is faster
+than decoding; with two, two cores are busy, and three cases are in memory."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """One BLAS thread per worker: more would oversubscribe the cores, and change last digits."""
@@ -88,7 +98,7 @@ def _one_pass(
     failures: list[Result] = []
     done = 0
     observer.progress(0, len(items), label)
-    stream = results(Work(load, _Update(estimator)), items, plan.jobs)
+    stream = results(Work(load, _Update(for_update(estimator))), items, plan.jobs)
     with contextlib.closing(stream):
         for result in stream:
             done += 1
@@ -104,6 +114,12 @@ def _one_pass(
     return state, failures
 
 
+def for_update(estimator: Estimator) -> Estimator:
+    """The estimator without what only ``finish`` needs, where it says how: it travels with every case."""
+    light = getattr(estimator, "for_update", None)
+    return estimator if light is None else light()
+
+
 @dataclass(frozen=True, slots=True)
 class _Update:
     """One case's own state: merging these equals updating one state case after case."""
@@ -115,16 +131,20 @@ class _Update:
 
 
 def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
-        pending: list[Future[Result]] = []
+    waiting = iter(items)
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders:
+
+        def ahead(count: int) -> list[Future[Result]]:
+            return [decoders.submit(attempt, item.id, work.load, item) for item in islice(waiting, count)]
+
+        # The first case has nothing beside it to count; then as many are decoded as there are threads.
+        pending = ahead(DECODERS)
         try:
-            for index, item in enumerate(items):
-                loaded = (pending.pop(0) if pending else decoder.submit(attempt, item.id, work.load, item)).result()
-                if index + 1 < len(items):
-                    following = items[index + 1]
-                    pending.append(decoder.submit(attempt, following.id, work.load, following))
+            while pending:
+                loaded = pending.pop(0).result()
+                pending += ahead(1)
                 if loaded.error is None:
-                    yield attempt(item.id, work.compute, loaded.value)
+                    yield attempt(loaded.id, work.compute, loaded.value)
                 else:
                     yield loaded
                 del loaded
@@ -148,7 +168,7 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
             while (waiting or in_flight) and not broken:
                 while waiting and len(in_flight) < jobs + AHEAD:
                     item = waiting.pop(0)
-                    in_flight[pool.submit(attempt_both, work, item)] = item
+                    in_flight[_submitted(pool, work, item)] = item
                 finished, _ = wait(in_flight, return_when=FIRST_COMPLETED)
                 for future in finished:
                     if isinstance(future.exception(), BrokenProcessPool):
@@ -168,7 +188,7 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
 
 def _alone(work: Work, item: Item) -> Result:
     with _pool(1) as pool:
-        future = pool.submit(attempt_both, work, item)
+        future = _submitted(pool, work, item)
         try:
             return _result_of(future, item)
         except BrokenProcessPool:
@@ -204,11 +224,42 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _quiet_interrupts() -> None:
-    """Workers leave Ctrl-C to the parent, which shuts them down; otherwise each prints a traceback."""
-    import signal
+def _submitted(pool: Executor, work: Work, item: Item) -> Future[Result]:
+    """Hand a case to the pool, which may start a worker for it."""
+    with _signals_held_back():
+        return pool.submit(attempt_both, work, item)
 
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals that end the run wait until a worker is started, then take effect.
+
+    An interrupt in the middle of starting one leaves a worker that waits for ever, and the pool waits for the worker.
+    The mask is for the worker, which inherits it: Ctrl-C, which a terminal sends to all processes of a run, never
+    reaches it, even while it is still importing; the parent shuts it down. The handlers are for this process, where
+    another thread may take the signal.
+    """
+    caught: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {one: signal.signal(one, lambda number, _: caught.append(number)) for one in HELD_BACK if in_main}
+    masks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK) if masks else set()
+    try:
+        yield
+    finally:
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
+def _quiet_interrupts() -> None:
+    """Workers leave Ctrl-C to the parent, which shuts them down; they can be terminated once they have started."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def failure_records(failures: Sequence[Result]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -213,6 +214,15 @@ def write_mask_png(file: BinaryIO, mask: np.ndarray) -> None:
 def write_label_png(file: BinaryIO, codes: np.ndarray) -> None:
     """Writes label values, uint8 or uint16 "y x" or "1 y x", as gray. The same codes give the same bytes."""
     _write_png(file, _plane(codes))
+
+
+def write_palette_png(file: BinaryIO, codes: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> None:
+    """Writes codes, uint8 "y x" or "1 y x", with a colour for each. The same codes give the same bytes."""
+    from PIL import Image
+
+    image = Image.fromarray(_plane(codes).astype(np.uint8))
+    image.putpalette([level for colour in colours for level in colour])
+    image.save(file, format="PNG", compress_level=PNG_LEVEL)
 
 
 def _plane(array: np.ndarray) -> np.ndarray:

@@ -220,6 +220,7 @@ def write(
     dtype: np.dtype | type | str | None = None,
     slope: float | None = None,
     compressed: bool | None = None,
+    description: str = "",
 ) -> None:
     """Write "z y x" or "class z y x" so that x is fastest and the class slowest, in mm; the same input, the same bytes.
 
@@ -227,12 +228,13 @@ def write(
     it becomes the sform, and the qform too unless its axes are sheared, which a quaternion cannot say. dtype: on disk,
     by default that of ``array``. slope: stored = round(value / slope), clipped to the dtype; it stands in the header.
     compressed: by default whether the path ends in .gz. Raises ValueError for a type that NIfTI does not have, such as
-    float16. Nothing else is written: no description, no name, no extension.
+    float16. description: at most 79 ASCII characters about what the numbers mean, never about the patient. Nothing
+    else is written: no name, no extension.
     """
     kind = np.dtype(dtype if dtype is not None else (np.uint8 if array.dtype == bool else array.dtype))
     if kind.newbyteorder("=") not in _CODES:
         raise ValueError(f"NIfTI has no type {kind}")
-    header = _header_bytes(array.shape, kind, affine, sform_code, qform_code, intent_code, slope)
+    header = _header_bytes(array.shape, kind, affine, sform_code, qform_code, intent_code, slope, description)
     if isinstance(target, Path):
         packed = is_compressed(target) if compressed is None else compressed
         with atomic.writing(target) as file:
@@ -271,6 +273,7 @@ def _header_bytes(
     qform_code: int,
     intent_code: int,
     slope: float | None,
+    description: str,
 ) -> bytes:
     if len(shape) not in (3, 4):
         raise ValueError(f'"z y x" or "class z y x" is needed, not {len(shape)} axes')
@@ -285,6 +288,7 @@ def _header_bytes(
     fields["scl_slope"] = 1.0 if slope is None else slope
     fields["xyzt_units"] = UNITS_MM_CODE
     fields["intent_code"] = intent_code
+    fields["descrip"] = description.encode("ascii")[:79]
     fields["srow"] = affine[:3]
     fields["qoffset"] = affine[:3, 3]
     qfac = 1.0

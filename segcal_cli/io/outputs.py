@@ -183,7 +183,7 @@ def label_file(name: str, codes: np.ndarray, place: Space) -> File:
     return File(name, lambda file: write_label_png(file, codes))
 
 
-def map_file(name: str, array: np.ndarray, place: Space) -> File:
+def voxel_file(name: str, array: np.ndarray, place: Space) -> File:
     """A map of some quantity per voxel, "z y x" of any type that NIfTI has; PNG holds 8 or 16 bits of an image without
     a grid, and an ``.npz`` (key ``map``) everything else, as the name's ending says.
     """
@@ -197,6 +197,20 @@ def map_file(name: str, array: np.ndarray, place: Space) -> File:
 def label_name(case: str, desc: str, *, placed: bool) -> str:
     """The name of a case's label volume."""
     return output_name(case, "dseg", desc=desc, extension=".nii.gz" if placed else FLAT_EXTENSION["dseg"])
+
+
+def map_name(case: str, desc: str, *, placed: bool) -> str:
+    """The name of a map of some quantity per voxel."""
+    return output_name(case, "map", desc=desc, extension=".nii.gz" if placed else FLAT_EXTENSION["map"])
+
+
+def map_file(case: str, desc: str, array: np.ndarray, place: Space) -> File:
+    """A map of some quantity per voxel, float32 "z y x": NIfTI, or ``.npz`` (key ``map``) where there is no grid."""
+    placed = place.grid.affine is not None
+    name = map_name(case, desc, placed=placed)
+    if placed:
+        return _nifti_file(name, array, place, nifti.INTENT_ESTIMATE)
+    return File(name, lambda file: write_bundle(file, {"map": array}))
 
 
 def npz_file(name: str, array: np.ndarray) -> File:

@@ -6,8 +6,8 @@ padding; check the values; join samples. What is read is never rescaled, shifted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,14 @@ def read_prediction(source: PredictionSource, place: Space | None = None) -> Rea
         assert total is not None, "a prediction has at least one part"
         volume = _mean(total, source, place, boxes)
     return ReadPrediction(volume, tuple(reports), proofs[0] if len(set(proofs)) == 1 else "")
+
+
+def member_probabilities(source: PredictionSource, place: Space | None = None) -> Iterator[np.ndarray]:
+    """float64 probabilities "class z y x" of each member or sample, one at a time, checked like the joint reading."""
+    as_probabilities = replace(source, rules=replace(source.rules, reduce="mean-probabilities"))
+    for part in source.parts:
+        array, stored, _, _, _ = _read_part(part, source, place or source.place)
+        yield _for_mean(array, stored, as_probabilities)
 
 
 def _read_part(

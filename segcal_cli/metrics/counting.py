@@ -3,8 +3,8 @@
 Nine voxels in ten of a scan are certain and right: p in the first uniform bin where the class is not, or in the last
 one where it is. For them nothing general is needed. Their geometric cell is the exponent and three mantissa bits of the
 float, and -log(1 - p) = p + p^2/2 + p^3/3 + ... comes from sums of powers, without a logarithm per voxel. Per class and
-block the larger of these two sets is counted so, by one ``np.bincount`` of a small table; every other voxel takes the
-general way.
+block the larger of these two sets is counted so, by one ``np.bincount`` of a small table; the rest takes the general
+way.
 
 Volumes are counted in blocks of voxels of a fixed length. Counts are int64, sums are float64; blocks are added up in
 their order, so the number of threads that counted them cannot be seen in the result. float32 sums would stop growing at
@@ -13,7 +13,6 @@ their order, so the number of threads that counted them cannot be seen in the re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +25,16 @@ from segcal_cli.metrics.likelihood import complement, compressed, joined, most_p
 NEAR = 1e-6
 """Probabilities closer than this to 0 or 1 are reported as near it."""
 
-PIECE_VOXELS = 1 << 14
-"""Voxels whose cells are computed at a time: their two float64 arrays fit the cache of a core."""
+PIECE_VOXELS = 1 << 15
+"""Voxels whose cells are computed at a time: what is computed from them fits the cache of a core."""
+
+LANES = 4
+"""Neighbours often share a cell, and an addition has to wait for one to the same cell; so voxels in turn add to tables
+of their own."""
+
+LANES = 4
+"""Neighbours often share a cell, and an addition waits for the one before it; so voxels in turn add to tables of their
+own."""
 
 WHOLE = (
     "n_label",
@@ -111,6 +118,11 @@ class BlockCounter:
         self.exclusive = exclusive
         self.argmax = argmax and exclusive
         self.codes = [np.flatnonzero(row) for row in members]
+        lane = np.arange(PIECE_VOXELS) % LANES * (grid.tail + 1)
+        self.lanes: dict[np.dtype, np.ndarray] = {
+            np.dtype(np.int32): (lane + 1 - FIRST_KEY32).astype(np.int32),
+            np.dtype(np.int64): lane + 1 - FIRST_KEY64,
+        }
         self.edges = {dtype: _Edges.of(grid, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
     @property
@@ -163,8 +175,11 @@ class BlockCounter:
 
     def _truth(self, channel: int, codes: np.ndarray) -> np.ndarray:
         """bool "voxel": membership by comparing small codes, which is many times faster than a look-up per voxel."""
+        held = self.codes[channel]
+        if len(held) == 1:
+            return codes == held[0]
         truth = np.zeros(codes.shape, bool)
-        for code in self.codes[channel]:
+        for code in held:
             truth |= codes == code
         return truth
 
@@ -173,48 +188,92 @@ class BlockCounter:
 
         Returns the sum of -log p over the voxels of the class.
         """
-        p, edges = scores.p[channel], self.edges[scores.p.dtype]
-        low = p <= edges.first_end
-        upper = bool(2 * np.count_nonzero(low > truth) < p.size)
+        p, edges, tail = scores.p[channel], self.edges[scores.p.dtype], self.grid.tail
+        other = np.less_equal(p <= edges.first_end, truth)
+        upper = 2 * np.count_nonzero(other) > p.size
         if upper:
-            hits, misses = np.flatnonzero(truth & (p <= edges.before_last)), np.flatnonzero(~truth)
-        else:
-            hits, misses = np.flatnonzero(truth), np.flatnonzero(~(low | truth))
-        n, deviation, squares = _certain_cells(scores, channel, (hits, misses), self.grid.tail, upper=upper)
+            np.less_equal(p, edges.before_last, out=other)
+            np.greater_equal(other, truth, out=other)
+        rest = np.flatnonzero(other)
+        n, deviation, squares = self._certain_cells(scores, channel, rest, upper=upper)
         centroid = deviation / np.maximum(n, 1)
         certain_nll = deviation.sum() + squares / 2.0 + (n * centroid**3).sum() / 3.0
         if upper:
-            counts.n[row, -self.grid.tail :] = n[::-1]
-            counts.hits[row, -self.grid.tail :] = n[::-1]
-            counts.p[row, -self.grid.tail :] = (n - deviation)[::-1]
+            counts.n[row, -tail:] += n[::-1]
+            counts.hits[row, -tail:] += n[::-1]
+            counts.p[row, -tail:] += (n - deviation)[::-1]
         else:
-            counts.n[row, : self.grid.tail] = n
-            counts.p[row, : self.grid.tail] = deviation
+            counts.n[row, :tail] += n
+            counts.p[row, :tail] += deviation
 
-        p_hits, p_misses = p[hits].astype(np.float64), p[misses].astype(np.float64)
-        for where, values in ((hits, p_hits), (misses, p_misses)):
-            cell = self._cell(values, scores, channel, where)
-            found = np.bincount(cell, minlength=self.grid.size)
-            counts.n[row] += found
-            counts.p[row] += np.bincount(cell, weights=values, minlength=self.grid.size)
-            if where is hits:
-                counts.hits[row] += found
-        nll_hits = nll_of_hits(scores, channel, hits, p_hits) + (certain_nll if upper else 0.0)
-        nll_misses = nll_of_misses(scores, channel, misses) + (0.0 if upper else certain_nll)
-        counts.sums[row, 0] = squares + np.square(p_hits - 1.0).sum() + np.square(p_misses).sum()
-        counts.sums[row, 1] = nll_hits + nll_misses
-        counts.sums[row, 2] += counts.p[row].sum() - counts.hits[row].sum()
+        hit, wide = truth[rest], p[rest].astype(np.float64)
+        cell = self._cell(wide, scores, channel, rest)
+        p_hits, p_misses = wide[hit], wide[~hit]
+        counts.n[row] += np.bincount(cell, minlength=self.grid.size)
+        counts.p[row] += np.bincount(cell, weights=wide, minlength=self.grid.size)
+        counts.hits[row] += np.bincount(cell[hit], minlength=self.grid.size)
+        nll_hits = nll_of_hits(scores, channel, rest[hit], p_hits) + (certain_nll if upper else 0.0)
+        nll_misses = nll_of_misses(scores, channel, rest[~hit]) + (0.0 if upper else certain_nll)
+        certain_bias = -deviation.sum() if upper else deviation.sum()
+        counts.sums[row] += (
+            squares + np.square(p_hits - 1.0).sum() + np.square(p_misses).sum(),
+            nll_hits + nll_misses,
+            certain_bias + wide.sum() - p_hits.size,
+        )
 
-        few = np.concatenate([p_hits, p_misses])
-        counts.whole[row, 3:] = (
-            np.count_nonzero(few == 0.0) if upper else p.size - np.count_nonzero(p),
-            np.count_nonzero(p >= 1.0) if upper else np.count_nonzero(few >= 1.0),
-            np.count_nonzero(few < NEAR) if upper else np.count_nonzero(p < edges.near_zero),
-            np.count_nonzero(p > edges.before_near_one) if upper else np.count_nonzero(few > 1.0 - NEAR),
-            np.count_nonzero(p_hits == 0.0),
-            np.count_nonzero(p_misses >= 1.0),
+        # Extremes say faster than counting where nothing is as small or as large as that.
+        small, large = (wide, p) if upper else (p, wide)
+        lowest, highest = small.min(initial=1.0), large.max(initial=0.0)
+        counts.whole[row, 3:] += (
+            np.count_nonzero(small <= 0.0) if lowest <= 0.0 else 0,
+            np.count_nonzero(large >= 1.0) if highest >= 1.0 else 0,
+            np.count_nonzero(small < self.edges[small.dtype].near_zero) if lowest < NEAR else 0,
+            np.count_nonzero(large > self.edges[large.dtype].before_near_one) if highest > 1.0 - NEAR else 0,
+            np.count_nonzero(p_hits <= 0.0) if lowest <= 0.0 else 0,
+            np.count_nonzero(p_misses >= 1.0) if highest >= 1.0 else 0,
         )
         return nll_hits
+
+    def _certain_cells(
+        self, scores: Scores, channel: int, rest: np.ndarray, *, upper: bool
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Certain voxels by geometric cell: their number, sum of d, and over all cells sum of d^2; d = p or, upper,
+        1 - p.
+
+        rest: the other voxels, in order. They go to key 0, below every cell, with d = 0. Done in pieces that fit a
+        cache, in memory that is taken once, since fresh memory is slow.
+        """
+        p, tail = scores.p[channel], self.grid.tail
+        narrow = p.dtype == np.float32 and not upper
+        kind = np.dtype(np.int32 if narrow else np.int64)
+        shift, first = (20, FIRST_KEY32) if narrow else (49, FIRST_KEY64)
+        n, deviation = np.zeros((LANES, tail + 1), np.int64), np.zeros((LANES, tail + 1))
+        squares = 0.0
+        length = min(PIECE_VOXELS, p.size)
+        keys, ds, bits = np.empty(length, np.intp), np.empty(length), np.empty(length, kind)
+        lane = self.lanes[kind]
+        starts = np.arange(0, p.size, PIECE_VOXELS)
+        borders = [*np.searchsorted(rest, starts).tolist(), rest.size]
+        for number, start in enumerate(starts.tolist()):
+            piece = p[start : start + PIECE_VOXELS]
+            key, d, bit = keys[: piece.size], ds[: piece.size], bits[: piece.size]
+            np.copyto(d, piece)
+            q = piece
+            if upper:
+                np.subtract(1.0, d, out=d)
+                q = complement(scores, channel, slice(start, start + piece.size))
+            np.right_shift(q.view(kind), shift, out=bit)
+            np.maximum(bit, first, out=bit)
+            if upper:  # channels that sum to a little more than 1 can leave 1 - p above the bin that p is in
+                np.minimum(bit, first + tail - 1, out=bit)
+            np.add(bit, lane[: piece.size], out=key)
+            others = rest[borders[number] : borders[number + 1]] - start
+            key[others] = 0
+            d[others] = 0.0
+            n += np.bincount(key, minlength=n.size).reshape(n.shape)
+            deviation += np.bincount(key, weights=d, minlength=n.size).reshape(n.shape)
+            squares += float(np.square(d, out=d).sum())
+        return n.sum(axis=0)[1:], deviation.sum(axis=0)[1:], squares
 
     def _cell(self, p: np.ndarray, scores: Scores, channel: int, where: np.ndarray) -> np.ndarray:
         """int "voxel": the cells of the voxels at ``where``, whose probabilities are p."""
@@ -298,42 +357,3 @@ class _Edges:
             np.nextafter(near_zero, one) if float(near_zero) < NEAR else near_zero,
             np.nextafter(near_one, -one) if float(near_one) > 1.0 - NEAR else near_one,
         )
-
-
-def _certain_cells(
-    scores: Scores, channel: int, others: tuple[np.ndarray, np.ndarray], tail: int, *, upper: bool
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Certain voxels by geometric cell: their number, sum of d, and over all cells sum of d^2; d = p or, upper, 1 - p.
-
-    others: the other voxels, each array in order. They go to key 0, below every cell, with d = 0. Done in pieces that
-    fit a cache.
-    """
-    p = scores.p[channel]
-    narrow = p.dtype == np.float32 and not upper
-    first = FIRST_KEY32 if narrow else FIRST_KEY64
-    n, deviation, squares = np.zeros(tail + 1, np.int64), np.zeros(tail + 1), []
-    key_buffer, d_buffer = np.empty(PIECE_VOXELS, np.intp), np.empty(PIECE_VOXELS)
-    starts = range(0, p.size, PIECE_VOXELS)
-    borders = [[*np.searchsorted(where, starts).tolist(), where.size] for where in others]
-    for number, start in enumerate(starts):
-        piece = p[start : start + PIECE_VOXELS]
-        key, d = key_buffer[: piece.size], d_buffer[: piece.size]
-        np.copyto(d, piece)
-        if upper:
-            np.subtract(1.0, d, out=d)
-            q = complement(scores, channel, slice(start, start + piece.size))
-        else:
-            q = piece
-        bits = q.view(np.int32) >> 20 if narrow else q.view(np.int64) >> 49
-        np.maximum(bits, first, out=bits)
-        if upper:  # channels that sum to a little more than 1 can leave 1 - p above the bin that p is in
-            np.minimum(bits, first + tail - 1, out=bits)
-        np.subtract(bits, first - 1, out=key)
-        for where, border in zip(others, borders, strict=True):
-            here = where[border[number] : border[number + 1]] - start
-            key[here] = 0
-            d[here] = 0.0
-        n += np.bincount(key, minlength=tail + 1)
-        deviation += np.bincount(key, weights=d, minlength=tail + 1)
-        squares.append(np.square(d, out=d).sum())
-    return n[1:], deviation[1:], math.fsum(squares)

@@ -57,8 +57,7 @@ def most_probable(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     channel_type = np.uint8 if len(p) <= 256 else np.uint16
     decision = np.zeros(best.shape, channel_type)
     for channel in range(1, len(p)):
-        better = (p[channel] > best).astype(channel_type)
-        better *= channel_type(channel)
+        better = np.multiply(p[channel] > best, channel_type(channel), dtype=channel_type)
         np.maximum(decision, better, out=decision)
         np.maximum(best, p[channel], out=best)
     return best, decision

@@ -79,9 +79,7 @@ def cutoff_sides(found: Intervals, cutoff: float) -> list[str]:
     return [str(side) for side in sides]
 
 
-def interval_flags(
-    table: RatioTable, found: Intervals, settings: Settings, threshold: float
-) -> dict[str, np.ndarray]:
+def interval_flags(table: RatioTable, found: Intervals, settings: Settings, threshold: float) -> dict[str, np.ndarray]:
     """Reasons that an interval of a case with a ratio can have: reason -> bool "case"."""
     flags = {
         "vacuous": found.vacuous,

@@ -1,10 +1,10 @@
 """Bounds: from thresholds to the ends of an interval, for many cases at once.
 
 Calibration bound (Li, Popordanoska, Tiulpin, Gruber, Maes, Blaschko 2025, "Beyond Segmentation: Confidence-Aware and
-Debiased Estimation of Ratio-based Biomarkers", proposition 3.7): the labelled volumes lie within q_A of A and q_B of B,
-so their ratio lies between the extremes. Estimation bound (propositions 3.5 and 3.6): Markov's inequality on the squared
-error of the ratio, or Fieller's set (Fieller 1954, "Some problems in interval estimation"), which is narrower and valid
-for many voxels only. Nested bound: both radii are one multiple t of the case's own softness U.
+Debiased Estimation of Ratio-based Biomarkers", proposition 3.7): the labelled volumes lie within q_A of A and q_B of
+B, so their ratio lies between the extremes. Estimation bound (propositions 3.5 and 3.6): Markov's inequality on the
+squared error of the ratio, or Fieller's set (Fieller 1954, "Some problems in interval estimation"), which is narrower
+and valid for many voxels only. Nested bound: both radii are one multiple t of the case's own softness U.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def fieller_ends(table: RatioTable, delta1: float, inflation: np.ndarray) -> End
     return Ends(np.where(bounded, low, -np.inf), np.where(bounded, high, np.inf))
 
 
-def _extremes(
-    low: np.ndarray, high: np.ndarray, b: np.ndarray, r_b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _extremes(low: np.ndarray, high: np.ndarray, b: np.ndarray, r_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """low/(B + r) and high/(B - r), the latter +inf unless B > r. An infinite r leaves no lower end but 0 or -inf."""
     r_b = np.broadcast_to(r_b, low.shape)
     finite = np.isfinite(r_b) & np.isfinite(low)
@@ -96,4 +94,3 @@ def _extremes(
         below = np.where(finite, low / (b + r_b), np.where(np.isfinite(low), 0.0, -np.inf))
         above = np.where(b > r_b, high / (b - r_b), np.inf)
     return below, above
-

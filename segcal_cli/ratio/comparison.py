@@ -67,7 +67,9 @@ class Comparison:
         return tertiles(self.cases)
 
 
-def comparisons(calibration: RatioTable, new: RatioTable, stored: Settings, unit: str, limit: float) -> list[Comparison]:
+def comparisons(
+    calibration: RatioTable, new: RatioTable, stored: Settings, unit: str, limit: float
+) -> list[Comparison]:
     """Every method at every level, soft before hard. unit: volume unit of both tables. Empty without scored cases."""
     found = []
     minimum = stored.minimum_volume(unit)
@@ -80,9 +82,7 @@ def comparisons(calibration: RatioTable, new: RatioTable, stored: Settings, unit
         known = Calibration.of(calibration, settings, unit)
         ends = intervals(known, soft, limit)
         whole = (soft, ends) if settings.method == "joint" else (new, intervals(known, new, limit))
-        found.append(
-            Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole, unit)
-        )
+        found.append(Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole, unit))
     for settings in compared_settings(stored, HARD_METHODS):
         if not len(hard_new) or settings.score == "kde":
             continue

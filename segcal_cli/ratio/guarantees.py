@@ -6,7 +6,7 @@ from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import MM3_PER_ML, Settings
 from segcal_cli.ratio.thresholds import Calibration
 
-VOLUMES = "Each volume interval alone holds in at least {level} of new patients."
+VOLUMES = "Each volume interval alone holds in at least {level} of {whom}."
 
 WHY_NONE = {
     "plain": "a linearly interpolated quantile covers less than its level in small calibration sets",
@@ -15,9 +15,16 @@ WHY_NONE = {
 }
 
 
-def guarantee(calibration: Calibration, ratio: Ratio, volume_unit: str, unannotated: float = 0.0) -> str:
-    """The sentence, with its numbers. unannotated: share of voxels without annotation among the calibration cases."""
+def guarantee(
+    calibration: Calibration, ratio: Ratio, volume_unit: str, unannotated: float = 0.0, *, overlapped: bool = False
+) -> str:
+    """The sentence, with its numbers. unannotated: share of voxels without annotation among the calibration cases.
+
+    overlapped: the calibrator had seen some of them, so that their scores are not those of new cases.
+    """
     settings = calibration.settings
+    if overlapped:
+        return "No guarantee: some of the cases had been used to fit the calibrator."
     if unannotated > 0:
         return f"no guarantee: {100 * unannotated:.3g} % of the voxels had no annotation"
     why = _why_none(settings)
@@ -28,7 +35,8 @@ def guarantee(calibration: Calibration, ratio: Ratio, volume_unit: str, unannota
         return f"Approximate: {promise} Rests on estimated weights."
     if settings.method == "joint":
         return promise
-    return f"{promise} {VOLUMES.format(level=percent(settings.level))}"
+    whom = "new scans, one per patient" if settings.unit == "hcp" else "new patients"
+    return f"{promise} {VOLUMES.format(level=percent(settings.level), whom=whom)}"
 
 
 def percent(level: float) -> str:
@@ -55,7 +63,9 @@ def _promise(calibration: Calibration, ratio: Ratio, volume_unit: str) -> str:
     hcp = settings.unit == "hcp"
     whom = "new scans, one per patient," if hcp else "new patients"
     which = "the interval of a scan" if hcp else "the interval of every scan"
-    held = "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
+    held = (
+        "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
+    )
     text = (
         f"In at least {level} of {whom} from the population of the {n} calibration patients, {which} in which {names} "
         f"is present and predicted to be at least {minimum_text(settings, volume_unit)} holds {held}"

@@ -103,7 +103,10 @@ def _care(calibration: Calibration, table: RatioTable, limit: float) -> Interval
     settings = calibration.settings
     view = field_of_view(table) if settings.ce_unit == "mean" else np.ones(len(table))
     splits = calibration.splits()
-    candidates = [_split(calibration, table, split.delta1, split.delta2, view) for split in splits]
+    radii = [[q * view for q in calibration.radii(name)] for name in "AB"]
+    candidates = [
+        _split(calibration, table, split.delta1, q_a, q_b) for split, q_a, q_b in zip(splits, *radii, strict=True)
+    ]
     widths = np.stack([overall.clipped(limit).width for overall, *_ in candidates])
     # Unbounded widths are all alike; a difference of infinities would be no number.
     least = widths.min(axis=0)
@@ -115,7 +118,7 @@ def _care(calibration: Calibration, table: RatioTable, limit: float) -> Interval
     overall = Ends(chosen([c[0].low for c in candidates]), chosen([c[0].high for c in candidates]))
     bound = Ends(chosen([c[1].low for c in candidates]), chosen([c[1].high for c in candidates]))
     estimate = Ends(chosen([c[2].low for c in candidates]), chosen([c[2].high for c in candidates]))
-    radius_a, radius_b = (chosen([c[part] for c in candidates]) for part in (3, 4))
+    radius_a, radius_b = (chosen(radius) for radius in radii)
     vacuous = np.isinf(radius_a) | np.isinf(radius_b)
     volumes = [volume_ends(table, name, calibration.volume_threshold(name)) for name in "AB"]
     return Intervals(
@@ -136,14 +139,13 @@ def _care(calibration: Calibration, table: RatioTable, limit: float) -> Interval
 
 
 def _split(
-    calibration: Calibration, table: RatioTable, delta1: float, delta2: float, view: np.ndarray
-) -> tuple[Ends, Ends, Ends, np.ndarray, np.ndarray]:
-    """Overall ends, calibration ends, estimation ends and both radii at one split. Proposition 3.8."""
+    calibration: Calibration, table: RatioTable, delta1: float, radius_a: np.ndarray, radius_b: np.ndarray
+) -> tuple[Ends, Ends, Ends]:
+    """Overall ends, calibration ends and estimation ends at one split; radii in mm3. Proposition 3.8."""
     settings, ratio = calibration.settings, table.ratio
-    radius_a, radius_b = (calibration.radius(name, delta2) * view for name in "AB")
     bound = calibration_ends(table["A"], table["B"], radius_a, radius_b)
     if not settings.markov:
-        return bound, bound, Ends(ratio, ratio), radius_a, radius_b
+        return bound, bound, Ends(ratio, ratio)
     if settings.tail == "fieller":
         block = settings.estimation == "block"
         inflation = quotient(table["squared_error_block"], table["squared_error_iid"]) if block else np.ones(len(table))
@@ -151,4 +153,4 @@ def _split(
     else:
         estimate = markov_ends(ratio, squared_error(table, settings.estimation), delta1)
     overall = Ends(bound.low - (ratio - estimate.low), bound.high + (estimate.high - ratio))
-    return overall, bound, estimate, radius_a, radius_b
+    return overall, bound, estimate

@@ -67,7 +67,7 @@ class Region:
 
     def holds(self, members: np.ndarray) -> np.ndarray:
         """bool "...": whether something belongs to the region, from bool "class ...", whether it does to a channel."""
-        found = members[list(self.plus)].any(axis=0)
+        found = np.asarray(members[list(self.plus)].any(axis=0))
         return found if self.minus is None else found & ~members[self.minus]
 
     def of_labels(self, labels: LabelMap, planes: slice) -> np.ndarray:
@@ -119,12 +119,13 @@ def ratio_of(numerator: str, denominator: str, space: LabelSpace) -> Ratio:
 
 
 def region_of(text: str, space: LabelSpace, option: str) -> Region:
-    """The region of a list such as ``necrosis`` or ``2,3``. A class name goes before a label value of that spelling.
+    """The region of a list such as ``necrosis`` or ``2,3``. A name, of a class or of a union of exclusive ones, goes
+    before a label value of that spelling.
 
     Raises UnknownRegion, IgnoredRegion, InexpressibleRegion.
     """
     values: set[int] = set()
-    by_name = {channel.name: channel.values for channel in space.channels}
+    by_name = {channel.name: channel.values for channel in (*space.channels, *space.regions)}
     for word in (part.strip() for part in text.split(",")):
         if word in by_name:
             values |= by_name[word]

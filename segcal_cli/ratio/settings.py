@@ -94,7 +94,9 @@ class Settings:
         if self.quantile != "conformal" and self.method not in ("care", "cp"):
             raise BadSetting(f"--quantile {self.quantile} is for --method care and cp only, not {self.method}")
         if self.quantile != "conformal" and self.unit == "hcp":
-            raise BadSetting(f"--quantile {self.quantile} ranks one score per patient; it cannot be used with --unit hcp")
+            raise BadSetting(
+                f"--quantile {self.quantile} ranks one score per patient; it cannot be used with --unit hcp"
+            )
         if self.calibration_error == "kde" and self.method == "care-guaranteed":
             raise BadSetting("--calibration-error kde bounds nothing, so --method care-guaranteed cannot use it")
         if self.weighted and self.care:

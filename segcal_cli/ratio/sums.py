@@ -12,6 +12,7 @@ of its square, which turns most squared errors negative.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from segcal_cli.ratio.debiasing import MomentSums, debiased
 from segcal_cli.ratio.hard import hard_masks
 from segcal_cli.ratio.kernel_error import drawn_voxels, kernel_error
 from segcal_cli.ratio.regions import Ratio, Region
-from segcal_cli.ratio.voxels import Slab, Voxels
+from segcal_cli.ratio.voxels import Pair, Slab, Voxels
 
 BINS = 15
 """Of the calibration error, left-closed: m = min(floor(15 p), 14)."""
@@ -46,10 +47,15 @@ def case_row(case: Case, ratio: Ratio, wanted: Wanted) -> dict[str, float]:
     voxels = Voxels.of(case, ratio)
     first = _FirstPass(wanted.bins)
     labels = case.labels if wanted.labels else None
+    # A softmax costs more than all sums: what comes of it is remembered, in float32, for the second pass.
+    remembered: list[Pair] | None = [] if case.volume.values == "logits" else None
     for slab in voxels.slabs():
         first.add(slab, voxels, labels)
+        if remembered is not None:
+            remembered.append(slab.pair(np.float32))
     row = first.row(voxels, labels is not None)
-    row |= _second_pass(voxels, row, wanted)
+    pairs = (slab.pair() for slab in voxels.slabs()) if remembered is None else iter(remembered)
+    row |= _second_pass(voxels, pairs, row, wanted)
     if wanted.kernel_seed is not None and labels is not None:
         row |= _kernel_errors(voxels, labels, wanted.kernel_seed)
     return row
@@ -123,7 +129,7 @@ class _FirstPass:
         return row
 
 
-def _second_pass(voxels: Voxels, row: dict[str, float], wanted: Wanted) -> dict[str, float]:
+def _second_pass(voxels: Voxels, pairs: Iterator[Pair], row: dict[str, float], wanted: Wanted) -> dict[str, float]:
     """Squared errors and debiased ratios, from residuals; NaN without a denominator."""
     n, v = voxels.n, voxels.voxel_mm3
     a, b = row["A"] / v, row["B"] / v
@@ -139,13 +145,15 @@ def _second_pass(voxels: Voxels, row: dict[str, float], wanted: Wanted) -> dict[
     boxes = BoxSums.over(grid.shape, (1.0, 1.0, 1.0) if spacing is None else spacing[::-1]) if wanted.blocks else None
     moments = MomentSums.around(n, a / n, b / n, b) if wanted.debiased else None
     ratio, squares = a / b, 0.0
-    for slab in voxels.slabs():
-        e = slab.a - ratio * slab.b
+    for pair in pairs:
+        b_slab = pair.b.astype(np.float64, copy=False)
+        e = pair.a - ratio * b_slab
         squares += _dot(e.reshape(-1), e.reshape(-1))
         if boxes is not None:
-            boxes.add(slab.planes.start, slab.b, e)
+            boxes.add(pair.first_plane, b_slab, e)
         if moments is not None:
-            moments.add(*(part.reshape(-1) if slab.kept is None else part[slab.kept] for part in (slab.a, slab.b, e)))
+            parts = (pair.a.astype(np.float64, copy=False), b_slab, e)
+            moments.add(*(part.reshape(-1) if pair.kept is None else part[pair.kept] for part in parts))
     iid = n / (n - 1) * squares / b**2
     found["squared_error_iid"] = iid
     if boxes is not None:
@@ -180,7 +188,7 @@ def _kernel_errors(voxels: Voxels, labels: LabelMap, seed: int) -> dict[str, flo
 
 
 def _hard_squared_error(n: int, a: int, b: int, ab: int) -> float:
-    """The squared error of masks: R(1 - R)/B n/(n - 1) for nested ones. Counts of voxels; whole numbers until the end."""
+    """The squared error of masks, R(1 - R)/B n/(n - 1) for nested ones, from counts of voxels."""
     if b == 0:
         return math.nan
     # sum (a - R b)^2 = (a b - 2 ab a + a^2) / b with R = a / b.

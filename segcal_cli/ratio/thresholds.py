@@ -8,6 +8,7 @@ label holds the denominator and whose predicted denominator reaches the minimum;
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class Calibration:
 
     def score_threshold(self) -> float:
         """The threshold of nested, joint or cp, unweighted."""
-        return self.threshold(method_scores(self.scored, self.settings.method), self.settings.delta)
+        return self.thresholds(method_scores(self.scored, self.settings.method), [self.settings.delta])[0]
 
     def weighted_thresholds(self, weights: np.ndarray, new_weights: np.ndarray) -> np.ndarray:
         """float64 "new": the threshold of each new case. weights: float64 "scored case"."""
@@ -90,20 +91,23 @@ class Calibration:
     def volume_threshold(self, name: str) -> float:
         """The threshold of |A - A_label| / U_A over all calibration cases, or of B. Always conformal."""
         scores = np.abs(self.table[name] - self.table[f"{name}_label"]) / self.table.softness(name)
-        return _conformal(scores, self.table.groups, self.settings.delta, self.settings.unit)
+        return _conformal(scores, self.table.groups, [self.settings.delta], self.settings.unit)[0]
 
-    def radius(self, name: str, delta2: float) -> float:
-        """q of the calibration error of region "A" or "B" at 1 - delta2/2, in the unit of the settings."""
-        return self.threshold(calibration_scores(self.scored, name, self.settings), delta2 / 2.0)
+    def radii(self, name: str) -> list[float]:
+        """q of the calibration error of region "A" or "B" at 1 - delta2/2 of each split, in the settings' unit."""
+        scores = calibration_scores(self.scored, name, self.settings)
+        return self.thresholds(scores, [split.delta2 / 2.0 for split in self.splits()])
 
-    def threshold(self, scores: np.ndarray, alpha: float) -> float:
-        """The quantile of the settings at 1 - alpha, over patients. +inf where no finite one holds."""
+    def thresholds(self, scores: np.ndarray, alphas: Sequence[float]) -> list[float]:
+        """The quantiles of the settings at 1 - alpha, over patients. +inf where no finite one holds."""
         if self.settings.quantile == "conformal":
-            return _conformal(scores, self.scored.groups, alpha, self.settings.unit)
+            return _conformal(scores, self.scored.groups, alphas, self.settings.unit)
         if not scores.size:
-            return math.inf
+            return [math.inf] * len(alphas)
         own = largest_of_each(scores, self.scored.groups)
-        return float(own.mean()) if self.settings.quantile == "mean" else float(np.quantile(own, 1.0 - alpha))
+        if self.settings.quantile == "mean":
+            return [float(own.mean())] * len(alphas)
+        return [float(q) for q in np.quantile(own, [1.0 - alpha for alpha in alphas])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,12 @@ def field_of_view(table: RatioTable) -> np.ndarray:
     return table["voxels"] * table["voxel_mm3"]
 
 
-def _conformal(scores: np.ndarray, groups: tuple[str, ...], alpha: float, unit: str) -> float:
-    if alpha <= 0.0 or not scores.size:
-        return math.inf
+def _conformal(scores: np.ndarray, groups: tuple[str, ...], alphas: Sequence[float], unit: str) -> list[float]:
+    """A quantile per alpha; that of alpha = 0 is +inf, whatever n."""
+    if not scores.size:
+        return [math.inf] * len(alphas)
     if unit == "hcp":
-        return hierarchical_quantile(scores, np.array(groups), alpha)
-    return conformal_quantile(largest_of_each(scores, groups), alpha)
-
-
+        names = np.array(groups)
+        return [hierarchical_quantile(scores, names, alpha) if alpha > 0 else math.inf for alpha in alphas]
+    own = largest_of_each(scores, groups)
+    return [conformal_quantile(own, alpha) if alpha > 0 else math.inf for alpha in alphas]

@@ -29,6 +29,16 @@ class NothingCounts(VoxelError):
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """a, b "z y x" of the planes from first_plane on, 0 where not counted; kept as in Slab."""
+
+    first_plane: int
+    a: np.ndarray
+    b: np.ndarray
+    kept: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
 class Slab:
     """Some planes of a case. a, b: float64 "z y x", probabilities of numerator and denominator, 0 where not counted.
 
@@ -42,6 +52,10 @@ class Slab:
     raw: np.ndarray
     kept: np.ndarray | None
     excess: float
+
+    def pair(self, dtype: type[np.floating] = np.float64) -> Pair:
+        """What the second pass needs of it, in that type."""
+        return Pair(self.planes.start, self.a.astype(dtype, copy=False), self.b.astype(dtype, copy=False), self.kept)
 
 
 @dataclass(frozen=True, slots=True)

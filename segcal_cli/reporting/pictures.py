@@ -53,7 +53,10 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawing and what it is of. name: a class, or "" for all; source: "" for all; case: only where it shows one."""
+    """A drawing and what it is of. name: a class, or "" for all; source: "" for all; case: only where it shows one.
+
+    of_artifact: ``source`` is an artifact that promises something of its own; case is then a page of several.
+    """
 
     plot: str
     name: str
@@ -62,11 +65,12 @@ class Picture:
     title: str
     caption: str
     drawing: Drawing
+    of_artifact: bool = False
 
     @property
     def stem(self) -> str:
-        """``PLOT__CLASS__SOURCE[__CASE]``."""
-        parts = [self.plot, self.name or EVERY, self.source or EVERY]
+        """``PLOT__CLASS__SOURCE[__CASE]``, or ``PLOT__ARTIFACT[__PAGE]``."""
+        parts = [self.plot, self.source] if self.of_artifact else [self.plot, self.name or EVERY, self.source or EVERY]
         return "__".join(safe(part) for part in (parts if self.case is None else [*parts, self.case]))
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.calibration.calibrator import Applied, Calibrator
+from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
@@ -27,6 +28,8 @@ from segcal_cli.io.outputs import (
     label_file,
     label_name,
     make_folder,
+    map_file,
+    map_name,
     npz_file,
     paint_values,
     painted,
@@ -38,7 +41,8 @@ from segcal_cli.io.outputs import (
     text_file,
     write_files,
 )
-from segcal_cli.io.predictions import DISPLAY_MARK
+from segcal_cli.io.predictions import DISPLAY_MARK, PredictionSource
+from segcal_cli.io.voxels import member_probabilities
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -56,6 +60,18 @@ class Float16NeedsNpz(UsageError):
     template = "--dtype float16 needs --format npz: NIfTI has no such type"
 
 
+class UnknownMap(UsageError):
+    """A map that there is none of."""
+
+    template = "--write {0}: it is one or more of {1}"
+
+
+class MembersNeeded(UsageError):
+    """Maps of disagreement where there is nothing to disagree."""
+
+    template = "--write {0} needs several predictions of each case; give --member"
+
+
 class DisplayOnly(UsageError):
     """Scaled integers are for NIfTI viewers."""
 
@@ -71,12 +87,16 @@ class CaseWriter:
     options: CalibrateApplyOptions
     places: dict[str, Space]
     seen: frozenset[str]
+    disagreeing: Mapping[str, PredictionSource] = field(default_factory=dict)
 
     def __call__(self, case: Case) -> dict[str, object]:
         volume = case.volume
-        applied = self.calibrator.apply(volume.array, volume.values, volume.stored, self.options.dtype)
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
         keep_padding(applied.array, volume, case.space)
         files = case_files(case, applied, self.places[case.id], self.options)
+        if self.disagreeing:
+            files = [*self._maps(case), *files]
         names = write_files(self.folder, files)
         return {
             "case": case.id,
@@ -90,6 +110,25 @@ class CaseWriter:
             "left_raw": applied.kept_raw,
             "warnings": list(case.facts.warnings),
         }
+
+    def _maps(self, case: Case) -> list[File]:
+        """The members once more, one at a time, and the maps of how they disagree."""
+        sums = Disagreement(case.space.exclusive)
+        for p in member_probabilities(self.disagreeing[case.id]):
+            sums.add(p)
+        place = self.places[case.id]
+        return [
+            map_file(case.id, MAP_NAMES[name], sums.maps()[name], place) for name in wanted_maps(self.options.write)
+        ]
+
+
+def wanted_maps(text: str | None) -> tuple[str, ...]:
+    """The maps of a list with commas. Raises UnknownMap."""
+    names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in MAP_NAMES:
+            raise UnknownMap(name, ", ".join(MAP_NAMES))
+    return names
 
 
 def keep_padding(written: np.ndarray, volume: Volume, space: LabelSpace) -> None:
@@ -120,7 +159,8 @@ def run(
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":
         raise DisplayOnly
-    refuse_inside(output, [predictions])
+    refuse_inside(output, [predictions, *map(Path, reading.member)])
+    maps = wanted_maps(applying.write)
     loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, None, reading, None, observer)
@@ -130,6 +170,8 @@ def run(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     _refuse_names(inputs.sources, inputs.space, applying)
+    if maps and any(len(source.prediction.parts) == 1 for source in inputs.sources):
+        raise MembersNeeded(applying.write)
     refuse_existing(
         [output / name for source in inputs.sources for name in output_names(source, applying)],
         overwrite=writing.overwrite,
@@ -151,6 +193,7 @@ def run(
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
         frozenset(seen),
+        {source.id: source.prediction for source in inputs.sources} if maps else {},
     )
     reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
     outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
@@ -180,7 +223,7 @@ def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str
         )
     if options.segmentation != "none":
         names.append(label_name(source.id, DESC, placed=placed))
-    return names
+    return [*names, *(map_name(source.id, MAP_NAMES[name], placed=placed) for name in wanted_maps(options.write))]
 
 
 def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApplyOptions) -> list[File]:

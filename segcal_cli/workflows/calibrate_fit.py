@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from segcal_cli.calibration.fit import CalibrationFit
@@ -15,7 +15,6 @@ from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
-from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
@@ -33,6 +32,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.running import jobs_of, threads_of
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    after_dropping,
     refuse_copies,
     refuse_hard,
     refuse_seen,
@@ -65,7 +65,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output, (predictions, labels))
+    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -114,7 +114,7 @@ def run(
         group_ids=result.group_ids,
         case_digests=digests,
         fit_input_digest=_input_digest(digests, result),
-        guarantee=result.guarantee + _after_dropping(failures, len(traced.facts)),
+        guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
         seed=spec.seed,
         dropped=dropped,
         results=results,
@@ -136,18 +136,8 @@ def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:
     split_kind = fitting.split_kind
     if split_kind == "unknown" and all(source.found == CROSS_VALIDATION for source in inputs.sources):
         split_kind = "out-of-fold"
-    spec = FitSpec(
-        method=fitting.method,
-        loss=fitting.loss,
-        weight=fitting.weight,
-        scope=fitting.scope,
-        nesting=fitting.nesting,
-        folds=fitting.folds,
-        summary=fitting.summary,
-        split_kind=split_kind,
-        allow_inverted=fitting.allow_inverted,
-        seed=fitting.seed,
-    )
+    spec = FitSpec(**{field.name: getattr(fitting, field.name) for field in fields(FitSpec)})
+    spec = replace(spec, split_kind=split_kind)
     spec.check(inputs.space)
     return spec
 
@@ -163,12 +153,3 @@ def _input_digest(digests: dict[str, str], result: FitResult) -> str:
         f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(result.case_ids, result.group_ids, strict=True)
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _after_dropping(failures: list[Result], done: int) -> str:
-    if not failures:
-        return ""
-    return (
-        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
-        "reason related to their scores."
-    )

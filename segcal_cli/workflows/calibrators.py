@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
-from segcal_cli.calibration.result import calibrator_from
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io.artifacts import read_artifact
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 CALIBRATED = Stored("float32")
 """How calibrated probabilities stand in memory, whatever the prediction was stored as."""
@@ -53,7 +54,8 @@ class CalibratorTransform:
     calibrator: Calibrator
 
     def __call__(self, volume: Volume, space: LabelSpace) -> Volume:
-        applied = self.calibrator.apply(volume.array, volume.values, volume.stored)
+        calibrator, given = self.calibrator.pointwise(volume)
+        applied = calibrator.apply(given.array, given.values, given.stored)
         return Volume(applied.array, volume.grid, "probabilities", CALIBRATED, volume.predicted)
 
 
@@ -76,6 +78,9 @@ def load_calibrator(path: Path, command: str) -> LoadedCalibrator:
 
 def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
     """The calibrator of an artifact that has been read. Raises DamagedCalibrator."""
+    # What fits and applies calibrators is imported where there is one.
+    from segcal_cli.calibration.result import calibrator_from
+
     try:
         calibrator = calibrator_from(artifact)
     except (KeyError, ValueError, IndexError, TypeError) as error:
@@ -127,7 +132,10 @@ def _activation(space: LabelSpace) -> str:
 
 
 def _reduction(spec: dict[str, object]) -> str:
-    return f"samples joined by {spec['reduce']}" if spec.get("reduce") else "one prediction per case"
+    if not spec.get("reduce"):
+        return "one prediction per case"
+    members = f"{spec['members']} members" if spec.get("members") else "samples"
+    return f"{members} joined by {spec['reduce']}"
 
 
 def _calibration(spec: dict[str, object]) -> str:

@@ -16,7 +16,7 @@ from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values
-from segcal_cli.io.outputs import File, make_folder, map_file, refuse_existing, refuse_inside, write_files
+from segcal_cli.io.outputs import File, make_folder, refuse_existing, refuse_inside, voxel_file, write_files
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.sets import (
@@ -130,7 +130,7 @@ class SetWriter:
                 continue
             for name, channel in output_names(case.id, [kind], self.model, flat=flat, planar=shape[0] == 1):
                 array = self._map(kind, channel, classes, limits, held, keep, flat=name.endswith(".png"))
-                made.append(map_file(name, array.reshape(shape), place))
+                made.append(voxel_file(name, array.reshape(shape), place))
         return made
 
     def _map(  # type: ignore[no-untyped-def]
@@ -213,7 +213,7 @@ def run(
     refuse_inside(output, [predictions])
     entity_values(model.space.names)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, masked=True, roi=applying.roi)
+    inputs = open_inputs(predictions, None, reading, None, observer, masks=True, roi=applying.roi)
     reading = inputs.reading
     refuse_misfit(
         loaded, predictions, inputs.space, inputs.values,

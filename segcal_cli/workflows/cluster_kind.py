@@ -17,8 +17,8 @@ from segcal_cli.workflows import cluster_pictures, cluster_verdicts
 from segcal_cli.workflows.cluster_artifacts import loaded_cluster
 from segcal_cli.workflows.cluster_tables import model_document, people_table
 from segcal_cli.workflows.inputs import Inputs
-from segcal_cli.workflows.judged import Compared, Judging
-from segcal_cli.workflows.kinds import Description, Presented
+from segcal_cli.workflows.kinds import Compared, Description, Presented, Reading
+from segcal_cli.workflows.requests import JudgeOptions
 
 FILES = cluster_verdicts.FILES
 
@@ -28,8 +28,13 @@ SHOWN_ALPHAS = (0.05, 0.1, 0.2)
 """Levels at which ``inspect`` shows thresholds where none is asked for."""
 
 
-def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> Description:
-    """The map in words, thresholds at some levels, and what each level promises. Raises DamagedModel, BadLevel."""
+def describe(path: Path, artifact: Artifact) -> Description:
+    """The map in words, thresholds at the usual levels, and what each level promises. Raises DamagedModel."""
+    return describe_at(path, artifact, SHOWN_ALPHAS)
+
+
+def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verbose: bool = False) -> Description:
+    """The same at levels of choice. verbose changes nothing: everything is shown. Raises DamagedModel, BadLevel."""
     loaded = loaded_cluster(path, artifact)
     model, results = loaded.model, artifact.header.results
     levels = tuple(alphas) or SHOWN_ALPHAS
@@ -52,10 +57,10 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> De
     return Description(tuple(lines), model_document(loaded, levels))
 
 
-def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, judging: Judging) -> Estimator:
+def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions) -> Estimator:
     """Measures coverage on labelled cases. Raises what ``cluster_verdicts.measurement`` raises."""
     loaded = loaded_cluster(path, artifact)
-    estimator, counting = cluster_verdicts.measurement(loaded, inputs, judging.coverage, pictures=judging.pictures)
+    estimator, counting = cluster_verdicts.measurement(loaded, inputs, options)
     return Remembering(estimator, counting)
 
 
@@ -84,38 +89,37 @@ def present(
     path: Path,
     artifact: Artifact,
     result: tuple[CoverageMeasurement, Coverage],
-    judging: Judging,
+    options: JudgeOptions,
     *,
     in_sample: bool,
 ) -> Presented:
     """Coverage per class, cluster and patient, errors by place, sizes of sets."""
-    rows = cluster_verdicts.rows_of(*result, judging.coverage)
+    rows = cluster_verdicts.rows_of(*result, options)
     return cluster_verdicts.present(name, loaded_cluster(path, artifact), rows, in_sample=in_sample)
 
 
 def compare(
-    verdicts: Sequence[tuple[str, Path, Artifact, tuple[CoverageMeasurement, Coverage]]], judging: Judging
+    verdicts: Sequence[tuple[str, Path, Artifact, tuple[CoverageMeasurement, Coverage]]], options: JudgeOptions
 ) -> Compared:
     """All cluster artifacts side by side."""
-    named = [(name, cluster_verdicts.rows_of(*result, judging.coverage)) for name, _, _, result in verdicts]
+    named = [(name, cluster_verdicts.rows_of(*result, options)) for name, _, _, result in verdicts]
     rows, tables, text = cluster_verdicts.compared_rows(named)
     return Compared({"methods": rows}, tables, {"methods.csv": text} if len(named) > 1 else {})
 
 
-PLOTS = cluster_pictures.PLOTS
-SECTIONS = cluster_pictures.SECTIONS
+READING = {plot: Reading(title, how) for plot, (title, how) in cluster_pictures.SECTIONS.items()}
 
 
-def pictures(
+def pictures_together(
     verdicts: Sequence[tuple[str, Path, Artifact, tuple[CoverageMeasurement, Coverage], bool]],
-    judging: Judging,
     plots: Sequence[str],
+    options: JudgeOptions,
     cells: Sequence[str],
 ) -> Iterator[Picture]:
     """Maps, coverage at every level, and errors place by place. Raises BadCell."""
     shown = [
         cluster_pictures.Shown(
-            name, loaded_cluster(path, artifact), cluster_verdicts.rows_of(*result, judging.coverage), in_sample
+            name, loaded_cluster(path, artifact), cluster_verdicts.rows_of(*result, options), in_sample
         )
         for name, path, artifact, result, in_sample in verdicts
     ]

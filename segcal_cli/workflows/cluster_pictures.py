@@ -35,13 +35,13 @@ SECTIONS = {
     ),
     "coverage-violin": (
         "Coverage error over places",
-        "Each violin shows how the coverage error is spread over the places of the image; the long bar is the mean, the "
-        "short ones hold 90 % of the places. No method can be below the noise floor, which depends on n alone.",
+        "Each violin shows how the coverage error is spread over the places of the image; the long bar is the mean, "
+        "and the short ones hold 90 % of the places. Even exact coverage shows the noise floor, which depends on n.",
     ),
     "difference-map": (
         "Where clusters help",
-        "Blue: the coverage error is smaller with the clusters than with one threshold for the whole image; red: larger. "
-        "Pale where the difference is less than noise makes at that n.",
+        "Blue: the coverage error is smaller with the clusters than with one threshold for the whole image; red: "
+        "larger. Pale where the difference is less than noise makes at that n.",
     ),
     "error-map": (
         "Coverage error place by place",
@@ -278,8 +278,8 @@ def _diagrams(one: Shown, cells: Sequence[str]) -> Iterator[Picture]:
             f"Coverage of {name}: {one.label}",
             _caption(
                 one,
-                "Mean over patients of the share that the set holds, before empty sets are filled. Band: 95 %, patients "
-                f"resampled.{more}",
+                "Mean over patients of the share that the set holds, before empty sets are filled. Band: 95 %, "
+                f"patients resampled.{more}",
             ),
         )
         yield _picture("coverage-diagram", name, one, words, fields.coverage_diagram(lines, words))
@@ -343,8 +343,8 @@ def _violins(shown: Sequence[Shown]) -> Iterator[Picture]:
             f"Coverage error over places: {name}",
             _caption(
                 first,
-                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. Long bar: "
-                "mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as "
+                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. "
+                "Long bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as "
                 f"{first.label}. Values are comparable at equal n only.",
             ),
         )

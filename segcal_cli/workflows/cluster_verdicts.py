@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.conformal import BadLevel
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows
@@ -14,13 +15,13 @@ from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.places import Placing, choose_placing
 from segcal_cli.kandinsky.text import guarantee
 from segcal_cli.reporting.tables import Table, csv_text, short
-from segcal_cli.workflows.cluster_artifacts import LoadedCluster, alphas_of, frames_of, refuse_other_scans
+from segcal_cli.workflows.cluster_artifacts import LoadedCluster, frames_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import WithAtlas, atlases_for
 from segcal_cli.workflows.cluster_pictures import pictured_cases
 from segcal_cli.workflows.cluster_tables import cluster_name
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Presented
-from segcal_cli.workflows.requests import CoverageOptions
+from segcal_cli.workflows.requests import JudgeOptions
 
 FILES = ("coverage.csv", "errors.csv", "levels.csv", "sets.csv", "cases.csv")
 
@@ -57,12 +58,10 @@ class NoTopOne(UsageError):
     template = "--empty has no meaning for {0}: its regions are independent, and an empty set is a proper answer"
 
 
-def measurement(
-    loaded: LoadedCluster, inputs: Inputs, options: CoverageOptions, *, pictures: bool = False
-) -> tuple[Estimator, CoverageMeasurement]:
-    """The estimator of a pass, and the measurement in it. pictures: keep what these need too.
+def measurement(loaded: LoadedCluster, inputs: Inputs, options: JudgeOptions) -> tuple[Estimator, CoverageMeasurement]:
+    """The estimator of a pass, and the measurement in it.
 
-    Raises BadCoverage, BadAlpha, NoTopOne, AtlasNeeded, AtlasStored, and what refuse_other_scans raises.
+    Raises BadCoverage, BadLevel, NoTopOne, AtlasNeeded, AtlasStored, and what refuse_other_scans raises.
     """
     model = loaded.model
     refuse_other_scans(loaded, inputs.sources)
@@ -74,7 +73,9 @@ def measurement(
         raise BadCoverage("min-positives", options.min_positives, "give 1 or more")
     if options.block is not None and options.block < 1:
         raise BadCoverage("block", options.block, "give 1 or more")
-    level, own = alphas_of(options.alpha, loaded.alpha, model.space)
+    level = loaded.alpha if options.alpha is None else options.alpha
+    if not 0 < level < 1:
+        raise BadLevel(level)
     placing = places_of(loaded, inputs, options)
     voxels = sum(int(np.prod(source.prediction.shape[1:])) for source in inputs.sources)
     counting = CoverageMeasurement(
@@ -83,10 +84,8 @@ def measurement(
         placing,
         options.empty or "top1",
         options.ce_bins,
-        own,
-        keep_places=voxels <= KEPT_VOXELS and not pictures,
-        keep_grey=pictures,
-        pictured=pictured_cases(loaded, [source.id for source in inputs.sources]) if pictures else frozenset(),
+        keep_places=voxels <= KEPT_VOXELS,
+        pictured=pictured_cases(loaded, [source.id for source in inputs.sources]),
     )
     atlases = atlases_for(
         loaded.path, loaded.artifact.arrays, options.atlas, [source.id for source in inputs.sources],
@@ -95,7 +94,7 @@ def measurement(
     return (counting if atlases is None else WithAtlas(counting, atlases)), counting
 
 
-def places_of(loaded: LoadedCluster, inputs: Inputs, options: CoverageOptions) -> Placing:
+def places_of(loaded: LoadedCluster, inputs: Inputs, options: JudgeOptions) -> Placing:
     """The cells of coverage errors: those of the map, else the voxels of the evaluated scans."""
     own = loaded.model.regions.placing
     if own is not None and options.block is None:
@@ -165,7 +164,7 @@ def compared_rows(named: Sequence[tuple[str, CoverageRows]]) -> tuple[list[dict[
     return rows, (Table("Cluster methods", columns, tuple(shown), caption),), csv_text(METHODS, rows)
 
 
-def rows_of(counting: CoverageMeasurement, found: Coverage, options: CoverageOptions) -> CoverageRows:
+def rows_of(counting: CoverageMeasurement, found: Coverage, options: JudgeOptions) -> CoverageRows:
     return CoverageRows(counting, found, options.min_positives)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.conventions import settings_of
-from segcal_cli.workflows.judged import Compared, Judging, compare, compared_files, entries, file_ends
-from segcal_cli.workflows.kinds import Presented
+from segcal_cli.workflows.judged import compare, compared_files, entries, file_ends
+from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -26,10 +26,7 @@ from segcal_cli.workflows.measure_tables import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.reliability import report_alone, require_pictured
-from segcal_cli.workflows.report import Recorder
 from segcal_cli.workflows.requests import (
-    CoverageOptions,
     EvaluateOptions,
     IntervalOptions,
     JudgeOptions,
@@ -63,11 +60,9 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     judging: JudgeOptions,
-    covering: CoverageOptions,
     observer: Observer,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
-    options = Judging(judging, covering)
     targets = [
         path
         for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms, outputs.html)
@@ -76,29 +71,37 @@ def run(
     for path in targets:
         if targets.count(path) > 1:
             raise OutputTwice(path)
+    # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
+    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
         refuse_inside(path, [predictions, labels, *(folder for folder in others if folder.exists())])
-    promised = [] if sourcing.saved is not None else named_artifacts(sourcing.artifact)[1]
-    beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
-    beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     for path in targets:
         require_file_place(path)
     if outputs.html is not None:
+        # Pictures are only imported where some are asked for.
+        from segcal_cli.workflows.reliability import require_pictured
+
         require_pictured(settings_of(measuring, drawing.seed))
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
-        with_digests=outputs.histograms is not None or outputs.html is not None, judging=options,
+        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
     )  # fmt: skip
     say(study.evaluation, heard)
-    page = None if outputs.html is None else report_alone(study, reading, truth, heard)
-    presented = {verdict.judged.name: verdict.present(options) for verdict in study.verdicts}
-    compared = compare(study.verdicts, options)
-    beside_the_table: dict[str, Presented | Compared] = {**presented, **compared}
-    for name, one in beside_the_table.items():
+    presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    compared = compare(study.verdicts, judging)
+    written: dict[str, Presented | Compared] = {**presented, **compared}
+    page = None
+    if outputs.html is not None:
+        from segcal_cli.workflows.reliability import report_alone
+
+        page = report_alone(study, reading, truth, heard, judging)
+    for name, one in written.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, page)
@@ -107,10 +110,7 @@ def run(
     return Outcome(
         result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(
-            *people_tables(study.evaluation),
-            *(table for one in beside_the_table.values() for table in one.tables),
-        ),
+        tables=(*people_tables(study.evaluation), *(table for one in written.values() for table in one.tables)),
         failures=study.failures,
     )
 

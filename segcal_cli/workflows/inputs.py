@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import CaseErrors, FormatError, SegcalError, UsageError
+from segcal_cli.core.errors import CaseErrors, FormatError, PairingError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
 from segcal_cli.io.arrays import ArrayHeader
-from segcal_cli.io.case_files import CaseFiles, Pairing, missing_labels, same_predictions
+from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing_labels, same_predictions
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
@@ -28,7 +28,7 @@ from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import V1_KEY, find_model_files
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
-from segcal_cli.io.problems import Problem
+from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
@@ -39,10 +39,20 @@ CARET_EXTENSION = 30
 """NIfTI extension code of Caret, whose XML holds a label table; TotalSegmentator marks the same XML with 0."""
 
 
+class MissingMember(PairingError):
+    """A case that one of the member folders does not hold."""
+
+    template = "{0}: the member {1} does not hold this case"
+
+
 class UnusedOption(UsageError):
     """An option that a table of cases makes meaningless."""
 
     template = "{0} does not go with --cases: the table names the files itself{1}"
+
+
+NO_GROUPS = "no --groups: each case is taken as a patient of its own"
+"""Said wherever patients are the unit of an interval, a fold or a guarantee, and nobody told cases apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ def find_cases(
 
     Raises NoSuchInput, UnusedOption, and what pairing and class tables raise.
     """
-    _require_paths(predictions, labels, reading, truth)
+    _require_paths(predictions, labels, reading, truth, roi)
     table = class_table(predictions, reading)
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
@@ -118,6 +128,24 @@ def find_cases(
         roi=roi if truth is None else truth.roi,
         groups=groups,
     )
+
+
+def with_members(pairing: Pairing, reading: PredictionOptions, table: LabelSpace | None) -> Pairing:
+    """The cases with the files of every member folder as further samples; without what a member lacks."""
+    cases, problems = list(pairing.cases), list(pairing.problems)
+    for number, folder in enumerate(reading.member, start=2):
+        own = {case.id: case for case in pair(Path(folder), None, pattern=reading.pattern, space=table).cases}
+        problems += [Problem(case.id, MissingMember(case.id, folder)) for case in cases if case.id not in own]
+        cases = [
+            replace(case, predictions=case.predictions + tuple(_sample(f, number) for f in own[case.id].predictions))
+            for case in cases
+            if case.id in own
+        ]
+    return pairing if not reading.member else replace(pairing, cases=tuple(cases), problems=tuple(problems))
+
+
+def _sample(file: PredictionFile, member: int) -> PredictionFile:
+    return replace(file, sample=f"{member}" if file.sample is None else f"{member}/{file.sample}")
 
 
 def class_table(predictions: Path, reading: PredictionOptions) -> LabelSpace | None:
@@ -138,16 +166,17 @@ def open_inputs(
     volumes: bool = False,
     hard: bool = False,
     regions: bool = False,
-    masked: bool = False,
+    masks: bool = False,
     roi: Path | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
-    label maps are predictions too. regions: the command measures unions of classes besides. masked: read the regions of
+    label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
     interest (of ``roi`` or of the table of cases) although no labels are asked for.
 
     Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi)
+    pairing = with_members(pairing, reading, table)
     for note in pairing.notes:
         observer.note(note)
     for copies in same_predictions(pairing.cases):
@@ -167,14 +196,19 @@ def open_inputs(
     if not regions:
         table = replace(table, regions=())
     rules = truth_rules(truth, volumes=volumes)
-    if rules is None and masked:
+    if rules is None and masks:
         rules = TruthRules(volumes=volumes, labelled=False)
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
+    if truth is not None and len(opened.sources) > 1 and all(source.group == source.id for source in opened.sources):
+        observer.note(NO_GROUPS)
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)
+    if truth is None:
+        # What is wrong with no single case, such as missing regions of interest, is wrong with all of them.
+        raise_all([problem.error for problem in problems if not problem.case])
     inputs = Inputs(table, opened, failures, settled, pairing.cases)
     if not opened.sources:
         inputs.require_all()
@@ -229,6 +263,7 @@ def reading_spec(
         "reader": reading.reader,
         "prove": reading.prove,
         "reduce": reading.reduce,
+        "members": len(reading.member) + 1 if reading.member else None,
         "calibrator": None if calibrator is None else calibrator.digest,
     }
     if truth is not None:
@@ -246,11 +281,12 @@ def truth_rules(truth: LabelOptions | None, *, volumes: bool) -> TruthRules | No
 
 
 def _require_paths(
-    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None
+    predictions: Path, labels: Path | None, reading: PredictionOptions, truth: LabelOptions | None, roi: Path | None
 ) -> None:
     """Raise NoSuchInput for a path that is not there, UnusedOption for options that --cases makes meaningless."""
-    given = [predictions, labels, reading.cases, reading.classes, reading.geometry]
-    given.append(None if truth is None else truth.roi)
+    given = [predictions, labels, reading.cases, reading.classes, reading.geometry, *map(Path, reading.member)]
+    region = roi if truth is None else truth.roi
+    given.append(region)
     for path in given:
         if path is not None:
             expand_folders(path)
@@ -260,5 +296,5 @@ def _require_paths(
         raise UnusedOption("--pattern", "")
     if truth is not None and truth.label_pattern is not None:
         raise UnusedOption("--label-pattern", "")
-    if truth is not None and truth.roi is not None:
+    if region is not None:
         raise UnusedOption("--roi", " (column roi)")

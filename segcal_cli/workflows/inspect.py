@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.conformal import BadLevel
+from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, read_artifact
 from segcal_cli.workflows.kinds import KINDS, module_of
@@ -14,26 +14,42 @@ from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
 
 
-def run(path: Path, observer: Observer, showing: InspectOptions | None = None) -> Outcome:
-    """Describe an artifact, as text and as a document. Raises the errors of reading one, BadLevel, NoLevels."""
-    alphas = () if showing is None else tuple(map(_level, showing.alpha))
+class NoLevels(UsageError):
+    """Levels of an artifact without any."""
+
+    template = "--alpha: {0} is a {1} artifact, which has no alpha"
+
+
+class BadAlpha(UsageError):
+    """A level that is no number."""
+
+    template = "--alpha {0}: a number between 0 and 1 is expected"
+
+
+def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -> Outcome:
+    """Describe an artifact, as text and as a document. verbose: with every detail that it holds.
+
+    Raises the errors of reading one, NoLevels, BadAlpha.
+    """
+    alphas = []
+    for text in asking.alpha:
+        try:
+            alphas.append(float(text))
+        except ValueError:
+            raise BadAlpha(text) from None
     artifact = read_artifact(path)
     if artifact.header.kind not in KINDS:
         raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
-    described = module_of(artifact.header.kind).describe(path, artifact, alphas)
+    kind = module_of(artifact.header.kind)
+    if hasattr(kind, "describe_at"):
+        described = kind.describe_at(path, artifact, alphas, verbose=verbose)
+    elif alphas:
+        raise NoLevels(path, artifact.header.kind)
+    else:
+        described = kind.describe(path, artifact)
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
     return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
-
-
-def _level(text: str) -> float:
-    try:
-        alpha = float(text)
-    except ValueError:
-        raise BadLevel(text) from None
-    if not 0 < alpha < 1:
-        raise BadLevel(alpha)
-    return alpha
 
 
 def header_document(artifact: Artifact) -> dict[str, Any]:

@@ -8,7 +8,7 @@ artifacts of the same run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,23 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.io.artifacts import NotAnArtifact
 from segcal_cli.reporting.pictures import Picture
-from segcal_cli.reporting.tables import Table
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, reading_spec
-from segcal_cli.workflows.kinds import KINDS, Presented, module_of
-from segcal_cli.workflows.requests import CoverageOptions, JudgeOptions, PredictionOptions
+from segcal_cli.workflows.kinds import KINDS, Compared, Presented, Reading, module_of
+from segcal_cli.workflows.requests import JudgeOptions, PredictionOptions
 from segcal_cli.workflows.together import OfFirst
+
+PICTURED: Mapping[str, str] = {
+    **dict.fromkeys(("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error"), "ntr-interval"),
+    **dict.fromkeys(("cluster-map", "coverage-diagram", "coverage-violin", "difference-map", "error-map"), "cluster"),
+}
+"""Plot of ``reliability`` -> the kind of artifact that it is of."""
 
 
 class NotJudged(UsageError):
     """A kind that cannot be held against labels."""
 
     template = "{0} is a {1} artifact, which cannot be measured"
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """How promises are judged: options of ratios, and of coverage. pictures: what these need is kept too."""
-
-    ratio: JudgeOptions = field(default_factory=JudgeOptions)
-    coverage: CoverageOptions = field(default_factory=CoverageOptions)
-    pictures: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class Judged:
         reading: PredictionOptions,
         before: LoadedCalibrator | None,
         calibrators: Sequence[LoadedCalibrator],
-        judging: Judging,
+        options: JudgeOptions,
     ) -> Estimator:
         """What measures it. Raises DoesNotFit, and what its kind raises for inputs that it was not made for."""
         wanted = self.artifact.header.spec.get("calibrator")
@@ -64,10 +60,10 @@ class Judged:
         spec = reading_spec(reading, None, None if through is None else through.artifact)
         refuse_misfit(self, predictions, inputs.space, inputs.values, spec)
         kind = module_of(self.artifact.header.kind)
-        measuring = kind.measurement(self.path, self.artifact, predictions, inputs, judging)
+        measuring = kind.measurement(self.path, self.artifact, predictions, inputs, options)
         return OfFirst(measuring, None if own is None else CalibratorTransform(own.calibrator))
 
-    def present(self, result: Any, options: Judging, *, in_sample: bool) -> Presented:
+    def present(self, result: Any, options: JudgeOptions, *, in_sample: bool) -> Presented:
         """What ``evaluate`` says of it."""
         kind = module_of(self.artifact.header.kind)
         return kind.present(self.name, self.path, self.artifact, result, options, in_sample=in_sample)
@@ -96,31 +92,44 @@ class Verdict:
     result: Any
     in_sample: bool
 
-    def present(self, options: Judging) -> Presented:
+    def present(self, options: JudgeOptions) -> Presented:
         return self.judged.present(self.result, options, in_sample=self.in_sample)
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What several artifacts of a kind come to side by side. extra: joins each entry; files: text by the end of its
-    name."""
+def pictures_of(
+    verdicts: Sequence[Verdict], plots: Sequence[str], options: JudgeOptions, cells: Sequence[str] = ()
+) -> Iterator[Picture]:
+    """Those of the plots that the kinds of the artifacts have, in order. cells: places with lines of their own."""
+    for kind in dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts):
+        own = [plot for plot in plots if PICTURED.get(plot) == kind]
+        those = [verdict for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
+        if not own:
+            continue
+        module = module_of(kind)
+        if hasattr(module, "pictures_together"):
+            shown = [(v.judged.name, v.judged.path, v.judged.artifact, v.result, v.in_sample) for v in those]
+            yield from module.pictures_together(shown, own, options, cells)
+            continue
+        for verdict in those:
+            one = verdict.judged
+            yield from module.pictures(one.name, one.path, one.artifact, verdict.result, own)
 
-    extra: Mapping[str, Any]
-    tables: tuple[Table, ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+
+def reading_of(plot: str) -> Reading:
+    """How to read a picture of a judged artifact."""
+    return module_of(PICTURED[plot]).READING[plot]
 
 
-def compare(verdicts: Sequence[Verdict], options: Judging) -> Mapping[str, Compared]:
+def compare(verdicts: Sequence[Verdict], options: JudgeOptions) -> Mapping[str, Compared]:
     """Kind -> the comparison of its artifacts, of the kinds that have one."""
-    kinds = dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts)
     made = {}
-    for kind in kinds:
+    for kind in dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts):
         module = module_of(kind)
         if hasattr(module, "compare"):
-            own = [verdict for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
-            made[kind] = module.compare(
-                [(one.judged.name, one.judged.path, one.judged.artifact, one.result) for one in own], options
-            )
+            own = [verdict.judged for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
+            results = [verdict.result for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
+            named = [(one.name, one.path, one.artifact, found) for one, found in zip(own, results, strict=True)]
+            made[kind] = module.compare(named, options)
     return made
 
 
@@ -145,29 +154,3 @@ def entries(
         extra = compared[kind].extra if kind in compared else {}
         found.setdefault(one.key, []).append({**one.entry, **extra})
     return found
-
-
-def judged_plots() -> tuple[str, ...]:
-    """Plots that some kind of artifact brings along."""
-    return tuple(plot for kind in KINDS for plot in getattr(module_of(kind), "PLOTS", ()))
-
-
-def judged_sections() -> Mapping[str, tuple[str, str]]:
-    """Plot -> title and reading, of all of these."""
-    return {plot: words for kind in KINDS for plot, words in getattr(module_of(kind), "SECTIONS", {}).items()}
-
-
-def judged_pictures(
-    verdicts: Sequence[Verdict], options: Judging, plots: Sequence[str], cells: Sequence[str]
-) -> Iterator[Picture]:
-    """The pictures of judged artifacts, kind by kind."""
-    for kind in dict.fromkeys(verdict.judged.artifact.header.kind for verdict in verdicts):
-        module = module_of(kind)
-        if hasattr(module, "pictures"):
-            own = [verdict for verdict in verdicts if verdict.judged.artifact.header.kind == kind]
-            yield from module.pictures(
-                [(v.judged.name, v.judged.path, v.judged.artifact, v.result, v.in_sample) for v in own],
-                options,
-                plots,
-                cells,
-            )

@@ -3,15 +3,18 @@
 Every kind has a module ``KIND_kind.py`` with the functions named here; it is imported when an artifact of that kind
 is met, so that no command loads methods that it does not use.
 
-    describe(path, artifact, alphas) -> Description     for ``inspect``; alphas: () for the usual
+    describe(path, artifact) -> Description     for ``inspect``
+    describe_at(path, artifact, alphas, verbose=) -> Description    the same at levels, of kinds that have levels
 
 For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of probabilities like any other):
 
     FILES                                       ends of the names of the files that ``present`` makes
-    measurement(path, artifact, predictions, inputs, judging) -> Estimator over cases
-    present(name, path, artifact, result, judging, *, in_sample) -> Presented
-    PLOTS, SECTIONS, pictures(verdicts, judging, plots, cells)            of kinds that ``reliability`` draws
-    compare([(name, path, artifact, result)], judging) -> Compared        of kinds that are compared side by side
+    measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
+    present(name, path, artifact, result, options, *, in_sample) -> Presented
+    READING                                     of the pictures that it has for ``reliability``: plot -> Reading
+    pictures(name, path, artifact, result, plots) -> Iterator[Picture]
+    pictures_together(shown, plots, options, cells) -> Iterator[Picture]      instead, of kinds that share pictures
+    COMPARED_FILES, compare(named, options) -> Compared                 of kinds that are compared side by side
 """
 
 from __future__ import annotations
@@ -22,17 +25,23 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from segcal_cli.core.errors import UsageError
 from segcal_cli.reporting.tables import Table
 
-KINDS: Mapping[str, str] = {"calibrate": "calibrate_kind", "cluster": "cluster_kind", "ntr-interval": "ratio_kind"}
+KINDS: Mapping[str, str] = {
+    "calibrate": "calibrate_kind",
+    "cluster": "cluster_kind",
+    "conformal-sets": "conformal_kind",
+    "ntr-interval": "ratio_kind",
+}
 """Kind -> its module in this package."""
 
 
-class NoLevels(UsageError):
-    """A level for an artifact that has none to choose."""
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The title of a kind of picture, and how to read it, in two sentences."""
 
-    template = "{0} is a {1} artifact; it has no levels for --alpha"
+    title: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,16 @@ class Presented:
 
     key: str
     entry: dict[str, Any]
+    tables: tuple[Table, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What several artifacts of a kind come to side by side. extra: joins each entry; files: text by the end of its
+    name, beside the table under the kind's name."""
+
+    extra: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 

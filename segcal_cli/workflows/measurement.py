@@ -8,10 +8,10 @@ merging is exact in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.case import Case
 from segcal_cli.metrics.kde import with_kde
 from segcal_cli.metrics.likelihood import counted_scores
@@ -19,6 +19,9 @@ from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.calibrators import CalibratedScores
 from segcal_cli.workflows.joint_cases import JointCase
+
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Measurement:
     def update(self, state: Measured, case: Case | JointCase) -> Measured:
         """Raises NoTruth, NothingToMeasure."""
         first, *rest = case.cases if isinstance(case, JointCase) else (case,)
-        found = self._measure(first, self._sources(first)) if self.calibrators else {}
+        found = self._measured(first)
         for name, other in zip(self.others, rest, strict=True):
             found |= self._measure(other, {name: _raw(other)})
         one = Measured(
@@ -73,12 +76,23 @@ class Measurement:
     def _measure(self, case: Case, sources: Mapping[str, Source]) -> dict[str, CaseMeasures]:
         return with_kde(measure_case(case, sources, self.settings, self.threads), case, sources, self.settings)
 
-    def _sources(self, case: Case) -> dict[str, Source]:
+    def _measured(self, case: Case) -> dict[str, CaseMeasures]:
+        """Every calibrator's measures: in one go, but for those that look at neighbours, which change the volume."""
         volume = case.volume
-        return {
-            name: _raw(case) if calibrator is None else CalibratedScores(calibrator, volume.values, volume.stored)
-            for name, calibrator in self.calibrators.items()
-        }
+        sources: dict[str, Source] = {}
+        apart: dict[str, CaseMeasures] = {}
+        for name, calibrator in self.calibrators.items():
+            if calibrator is None:
+                sources[name] = _raw(case)
+                continue
+            single, given = calibrator.pointwise(volume)
+            source = CalibratedScores(single, given.values, given.stored)
+            if given is volume:
+                sources[name] = source
+            else:
+                apart |= self._measure(replace(case, volume=given), {name: source})
+        found = apart | (self._measure(case, sources) if sources else {})
+        return {name: found[name] for name in self.calibrators}
 
 
 def _raw(case: Case) -> Source:

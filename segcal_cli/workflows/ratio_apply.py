@@ -17,12 +17,12 @@ from segcal_cli.core.case import Case
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
 from segcal_cli.ratio.guarantees import guarantee
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
-from segcal_cli.ratio.settings import Settings
+from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.shift import LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
@@ -93,9 +93,13 @@ def run(
     settings.check(contained=loaded.ratio.contained)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
+    for path in (output, *triage):
+        refuse_inside(path, (predictions,))
+    if output in triage:
+        raise BadSetting(f"{output} is asked for twice: as the table and as --triage")
     refuse_existing([output, *triage], overwrite=writing.overwrite)
     for path in (output, *triage):
-        refuse_inside(path.parent, ())
+        require_file_place(path)
     inputs = _open(loaded, predictions, applying, reading, observer)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     wanted = Wanted(blocks=settings.estimation == "block", debiased=settings.debias != "none")
@@ -112,7 +116,7 @@ def run(
     if applying.triage is not None:
         write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
     write_text(output, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
-    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated)
+    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated, overlapped=loaded.overlapped)
     _warn(calibration, judged, shift, loaded.ratio, observer)
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
@@ -171,7 +175,8 @@ def _open(
 ) -> Inputs:
     """Opened cases that the artifact fits. Raises DoesNotFit, OtherUnit, OtherRegion and what reading raises."""
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masked=True, roi=applying.roi)
+    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masks=True, roi=applying.roi)
+    reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
     if before is not None:
@@ -186,9 +191,7 @@ def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
     return np.array([case in seen for case in new.ids], dtype=bool)
 
 
-def _failed_rows(
-    failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings
-) -> list[dict[str, Any]]:
+def _failed_rows(failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings) -> list[dict[str, Any]]:
     groups = {source.id: source.group for source in inputs.sources}
     return [
         failed_row(failure["case"], groups.get(failure["case"], ""), failure["file"], failure["message"], settings)
@@ -213,7 +216,7 @@ def _document(
         "artifact": {"file": loaded.path.name, "sha256": loaded.artifact.digest},
         "method": settings.method,
         "level": settings.level,
-        "guaranteed": settings.guaranteed and not loaded.unannotated,
+        "guaranteed": settings.guaranteed and not loaded.unannotated and not loaded.overlapped,
         "guarantee": promise,
         "rank": calibration.rank,
         "threshold": threshold,

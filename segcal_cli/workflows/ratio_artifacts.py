@@ -71,6 +71,11 @@ class LoadedRatio:
         return Calibration.of(self.table, settings, self.unit)
 
     @property
+    def overlapped(self) -> bool:
+        """Whether the calibrator had seen some of the cases."""
+        return bool(self.artifact.header.spec.get("overlap_allowed"))
+
+    @property
     def unannotated(self) -> float:
         """Share of the calibration cases' voxels without annotation."""
         return float(self.artifact.header.results.get("unannotated", 0.0))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import CaseErrors, UsageError
+from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
 from segcal_cli.io.artifacts import write_artifact
-from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.case_files import same_predictions
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.problems import raise_all
 from segcal_cli.ratio.fit import NothingLabelled, RatioSums
 from segcal_cli.ratio.guarantees import guarantee, minimum_text, percent
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
@@ -25,6 +28,7 @@ from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable, to_arrays
 from segcal_cli.ratio.thresholds import Calibration
+from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
@@ -39,7 +43,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import jobs_of
-from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts, without_folders
 
 
 class NoRatio(UsageError):
@@ -62,15 +66,18 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output.parent, ())
+    refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
+    require_file_place(output)
     if fitting.bins < 1:
         raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
     settings = settings_of(statistics, Settings())
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True)
+    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, regions=True)
     ratio = chosen_ratio(regions, inputs.space, observer)
     settings.check(contained=ratio.contained)
+    raise_all(same_predictions(inputs.files))
+    reading = inputs.reading
     plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
@@ -85,14 +92,15 @@ def run(
         with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
     )
     traced, failures = run_estimator(
-        WithFacts(RatioSums(ratio, wanted)), reader, inputs.sources, plan, observer, "fitting"
+        WithFacts(RatioSums(ratio, wanted), judge=Judge(inputs.v1_files)),
+        reader,
+        inputs.sources,
+        plan,
+        observer,
+        "fitting",
     )
     report_facts(traced.facts, observer)
-    refuse_hard(traced.facts)
     digests = {case: fact.digest for case, fact in traced.facts.items()}
-    copies = duplicates(traced.facts)
-    if copies:
-        raise copies[0] if len(copies) == 1 else CaseErrors(*copies)
     overlaps = before is not None and refuse_seen(
         before.artifact, before.path, who, digests, allow=fitting.allow_overlap
     )
@@ -103,11 +111,13 @@ def run(
         raise NothingLabelled(" + ".join(ratio.denominator.names))
     unannotated = _unannotated(table)
     summary = _summary(calibration, ratio, unit, unannotated)
-    promise = guarantee(calibration, ratio, unit, unannotated) + _after_dropping(len(failures), len(table))
+    promise = guarantee(calibration, ratio, unit, unannotated, overlapped=overlaps)
+    promise += _after_dropping(len(failures), len(table))
     header = Header(
         kind=KIND,
         method=settings.method,
-        space=inputs.space,
+        # Names of unions were for the options; values stand in the spec.
+        space=replace(inputs.space, regions=()),
         values=inputs.values,
         spec={
             **ratio.to_json(),
@@ -126,14 +136,19 @@ def run(
         fit_input_digest=_input_digest(table, digests),
         guarantee=promise,
         seed=fitting.seed,
-        dropped=tuple({"case": failure.id, "error": str(failure.error)} for failure in failures),
+        dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
         results=summary,
     )
     digest = write_artifact(output, Artifact(header, to_arrays(table)))
     _warn(calibration, ratio, summary, observer)
     done = len(table)
     return Outcome(
-        result={"artifact": {"file": output.name, "sha256": digest}, **ratio.to_json(), **summary, "guarantee": promise},
+        result={
+            "artifact": {"file": output.name, "sha256": digest},
+            **ratio.to_json(),
+            **summary,
+            "guarantee": promise,
+        },
         counts=Counts(done + len(failures), done, len(failures)),
         lines=(_scored_line(calibration, summary), promise),
         failures=tuple(failure_records(failures)),
@@ -202,8 +217,8 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
     below = " + ".join(ratio.denominator.names)
     if not ratio.contained:
         observer.warn(
-            f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an interval "
-            "may have no upper end"
+            f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an "
+            "interval may have no upper end"
         )
     if summary["n_without_denominator"]:
         observer.warn(
@@ -240,6 +255,6 @@ def _after_dropping(failed: int, done: int) -> str:
     if not failed:
         return ""
     return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason related "
-        "to their scores."
+        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
+        "related to their scores."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from segcal_cli.core.estimator import Estimator
 from segcal_cli.ratio.comparison import Comparison, biases, comparisons, method_entry, width_parts
 from segcal_cli.ratio.fit import RatioSums
 from segcal_cli.ratio.regions import Region
-from segcal_cli.ratio.settings import METHODS
+from segcal_cli.ratio.settings import METHODS, Method
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
+from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.inputs import Inputs
-from segcal_cli.workflows.judged import Judging
-from segcal_cli.workflows.kinds import Description, NoLevels, Presented
+from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
     has_region,
@@ -28,7 +28,11 @@ from segcal_cli.workflows.ratio_artifacts import (
     refuse_other_unit,
     volume_unit,
 )
+from segcal_cli.workflows.ratio_pictures import READING, draw
 from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, people_tables
+from segcal_cli.workflows.requests import JudgeOptions
+
+__all__ = ["FILES", "READING", "describe", "measurement", "pictures", "present"]
 
 FILES = ("methods.csv", "cases.csv")
 
@@ -42,10 +46,8 @@ class BadTolerance(UsageError):
     template = "--ratio-tolerance {0} is not allowed; it must be 0 or more"
 
 
-def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> Description:
-    """The ratio in words, and the threshold of each method at some levels, or how many patients it needs. Raises NoLevels."""
-    if alphas:
-        raise NoLevels(path, artifact.header.kind)
+def describe(path: Path, artifact: Artifact) -> Description:
+    """The ratio in words, and the threshold of each method at some levels, or how many patients it needs."""
     loaded = loaded_ratio(path, artifact)
     settings, results = loaded.settings, artifact.header.results
     thresholds = {
@@ -69,10 +71,8 @@ def describe(path: Path, artifact: Artifact, alphas: Sequence[float] = ()) -> De
     return Description(tuple(lines), {"thresholds": thresholds})
 
 
-def measurement(
-    path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, judging: Judging
-) -> Estimator:
-    """Fills the table of the labelled cases. Raises OtherUnit, OtherRegion."""
+def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions) -> Estimator:
+    """Fills the table of the labelled cases; what is asked follows from it. Raises OtherUnit, OtherRegion."""
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(loaded, has_region(inputs.sources))
@@ -81,10 +81,9 @@ def measurement(
 
 
 def present(
-    name: str, path: Path, artifact: Artifact, result: RatioTable, judging: Judging, *, in_sample: bool
+    name: str, path: Path, artifact: Artifact, result: RatioTable, options: JudgeOptions, *, in_sample: bool
 ) -> Presented:
     """All methods at all levels on the labelled cases, soft and hard. Raises BadTolerance, BadSetting."""
-    options = judging.ratio
     if not options.ratio_tolerance >= 0:
         raise BadTolerance(options.ratio_tolerance)
     loaded = loaded_ratio(path, artifact)
@@ -100,6 +99,13 @@ def present(
         "cases.csv": case_csv(result, compared, loaded.settings.minimum_volume(loaded.unit)),
     }
     return Presented("ntr_interval", entry, tuple(people_tables(name, entry, loaded.settings.level)), files)
+
+
+def pictures(name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str]) -> Iterator[Picture]:
+    """For ``reliability``: intervals, widths, errors, at the level of the fit."""
+    loaded = loaded_ratio(path, artifact)
+    compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)
+    yield from draw(name, loaded, result, compared, plots)
 
 
 def _entry(name: str, loaded: LoadedRatio, new: RatioTable, compared: list[Comparison]) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def _region(region: Region) -> str:
     return f"{' + '.join(region.names)} (label {','.join(map(str, region.values))}) = {region.expression}"
 
 
-def _threshold(loaded: LoadedRatio, method: str, level: float) -> str:
+def _threshold(loaded: LoadedRatio, method: Method, level: float) -> str:
     settings = dataclasses.replace(
         loaded.settings, method=method, level=level, weighted=False, quantile="conformal", delta1=None, split="grid",
         calibration_error=None,
@@ -139,7 +145,7 @@ def _threshold(loaded: LoadedRatio, method: str, level: float) -> str:
     if not settings.care:
         return f"{calibration.score_threshold():.6g}"
     scale, unit = (1000.0, "ml") if loaded.unit == "ml" else (1.0, "voxels")
-    radii = [calibration.radius(name, calibration.splits()[0].delta2) / scale for name in "AB"]
+    radii = [calibration.radii(name)[0] / scale for name in "AB"]
     if settings.ce_unit == "mean":
         return " / ".join(f"{radius * scale:.3g}" for radius in radii)
     return " / ".join(f"{radius:.4g}" for radius in radii) + f" {unit}"

@@ -195,7 +195,7 @@ def _columns(judged: Judged) -> dict[str, dict[str, np.ndarray]]:
         "width": found.width,
         "ratio_low_unclipped": found.unclipped.low,
         "ratio_high_unclipped": found.unclipped.high,
-        "ratio_debiased": table[debiased] if debiased in table else nothing,
+        "ratio_debiased": table.columns.get(debiased, nothing),
         "ratio_hard": table.ratio_hard,
         "squared_error": squared_error(table, settings.estimation),
         "n_eff": effective_voxels(table) if settings.estimation == "block" else nothing,

@@ -129,7 +129,16 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float) -> Iterator
     seen = "" if not entry["in_sample"] else "; SOME CASES WERE USED TO FIT IT, so coverage is flattered"
     yield Table(
         f"{name}: intervals of the ratio at level {level:g}",
-        ("method", "covered", "coverage (95 %)", "width", "small/medium/large", "width~error", "alarm prec/rec", "guar."),
+        (
+            "method",
+            "covered",
+            "coverage (95 %)",
+            "width",
+            "small/medium/large",
+            "width~error",
+            "alarm prec/rec",
+            "guar.",
+        ),
         tuple(rows),
         f"{entry['n_ratio']} of {entry['n_cases']} cases have a labelled ratio, {entry['n_patients']} patients; mean "
         f"absolute R-Bias {short(bias['abs_mean'])} (hard masks {short(entry['r_bias_hard']['abs_mean'])}){seen}",

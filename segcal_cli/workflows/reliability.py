@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
 from segcal_cli.metrics.measures import Settings
@@ -17,14 +17,15 @@ from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
-from segcal_cli.workflows.judged import Judging, judged_pictures, judged_plots
+from segcal_cli.workflows.judged import PICTURED, pictures_of
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
-from segcal_cli.workflows.report import Recorder, page
+from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
     CoverageOptions,
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     OutputOptions,
@@ -89,8 +90,8 @@ def run(
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
-    options = Judging(coverage=covering, pictures=True)
-    plots = chosen_items("--plots", picturing.plots, (*PLOTS, *judged_plots()))
+    judging = JudgeOptions(**asdict(covering))
+    plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
@@ -105,20 +106,20 @@ def run(
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True,
-        judging=options,
+        judging=judging,
     )  # fmt: skip
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = [*draw(scene, plots), *judged_pictures(study.verdicts, options, plots, picturing.cells)]
+    pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, judging, picturing.cells)]
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
-    shown_options = list(_options(study, picturing, reading, truth, covering))
-    write_text(output / REPORT, render(page(study, written, shown_options, sorted(study.artifacts.items()), heard)))
+    options = list(_options(study, picturing, reading, truth, covering))
+    write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
-        result=_result(study, written, dict(shown_options)),
+        result=_result(study, written, dict(options)),
         counts=Counts(done + failed, done, failed),
         lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
@@ -126,14 +127,16 @@ def run(
     )
 
 
-def report_alone(study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder) -> str:
+def report_alone(
+    study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder, judging: JudgeOptions
+) -> str:
     """The HTML of the report with every picture in it, for ``evaluate --html``, which writes no other picture."""
     picturing = ReliabilityOptions()
     cases = study.evaluation.sources[0].cases
     scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
-        for picture in draw(scene, tuple(PLOTS))
+        for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), judging))
     ]
     options = list(_options(study, picturing, reading, truth))
     return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from segcal_cli import __version__
 from segcal_cli.core.labels import ALL_CLASSES
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Recorder
 from segcal_cli.metrics.comparison import Compared
 from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
-from segcal_cli.workflows.judged import judged_sections
+from segcal_cli.workflows.judged import PICTURED, reading_of
+from segcal_cli.workflows.kinds import Reading
 from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
@@ -24,14 +24,6 @@ SUMMARISED = ("ece", "ace", "mce", "smooth_ece", "brier", "nll", "volume_bias", 
 
 MOSTLY_EXACT = 0.5
 """Above this share of voxels that are exactly 0 or 1, they rule the mean."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The title of a kind of picture, and how to read it, in two sentences."""
-
-    title: str
-    how: str
 
 
 READING: Mapping[str, Reading] = {
@@ -96,31 +88,6 @@ READING: Mapping[str, Reading] = {
 """Plot -> title and reading."""
 
 
-@dataclass
-class Recorder:
-    """An Observer that passes everything on, and remembers what the page must say."""
-
-    inner: Observer
-    notes: list[str] = field(default_factory=list)
-    _warnings: dict[str, list[str | None]] = field(default_factory=dict)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        self.inner.note(text)
-
-    def warn(self, text: str, case: str | None = None) -> None:
-        self._warnings.setdefault(text, []).append(case)
-        self.inner.warn(text, case)
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.inner.progress(done, total, what)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Each once, with the case, or the number of cases, that it is about."""
-        return [_with_cases(text, cases) for text, cases in self._warnings.items()]
-
-
 def page(
     study: Study,
     pictures: Iterable[tuple[Picture, str, tuple[str, ...]]],
@@ -142,17 +109,14 @@ def page(
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
-        sections=[_section(plot, those) for plot, those in sections.items()],
+        sections=[
+            Section(plot, reading.title, reading.how, tuple(those))
+            for plot, those in sections.items()
+            for reading in [reading_of(plot) if plot in PICTURED else READING[plot]]
+        ],
         options=options,
         digests=_digests(study, artifacts),
     )
-
-
-def _section(plot: str, those: Sequence[Shown]) -> Section:
-    if plot in READING:
-        return Section(plot, READING[plot].title, READING[plot].how, tuple(those))
-    title, how = judged_sections()[plot]
-    return Section(plot, title, how, tuple(those))
 
 
 def exact_warnings(evaluation: Evaluation) -> list[str]:
@@ -262,10 +226,3 @@ def _digests(study: Study, artifacts: Sequence[tuple[str, str]]) -> SortableTabl
         rows.append((Cell("case"), Cell(case.case), Cell(case.group), Cell(study.digests.get(case.case, ""))))
     caption = "sha256 of what was read: of each case the predictions as an array, of an artifact the file."
     return SortableTable("Inputs", ("what", "name", "patient", "sha256"), tuple(rows), caption)
-
-
-def _with_cases(text: str, cases: Sequence[str | None]) -> str:
-    named = [case for case in cases if case is not None]
-    if not named:
-        return text
-    return f"{named[0]}: {text}" if len(named) == 1 else f"{text} ({len(named)} cases)"

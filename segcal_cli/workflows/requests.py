@@ -25,6 +25,7 @@ class PredictionOptions:
     reader: str | None = None
     prove: bool = True
     reduce: Literal["mean-probabilities", "mean-logits"] | None = None
+    member: tuple[str, ...] = ()
     geometry: Path | None = None
     calibrator: Path | None = None
 
@@ -59,6 +60,15 @@ class CalibrateFitOptions:
     split_kind: Literal["out-of-fold", "held-out", "in-sample", "unknown"] = "unknown"
     folds: int = 5
     summary: bool = True
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    refine: int = 5
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0
@@ -72,6 +82,47 @@ class CalibrateApplyOptions:
     dtype: Literal["float32", "float16", "uint16"] = "float32"
     split_classes: bool = False
     segmentation: Literal["none", "keep", "recompute"] = "none"
+    write: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConformalFitOptions:
+    """Which sets, of what, at which level, and whom the promise is for. None: the default hangs on other options."""
+
+    target: tuple[str, ...] = ()
+    alpha: float = 0.1
+    joint: Literal["split", "max", "none"] = "split"
+    alpha_split: str | None = None
+    across_targets: Literal["each", "split", "max"] = "each"
+    inner_score: str | None = None
+    outer_score: str | None = None
+    metric: Literal["euclidean", "taxicab", "chessboard"] = "euclidean"
+    empty_prediction: Literal["empty", "full", "peak"] = "empty"
+    box_truth: bool = False
+    present_only: bool | None = None
+    learn: str | None = None
+    unit: Literal["case", "max", "hcp"] | None = None
+    mondrian: str | None = None
+    confidence: float | None = None
+    coverage_ratio: float = 1.0
+    inner_ratio: float = 1.0
+    labels_only: bool = False
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConformalApplyOptions:
+    """At which level, what is written besides the sets, and how new cases are weighted and watched."""
+
+    alpha: float | None = None
+    alpha_split: str | None = None
+    p_values: Literal["none", "inner", "outer", "both"] = "none"
+    weights: str | None = None
+    mondrian: str | None = None
+    roi: Path | None = None
+    drift: bool = True
+    history: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +195,9 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class CoverageOptions:
-    """How prediction sets are held against labels."""
+    """How pictures of prediction sets are made. alpha None: as stored in the artifact."""
 
-    alpha: tuple[str, ...] = ()
-    alphas: str | None = None
-    empty: Literal["top1", "allow"] | None = None
+    alpha: float | None = None
     ce_bins: int = 20
     block: int | None = None
     min_positives: int = 20
@@ -156,11 +205,29 @@ class CoverageOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectOptions:
+    """What is asked of an artifact. alpha: levels, as text."""
+
+    alpha: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeOptions:
-    """How intervals of ratios are judged. alarm_width None: as stored in the artifact."""
+    """How artifacts that promise something are judged. None: as stored in the artifact."""
 
     ratio_tolerance: float = 0.1
     alarm_width: str | None = None
+    alpha: float | None = None
+    alphas: str | None = None
+    resplits: int = 1000
+    by: str | None = None
+    compare: str | None = None
+    mondrian: str | None = None
+    empty: Literal["top1", "allow"] | None = None
+    ce_bins: int = 20
+    block: int | None = None
+    min_positives: int = 20
+    atlas: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +321,3 @@ class ClusterApplyOptions:
     emit: str = "sets,size"
     atlas: Path | None = None
     roi: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class InspectOptions:
-    """At which levels thresholds are shown."""
-
-    alpha: tuple[str, ...] = ()

@@ -24,17 +24,17 @@ from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
-from segcal_cli.workflows.judged import Judging
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     PredictionOptions,
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.study import JUDGING, Study, measure
+from segcal_cli.workflows.study import Study, measure
 
 KIND = "evaluation"
 
@@ -85,7 +85,7 @@ def measured_or_loaded(
     observer: Observer,
     *,
     with_digests: bool = False,
-    judging: Judging = JUDGING,
+    judging: JudgeOptions | None = None,
 ) -> Study:
     """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
     if sourcing.saved is not None and predictions is None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
@@ -34,11 +33,12 @@ from segcal_cli.workflows.calibrators import (
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
-from segcal_cli.workflows.judged import Judged, Judging, Verdict, judged_artifact
+from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     PredictionOptions,
@@ -52,8 +52,8 @@ from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, ref
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
 
-JUDGING = Judging()
-"""How promises are judged where nobody says otherwise."""
+if TYPE_CHECKING:
+    from segcal_cli.calibration.calibrator import Calibrator
 
 FIRST = "raw"
 """The name of the first source where none is given."""
@@ -106,9 +106,10 @@ def measure(
     observer: Observer,
     *,
     with_digests: bool = False,
-    judging: Judging = JUDGING,
+    judging: JudgeOptions | None = None,
 ) -> Study:
-    """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it.
+    """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it. judging:
+    how artifacts that are no sources are judged.
 
     Raises what reading and measuring raise.
     """
@@ -140,7 +141,10 @@ def measure(
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
     others = tuple(folder.name for folder in folders)
     fitted = [entry.loaded for entry in named]
-    promises = {one.name: one.estimator(predictions, inputs, reading, before, fitted, judging) for one in judged}
+    promises = {
+        one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
+        for one in judged
+    }
     measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
     estimator = WithFacts(Together({SOURCES: measurement, **promises}))
     transform = None if before is None else CalibratorTransform(before.calibrator)

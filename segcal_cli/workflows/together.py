@@ -9,7 +9,6 @@ from typing import Any
 from segcal_cli.core.case import Case
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.io.case_sources import Transform
-from segcal_cli.workflows.joint_cases import JointCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,8 @@ class OfFirst:
     def empty(self) -> Any:
         return self.inner.empty()
 
-    def update(self, state: Any, case: JointCase) -> Any:
+    def update(self, state: Any, case: Any) -> Any:
+        """case: a JointCase."""
         first: Case = case.cases[0]
         if self.transform is not None:
             first = replace(first, volume=self.transform(first.volume, first.space))

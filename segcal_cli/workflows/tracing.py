@@ -17,6 +17,7 @@ from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Result
 from segcal_cli.io.case_files import SamePrediction
 from segcal_cli.io.checks import OnlyHardMasks, RoundedSoftmax
 from segcal_cli.io.problems import raise_all
@@ -57,6 +58,11 @@ class WithFacts:
         self, a: tuple[Any, dict[str, CaseFacts]], b: tuple[Any, dict[str, CaseFacts]]
     ) -> tuple[Any, dict[str, CaseFacts]]:
         return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
+
+    def for_update(self) -> WithFacts:
+        """The copy that travels with every case; see ``core/estimator.py``."""
+        light = getattr(self.inner, "for_update", None)
+        return self if light is None else WithFacts(light())
 
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
         facts = self.facts
@@ -150,3 +156,13 @@ def refuse_seen(
         shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
         raise SeenCases(len(seen), name, shown)
     return bool(seen)
+
+
+def after_dropping(failures: Sequence[Result], done: int) -> str:
+    """The end of a guarantee where cases were left out; "" where none was."""
+    if not failures:
+        return ""
+    return (
+        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
+        "reason related to their scores."
+    )

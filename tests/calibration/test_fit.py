@@ -142,7 +142,7 @@ def test_a_shift_of_all_logits_of_a_voxel_keeps_the_fit():
         np.testing.assert_allclose(after.calibrator.rows, before.calibrator.rows, rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt"])
+@pytest.mark.parametrize("method", ["temperature", "platt", "beta", "isotonic", "histogram"])
 @pytest.mark.parametrize("kind", ["binary", "softmax"])
 def test_shards_merged_in_any_order_and_threads_give_the_same_bytes(method: str, kind: str):
     cases = binary_cases(7, 1500, 0) if kind == "binary" else softmax_cases(7, 800, 0)
@@ -154,9 +154,13 @@ def test_shards_merged_in_any_order_and_threads_give_the_same_bytes(method: str,
     assert serial.passes == (1 if kind == "binary" else 2)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt"])
+@pytest.mark.parametrize(
+    "method", ["temperature", "platt", "beta", "isotonic", "histogram", "vector", "matrix", "dirichlet"]
+)
 @pytest.mark.parametrize("classes", [1, 3])
 def test_an_artifact_gives_back_the_calibrator(method: str, classes: int):
+    if classes == 1 and method in ("vector", "matrix", "dirichlet"):
+        pytest.skip("these are for a softmax")
     cases = binary_cases(3, 500, 0) if classes == 1 else softmax_cases(3, 500, 0, classes=3)
     result = run(cases, replace(QUIET, method=method))
     calibrator = calibrator_from(artifact_of(result))
@@ -164,6 +168,30 @@ def test_an_artifact_gives_back_the_calibrator(method: str, classes: int):
     np.testing.assert_array_equal(
         calibrator.apply(array, "logits", stored).array, result.calibrator.apply(array, "logits", stored).array
     )
+
+
+@pytest.mark.parametrize("method", ["beta", "isotonic", "histogram"])
+def test_methods_with_more_freedom_gain_out_of_fold_on_distorted_predictions(method: str):
+    for cases in (binary_cases(5, 4000, 2), softmax_cases(5, 2000, 2)):
+        summary = run(cases, replace(QUIET, method=method)).summary
+        assert summary is not None
+        assert summary["improved"]
+        assert summary["after"]["micro"]["all"]["ece"] < summary["before"]["micro"]["all"]["ece"] / 2
+
+
+@pytest.mark.parametrize("method", ["isotonic", "histogram"])
+def test_a_class_that_no_case_holds_leaves_a_curve_as_it_is(method: str):
+    rng = np.random.default_rng(0)
+    z = rng.normal(0, 2, (2, 900)).astype(np.float32)
+    y = np.stack([rng.random(900) < 1 / (1 + np.exp(-0.5 * z[0])), np.zeros(900, dtype=bool)])
+    result = run(
+        [case_of(z, y, regions({1}, {2}))],
+        replace(QUIET, method=method, histogram_bins=8 if method == "histogram" else 20),
+    )
+    assert "r1: no voxel of it in any case; left as it is" in result.warnings
+    again = calibrator_from(artifact_of(result))
+    written = again.apply(z.reshape(2, 1, 1, -1), "logits", Stored("float32")).array
+    np.testing.assert_allclose(written[1].ravel(), 1 / (1 + np.exp(-z[1].astype(np.float64))), rtol=1e-6)
 
 
 def test_other_artifacts_are_no_calibrators():
@@ -402,10 +430,14 @@ def test_what_cannot_be_fitted_is_refused():
         (
             {"method": "vector"},
             space_of(3, "sigmoid"),
-            "does not fit sigmoid regions; methods that fit: temperature, platt",
+            "does not fit sigmoid regions; methods that fit: temperature, platt, beta",
         ),
         ({"loss": "soft-ace"}, space_of(3), "--loss soft-ace"),
         ({"scope": "shared"}, space_of(3), "it is for sigmoid regions"),
+        ({"method": "isotonic", "scope": "shared"}, space_of(3, "sigmoid"), "fit: temperature, platt, beta"),
+        ({"odir": 0.1}, space_of(3), "--odir 0.1: it is for --method dirichlet"),
+        ({"method": "temperature", "refine": 2}, space_of(3), "--refine 2: it is for --method vector, matrix"),
+        ({"binning": "width"}, space_of(3), "--binning width: it is for --method histogram"),
     ],
 )
 def test_methods_losses_and_scopes_that_do_not_fit_are_usage_errors(options: dict, space: LabelSpace, text: str):

@@ -10,6 +10,7 @@ import pytest
 from segcal_cli.calibration import platt, temperature
 from segcal_cli.calibration.canonical import log_odds
 from segcal_cli.calibration.likelihood import LOSSES, sigmoid, softplus
+from segcal_cli.calibration.method import BRIER, NLL
 from segcal_cli.calibration.sketch import BINS, MIDDLES, bin_of, moments_of, sketch_of, table_of
 from segcal_cli.core.volume import Stored
 from tests.calibration.builders_cases import space_of
@@ -76,13 +77,13 @@ def test_sparse_and_dense_tables_are_the_same():
 
 def test_temperature_and_platt_of_the_reference_set():
     moments = moments_of(table_of(FIT["fit_z"], FIT["fit_y"].astype(bool))[np.newaxis])
-    rows = temperature.solve(moments, "nll")
+    rows = temperature.solve(moments, NLL)
     assert rows[0, 0] == pytest.approx(2.2014442559, abs=1e-6)
-    assert temperature.loss_of(moments, rows, "nll")[0] == pytest.approx(0.5079243439, abs=1e-9)
-    rows = platt.solve(moments, "nll")
+    assert temperature.loss_of(moments, rows, NLL)[0] == pytest.approx(0.5079243439, abs=1e-9)
+    rows = platt.solve(moments, NLL)
     np.testing.assert_allclose(rows[0], [0.5333824887, 0.4115134287], atol=1e-6)
-    assert platt.loss_of(moments, rows, "nll")[0] == pytest.approx(0.4973587988, abs=1e-9)
-    assert np.abs(platt.gradient_of(moments, rows, "nll")).max() <= 1e-8
+    assert platt.loss_of(moments, rows, NLL)[0] == pytest.approx(0.4973587988, abs=1e-9)
+    assert np.abs(platt.gradient_of(moments, rows, NLL)).max() <= 1e-8
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 2.2, 6.0, 10.0])
@@ -94,13 +95,13 @@ def test_optima_are_those_of_all_voxels_at_any_scale_of_the_logits(scale: float)
     moments = moments_of(table_of(z, y)[np.newaxis])
     slope = 0.8 / scale
     exact = per_voxel_newton(z, y, (slope, 0.0), offset=False)
-    found = temperature.solve(moments, "nll")
+    found = temperature.solve(moments, NLL)
     assert found[0, 0] == pytest.approx(1 / exact[0], rel=1e-6)
-    assert temperature.loss_of(moments, found, "nll")[0] == pytest.approx(mean_nll(z, y, exact), rel=1e-9)
+    assert temperature.loss_of(moments, found, NLL)[0] == pytest.approx(mean_nll(z, y, exact), rel=1e-9)
     exact = per_voxel_newton(z, y, (slope, 0.4), offset=True)
-    found = platt.solve(moments, "nll")
+    found = platt.solve(moments, NLL)
     np.testing.assert_allclose(found[0], exact, rtol=1e-6)
-    assert platt.loss_of(moments, found, "nll")[0] == pytest.approx(mean_nll(z, y, exact), rel=1e-9)
+    assert platt.loss_of(moments, found, NLL)[0] == pytest.approx(mean_nll(z, y, exact), rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["nll", "brier"])
@@ -117,11 +118,11 @@ def test_gradients_are_the_slopes_of_the_losses(loss: str):
 def test_brier_is_that_of_all_voxels_and_its_optimum_beats_that_of_nll():
     z, y = FIT["fit_z"], FIT["fit_y"].astype(bool)
     moments = moments_of(table_of(z, y)[np.newaxis])
-    by_brier, by_nll = platt.solve(moments, "brier"), platt.solve(moments, "nll")
-    assert platt.loss_of(moments, by_brier, "brier")[0] < platt.loss_of(moments, by_nll, "brier")[0]
+    by_brier, by_nll = platt.solve(moments, BRIER), platt.solve(moments, NLL)
+    assert platt.loss_of(moments, by_brier, BRIER)[0] < platt.loss_of(moments, by_nll, BRIER)[0]
     exact = ((sigmoid(by_brier[0, 0] * z + by_brier[0, 1]) - y) ** 2).mean()
-    assert platt.loss_of(moments, by_brier, "brier")[0] == pytest.approx(exact, rel=1e-4)
-    assert np.abs(platt.gradient_of(moments, by_brier, "brier")).max() <= 1e-8
+    assert platt.loss_of(moments, by_brier, BRIER)[0] == pytest.approx(exact, rel=1e-4)
+    assert np.abs(platt.gradient_of(moments, by_brier, BRIER)).max() <= 1e-8
 
 
 def test_logits_up_to_ten_thousand_do_not_overshoot():
@@ -129,21 +130,21 @@ def test_logits_up_to_ten_thousand_do_not_overshoot():
     z = rng.normal(0, 1, 20_000)
     y = rng.random(z.size) < sigmoid(z)
     moments = moments_of(table_of(z * 3000, y)[np.newaxis])
-    assert temperature.solve(moments, "nll")[0, 0] == 20.0  # its bound: the truth is 3000
-    rows = platt.solve(moments, "nll")
-    assert np.abs(platt.gradient_of(moments, rows, "nll")).max() <= 1e-8
+    assert temperature.solve(moments, NLL)[0, 0] == 20.0  # its bound: the truth is 3000
+    rows = platt.solve(moments, NLL)
+    assert np.abs(platt.gradient_of(moments, rows, NLL)).max() <= 1e-8
     assert 1 / rows[0, 0] == pytest.approx(3000, rel=0.05)
 
 
 def test_float64_probabilities_and_logits_of_one_model_have_the_same_temperature():
     y, space, stored = FIT["fit_y"].astype(bool), space_of(1, "sigmoid"), Stored("float64")
     z = log_odds(sigmoid(FIT["fit_z"])[np.newaxis], "probabilities", stored, space)[0]
-    found = [temperature.solve(moments_of(table_of(x, y)[np.newaxis]), "nll")[0, 0] for x in (FIT["fit_z"], z)]
+    found = [temperature.solve(moments_of(table_of(x, y)[np.newaxis]), NLL)[0, 0] for x in (FIT["fit_z"], z)]
     assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
 def test_several_problems_at_once_have_the_optima_of_each():
     tables = np.stack([table_of(FIT["fit_z"] * s, FIT["fit_y"].astype(bool)) for s in (0.5, 1.0, 4.0)])
-    together = platt.solve(moments_of(tables), "nll")
-    alone = np.concatenate([platt.solve(moments_of(table[np.newaxis]), "nll") for table in tables])
+    together = platt.solve(moments_of(tables), NLL)
+    alone = np.concatenate([platt.solve(moments_of(table[np.newaxis]), NLL) for table in tables])
     np.testing.assert_allclose(together, alone, rtol=1e-9)

@@ -117,9 +117,10 @@ def test_too_few_patients_make_a_class_stand_in_every_set_and_are_named(study, t
 def test_what_is_promised_is_said_with_its_numbers(study, tmp_path):
     said = fit(study, tmp_path / "c.npz", "--method", "grid", "--grid", "2x2")
     assert (
-        "For a new patient exchangeable with the 12 calibration patients: of the patient's voxels of a class in a cluster "
-        "the set misses at most 10 % on average over patients, for each class and cluster with at least 9 patients (here "
-        "12 of 12). Nothing is promised for one voxel, one scan, the whole image, or several clusters or classes at once."
+        "For a new patient exchangeable with the 12 calibration patients: of the patient's voxels of a class in a "
+        "cluster the set misses at most 10 % on average over patients, for each class and cluster with at least 9 "
+        "patients (here 12 of 12). Nothing is promised for one voxel, one scan, the whole image, or several clusters "
+        "or classes at once."
     ) in said.stderr
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from segcal_cli.core.errors import CaseErrors, FormatError
 from segcal_cli.core.observer import Silent
-from segcal_cli.execution.engine import Plan, failure_records, results, run_estimator
+from segcal_cli.execution.engine import Plan, _submitted, failure_records, results, run_estimator
 from segcal_cli.execution.work import Result, SystemRefused, UnforeseenError, Work, WorkerDied
 
 
@@ -154,3 +155,27 @@ def test_errors_survive_the_way_between_processes():
     error = pickle.loads(pickle.dumps(Broken("a.nii.gz")))
     assert (type(error), str(error)) == (Broken, "a.nii.gz: broken")
     assert pickle.loads(pickle.dumps(Result("a", error=error))).id == "a"
+
+
+def held_back(_):
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return signal.SIGINT in held, signal.SIGTERM in held
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back here")
+def test_workers_never_get_the_interrupt_of_a_terminal_and_can_be_terminated():
+    assert {result.value for result in results(Work(load, held_back), NUMBERS, 2)} == {(True, False)}
+
+
+def test_an_interrupt_while_a_worker_is_started_waits_until_it_is():
+    class Pool:
+        started = False
+
+        def submit(self, *_):
+            os.kill(os.getpid(), signal.SIGINT)
+            self.started = True
+
+    pool = Pool()
+    with pytest.raises(KeyboardInterrupt):
+        _submitted(pool, Work(load, square), NUMBERS[0])
+    assert pool.started

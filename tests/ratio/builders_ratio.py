@@ -57,7 +57,9 @@ def region_case(p: np.ndarray, label: np.ndarray, name: str = "case", space: Lab
     known = sorted(space.known_values)
     codes = np.searchsorted(known, label).astype(np.uint8)
     members = np.array([[value in channel.values for value in known] for channel in space.channels])
-    volume = Volume(np.ascontiguousarray(p, np.float32), Grid(p.shape[1:], np.eye(4)), "probabilities", Stored("float32"))
+    volume = Volume(
+        np.ascontiguousarray(p, np.float32), Grid(p.shape[1:], np.eye(4)), "probabilities", Stored("float32")
+    )
     return Case(name, name, space, volume, LabelMap(codes, members))
 
 
@@ -117,9 +119,7 @@ def reference_table(name: str, prefix: str, patients: dict[str, str] | None = No
 
 def pool(name: str, rows: np.ndarray) -> RatioTable:
     """Rows of a simulated pool, ids in their order."""
-    columns = {
-        key.split("__")[1]: POOLS[key][rows] for key in POOLS.files if key.startswith(f"{name}__")
-    }
+    columns = {key.split("__")[1]: POOLS[key][rows] for key in POOLS.files if key.startswith(f"{name}__")}
     n = len(rows)
     columns |= {"voxel_mm3": np.ones(n), "voxels": np.ones(n), "A_hard": np.zeros(n), "B_hard": np.zeros(n)}
     ids = tuple(f"{name}{i:05}" for i in range(n))
@@ -128,5 +128,3 @@ def pool(name: str, rows: np.ndarray) -> RatioTable:
 
 def number(value: float | None) -> float:
     return np.nan if value is None else float(value)
-
-

@@ -142,9 +142,7 @@ def test_intervals_of_every_method_and_option_are_those_of_the_reference(name, l
     independent voxels and blocks, Fieller, scores per voxel, hcp: 25 kinds of intervals per case."""
     known, new = reference_table(name, "cal"), reference_table(name, "", None)
     for kind in EXPECTED[name]["level"][level]["intervals"]["test00"]:
-        found = intervals(
-            Calibration.of(known, settings_named(kind, float(level)), "ml"), new, ratio(name).limit
-        )
+        found = intervals(Calibration.of(known, settings_named(kind, float(level)), "ml"), new, ratio(name).limit)
         ends = {
             "nested_unclipped": found.unclipped,
             "joint_numerator_mm3": found.numerator,
@@ -235,5 +233,3 @@ def test_drift_of_smaller_tumours_is_that_of_the_reference():
     for feature, expected in POOLS_EXPECTED["drift_example"].items():
         assert found["features"][feature]["ks"] == pytest.approx(expected["ks"], rel=1e-9)
         assert found["features"][feature]["p"] == pytest.approx(expected["p"], rel=1e-5)
-
-

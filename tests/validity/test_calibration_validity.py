@@ -9,6 +9,7 @@ from segcal_cli.calibration import platt
 from segcal_cli.calibration.cautions import improved
 from segcal_cli.calibration.fitting import Fitted, fit
 from segcal_cli.calibration.likelihood import sigmoid
+from segcal_cli.calibration.method import NLL
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.sketch import Moments, moments_of, sketch_of, table_of
 from segcal_cli.calibration.spec import FitSpec
@@ -65,7 +66,7 @@ def test_the_interval_of_the_slope_covers_that_of_the_pooled_model():
     bootstrap of 40 patients falls a little short. If that is the true rate, the bounds are 3.9 and 3.1 binomial
     standard errors away and fail in about one seed of a thousand."""
     rng = np.random.default_rng(0)
-    pooled = platt.solve(fresh(rng, 10_000, 0.6, -0.4, SPREAD), "nll")[0, 0]
+    pooled = platt.solve(fresh(rng, 10_000, 0.6, -0.4, SPREAD), NLL)[0, 0]
     covered = 0
     for _ in range(STUDIES):
         low, high = study(rng, 40, 0.6, -0.4, SPREAD).blocks[0].interval[:, 0]
@@ -85,9 +86,9 @@ def test_the_loss_out_of_fold_is_that_of_new_patients_and_the_loss_in_sample_is_
     for _ in range(STUDIES):
         block = study(rng, 10, 0.6, -0.4, SPREAD).blocks[0]
         new = fresh(rng, 200, 0.6, -0.4, SPREAD)
-        after = np.mean([platt.loss_of(new, row[np.newaxis], "nll")[0] for row in block.fold_rows])
+        after = np.mean([platt.loss_of(new, row[np.newaxis], NLL)[0] for row in block.fold_rows])
         outside.append(block.held_out[1] - after)
-        inside.append(block.after - platt.loss_of(new, block.row[np.newaxis], "nll")[0])
+        inside.append(block.after - platt.loss_of(new, block.row[np.newaxis], NLL)[0])
     error = np.std(outside, ddof=1) / np.sqrt(STUDIES)
     assert abs(np.mean(outside)) <= 3 * error
     assert np.mean(inside) < -3 * np.std(inside, ddof=1) / np.sqrt(STUDIES)

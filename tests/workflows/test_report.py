@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from segcal_cli.core.observer import Silent
+from segcal_cli.core.observer import Recorder, Silent
 from segcal_cli.workflows.pictures import PLOTS
-from segcal_cli.workflows.report import READING, Recorder
+from segcal_cli.workflows.report import READING
 
 
 def test_a_warning_of_several_cases_is_kept_once_with_their_number():

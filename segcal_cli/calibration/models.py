@@ -1,0 +1,59 @@
+"""Models: what the sample family needs to know of a method, behind one face.
+
+A model says which features a voxel has, which weights are allowed, and how a whole case is summed; drawing samples,
+Newton steps and exact passes over all voxels are the same for every one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from segcal_cli.calibration import auxiliary
+from segcal_cli.calibration.affine import LINEAR_METHODS, AffineModel
+from segcal_cli.calibration.auxiliary import AuxiliaryModel
+from segcal_cli.calibration.linear import Shape, Sums, Voxels
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.calibration.statistics import Sampled
+from segcal_cli.core.case import Case
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
+
+
+class Model(Protocol):
+    """exclusive: the classes share one softmax. numbers: kept per sampled voxel.
+
+    prepared: the model once it has seen the sample of everybody. shape: which weights "class feature" are free, given
+    bool "class", classes that occur often enough. sample: features "set feature voxel" at flat voxel indices. sums:
+    value and gradient over all counted voxels of a case.
+    """
+
+    @property
+    def exclusive(self) -> bool: ...
+
+    @property
+    def numbers(self) -> int: ...
+
+    def prepared(self, voxels: Voxels, present: np.ndarray) -> Model: ...
+
+    def shape(self, present: np.ndarray) -> Shape: ...
+
+    def sample(self, case: Case, places: np.ndarray) -> np.ndarray: ...
+
+    def sums(self, case: Case, weights: np.ndarray, threads: int) -> Sums: ...
+
+
+def model_of(spec: FitSpec, space: LabelSpace, values: Values) -> Model | None:
+    """The model of a method of the sample family, None for the others."""
+    if spec.method in LINEAR_METHODS:
+        return AffineModel(spec.method, spec.odir, len(space.channels))
+    if spec.method == auxiliary.METHOD.name:
+        return AuxiliaryModel(space, spec.surroundings)
+    return None
+
+
+def sampled_by(spec: FitSpec, space: LabelSpace, values: Values) -> Sampled | None:
+    """How cases are sampled, None for methods that need no sample."""
+    model = model_of(spec, space, values)
+    return None if model is None else Sampled(spec.voxels, spec.seed, model)

@@ -1,0 +1,122 @@
+"""The sets of one case: I = {f_I > lambda_I}, O = not {-f_O > lambda_O}, with raised thresholds.
+
+Strict inside, not strict outside; the outer set is written as a negation so that infinities behave. Afterwards voxels
+may be taken from I or added to O, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segcal_cli.confidence.maps import SIDES, ScoreMap, Side, score_map
+from segcal_cli.confidence.spec import SetSpec
+from segcal_cli.confidence.thresholds import Ranked, raised
+from segcal_cli.confidence.views import TargetView
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSets:
+    """bool "z y x" each. contradiction: voxels in I but not in O, which prove that one set is wrong."""
+
+    inner: np.ndarray
+    outer: np.ndarray
+    contradiction: int
+
+    @property
+    def codes(self) -> np.ndarray:
+        """uint8 "z y x": 0 outside, 1 possible (outer only), 2 certain (a contradicting voxel too)."""
+        made = self.outer.astype(np.uint8)
+        made[self.inner] = 2
+        return made
+
+
+def side_reach(side: Side, thresholds: np.ndarray | Sequence[float]) -> float | None:
+    """How far beyond its mask a map must be exact for these raised thresholds; None for the whole grid."""
+    values = np.asarray(thresholds, dtype=np.float64)
+    if side == "inner":
+        # Thresholds of +inf and -inf need no distance: nothing is in I, or all that is finite.
+        finite = values[values > -np.inf]
+        return None if finite.size < values.size else max(0.0, -float(finite.min(initial=0.0)))
+    finite = values[values < np.inf]
+    return max(0.0, float(finite.max(initial=0.0)))
+
+
+def in_inner(values: np.ndarray, threshold: float) -> np.ndarray:
+    """bool: f_I > the raised threshold."""
+    return values > threshold
+
+
+def in_outer(values: np.ndarray, threshold: float) -> np.ndarray:
+    """bool: not -f_O > the raised threshold."""
+    return ~(-values > threshold)
+
+
+def side_maps(
+    view: TargetView, spec: SetSpec, target: int, inner: Sequence[float], outer: Sequence[float]
+) -> tuple[ScoreMap, ScoreMap]:
+    """Both score maps, exact for all of these thresholds (as they are printed)."""
+    entry, rules = spec.targets[target], spec.rules.maps
+    reaches = [side_reach(side, raised(np.asarray(found))) for side, found in zip(SIDES, (inner, outer), strict=True)]
+    return (
+        score_map(view, entry.inner, "inner", rules, reach=reaches[0]),
+        score_map(view, entry.outer, "outer", rules, reach=reaches[1]),
+    )
+
+
+def case_sets(view: TargetView, spec: SetSpec, target: int, lambda_inner: float, lambda_outer: float) -> CaseSets:
+    """Both sets of a case. The lambdas are thresholds as they are printed; the slack is added here."""
+    return sets_of(view, side_maps(view, spec, target, [lambda_inner], [lambda_outer]), lambda_inner, lambda_outer)
+
+
+def sets_of(view: TargetView, maps: tuple[ScoreMap, ScoreMap], lambda_inner: float, lambda_outer: float) -> CaseSets:
+    """Both sets from maps that are exact for these thresholds."""
+    up_inner, up_outer = raised(lambda_inner), raised(lambda_outer)
+    inner = maps[0].spread(in_inner(maps[0].values, up_inner), view.shape)
+    outer = np.ones(view.shape, dtype=bool)
+    if up_outer < math.inf:
+        outer = maps[1].spread(in_outer(maps[1].values, up_outer), view.shape)
+    if view.domain is not None:
+        inner, outer = inner & view.domain, outer & view.domain
+    return CaseSets(inner, outer, int(np.count_nonzero(inner & ~outer)))
+
+
+def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
+    """int64 "threshold": voxels of the set at each (printed) threshold, in the domain. found: exact for all of them."""
+    ups = np.asarray(raised(np.asarray(thresholds, dtype=np.float64)))
+    values = found.values if view.domain is None else found.values[view.domain[found.box]]
+    values = values.reshape(-1)
+    domain_voxels = int(np.prod(view.shape)) if view.domain is None else int(np.count_nonzero(view.domain))
+    if side == "inner":
+        return _above(values, ups)
+    # f beyond the box is below every finite -lambda, so those voxels belong to the infinite sets alone.
+    denied = _above(-values, ups) + (domain_voxels - values.size)
+    return np.where(ups == np.inf, domain_voxels, domain_voxels - denied)
+
+
+def p_value_counts(view: TargetView, spec: SetSpec, target: int, side: Side, ranked: Ranked) -> np.ndarray:
+    """(n + 1) p of every voxel "z y x": int64, or float64 for weighted units. Outside the domain I and O are empty."""
+    found = score_map(view, spec.targets[target].score(side), side, spec.rules.maps)
+    values = found.values if side == "inner" else -found.values
+    made = ranked.counts(np.ascontiguousarray(values))
+    if view.domain is not None:
+        # 1 = no voxel outside the region is ever in I; the smallest possible p keeps it out of O.
+        made[~view.domain] = ranked.total if side == "inner" else ranked.new_weight
+    return made
+
+
+def _above(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """int64 "threshold": how many values are strictly above each."""
+    order = np.argsort(thresholds, kind="stable")
+    lowest = thresholds[order[0]]
+    # Most voxels are in no inner set, or in every outer one; only the rest is ranked.
+    kept = values[values > lowest]
+    passed = np.searchsorted(thresholds[order], kept, side="left")
+    reached = np.bincount(passed, minlength=thresholds.size + 1)
+    above = np.cumsum(reached[::-1])[::-1][1:]
+    made = np.empty(thresholds.size, np.int64)
+    made[order] = above
+    return made

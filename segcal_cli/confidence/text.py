@@ -1,0 +1,159 @@
+"""The guarantee in words: for which unit, on which side, at which level, under which assumption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from segcal_cli.confidence.log_odds import probability
+from segcal_cli.confidence.scores import Score
+from segcal_cli.confidence.spec import SetSpec
+from segcal_cli.confidence.thresholds import TOO_FEW, Calibration, SideThreshold, ThresholdRow
+
+WEIGHTED = {
+    "": "",
+    "given": " if the given weights are the true density ratios of new to calibration cases",
+    "estimated": " approximately, since the weights are estimated",
+}
+"""How weights change the statement."""
+
+
+def percent(share: float) -> str:
+    """A share in percent: 0.975 -> "97.5 %"."""
+    return f"{round(100.0 * share, 6):.10g} %"
+
+
+def guarantee(calibration: Calibration, alpha: float, *, roi: bool, ignored: bool, weights: str = "") -> str:
+    """What the sets at this alpha promise. weights: "", "given" or "estimated". Raises BadLevel."""
+    spec = calibration.spec
+    rows = calibration.thresholds(alpha)
+    head = f"{_for_whom(calibration)}{_promise(spec, rows, alpha, weights)}"
+    sentences = [head, *_exceptions(calibration, rows)]
+    text = " ".join(sentences)
+    places = [*(["inside the region of interest"] if roi else []), *(["outside the ignored voxels"] if ignored else [])]
+    if places:
+        text += f" All of this {' and '.join(places)}."
+    return text
+
+
+def _for_whom(calibration: Calibration) -> str:
+    spec, n = calibration.spec, calibration.table.n
+    patients = len(set(calibration.table.groups))
+    if spec.unit == "hcp":
+        return f"For a random case of a new patient exchangeable with the {patients} calibration patients"
+    if spec.unit == "max":
+        return f"For a new patient (all its cases at once) exchangeable with the {patients} calibration patients"
+    return f"For a new case exchangeable with the {n} calibration cases"
+
+
+def _promise(spec: SetSpec, rows: Sequence[ThresholdRow], alpha: float, weights: str) -> str:
+    within = "" if not spec.strata else f", within each of the strata {', '.join(spec.strata)}"
+    parts = []
+    joint = spec.joint != "none"
+    for target, entry in enumerate(spec.targets):
+        own = spec.levels(target, alpha)
+        levels = ("", "") if spec.joint == "max" else tuple(f" ({percent(1 - level)})" for level in own)
+        inner = f"{_inner(spec, entry.target.name)}{levels[0]}"
+        outer = f"{_outer(spec, entry.target.name)}{levels[1]}"
+        parts.append(f"{inner}{',' if joint else ';'} and{',' if joint else ''} {outer}")
+    if not joint:
+        head = (
+            f"{within}, each of these holds with the probability beside it{WEIGHTED[weights]}, none of them jointly: "
+        )
+    elif spec.across == "each" and len(spec.targets) > 1:
+        head = (
+            f"{within}, for each target on its own, with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
+        )
+    else:
+        head = f"{within}, with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
+    if spec.confidence is not None:
+        head = (
+            f"{within}, and given these calibration cases (with confidence {percent(spec.confidence)} in having drawn "
+            f"typical ones), with probability at least {percent(1 - alpha)}: "
+        )
+    who = "patients" if spec.unit != "case" else "cases"
+    average = f" This holds on average over {who}, not for each kind of {who[:-1]}."
+    if spec.strata:
+        average = f" Within a stratum this holds on average over {who}."
+    return head + "; ".join(parts) + "." + average + _ranges(rows)
+
+
+def _inner(spec: SetSpec, name: str) -> str:
+    if spec.rules.box_truth:
+        return f"no voxel of the inner set lies outside the largest boxes inside the {name}"
+    ratio = spec.rules.inner_ratio
+    if ratio < 1.0:
+        share = percent(1 - ratio)
+        return f"voxels of the inner set outside the {name} number at most {share} of the predicted mask"
+    return f"no voxel of the inner set is outside the {name}"
+
+
+def _outer(spec: SetSpec, name: str) -> str:
+    whole = "all of it is in the outer set"
+    if spec.rules.box_truth:
+        whole = "all bounding boxes of its parts are in the outer set"
+    elif spec.rules.coverage_ratio < 1.0:
+        whole = f"at least {percent(spec.rules.coverage_ratio)} of it is in the outer set"
+    if spec.ranks_present:
+        return f"if there is any {name}, {whole}"
+    return f"{whole.replace('of it', f'of the {name}')}"
+
+
+def _ranges(rows: Sequence[ThresholdRow]) -> str:
+    """The 5-95 % range of this artifact's own coverage, where units are ranked and the threshold is finite."""
+    said = []
+    for row in rows:
+        where = " ".join(part for part in (row.target if len(rows) > 1 else "", row.stratum or "") if part)
+        for side, found in (("inner", row.inner), ("outer", row.outer)):
+            if found.range is not None and not found.vacuous:
+                low, high = (f"{100 * end:.1f}" for end in found.range)
+                said.append(f"{low}–{high} % ({' '.join(p for p in (where, side) if p)})")
+    if not said:
+        return ""
+    listed = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+    return f" This artifact's own coverage lies in {listed} with probability 90 %{' each' if len(said) > 1 else ''}."
+
+
+def _exceptions(calibration: Calibration, rows: Sequence[ThresholdRow]) -> list[str]:
+    sentences = []
+    for row in rows:
+        for side, found in (("inner", row.inner), ("outer", row.outer)):
+            if found.vacuous:
+                said = vacuous_text(calibration.spec, row, side, found)
+                sentences.append(f"{said}.")
+    return sentences
+
+
+def vacuous_text(spec: SetSpec, row: ThresholdRow, side: str, found: SideThreshold) -> str:
+    """Why a side says nothing, what its set is then, and what would do."""
+    where = f"{row.target}{f', stratum {row.stratum}' if row.stratum is not None else ''}"
+    unit = "patients" if spec.unit != "case" else "cases"
+    if side == "outer" and spec.ranks_present:
+        unit += f" with {row.target}"
+    what = "the inner set is empty" if side == "inner" else "the outer set is everything"
+    if found.reason == TOO_FEW:
+        return (
+            f"{where}: {found.n} {unit} cannot give alpha_{side} = {found.alpha:.6g}: threshold +inf, {what}; "
+            f"{found.n_needed} would do"
+        )
+    if side == "inner":
+        return f"{where}: too many full predictions: threshold +inf, {what}"
+    advice = "; --empty-prediction peak or full would help"
+    if spec.rules.maps.empty != "empty" or not spec.targets[_index(spec, row.target)].outer.of_mask:
+        advice = "; truth outside the region of interest is missed by any set"
+    return f"{where}: too many complete misses among {found.n} {unit}: threshold +inf, {what}{advice}"
+
+
+def threshold_text(spec: SetSpec, target: int, side: str, value: float) -> str:
+    """A threshold with its unit, and the probability it stands for where the score is one."""
+    score: Score = spec.targets[target].score(side)
+    unit = spec.unit_of(target, side)
+    shown = "inf" if value == math.inf else "-inf" if value == -math.inf else f"{value:.6g} {unit}"
+    if score.kind in ("softmax", "sigmoid") and math.isfinite(value):
+        p = probability(value) if side == "inner" else probability(-value)
+        shown += f" (probability {p:.6g})"
+    return shown
+
+
+def _index(spec: SetSpec, name: str) -> int:
+    return [entry.target.name for entry in spec.targets].index(name)

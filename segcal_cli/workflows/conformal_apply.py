@@ -1,0 +1,407 @@
+"""``conformal-sets apply``: new predictions in; inner and outer masks, volumes, flags, drift report out. No labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.confidence.boxes import components
+from segcal_cli.confidence.drift import ATYPICAL, outlier
+from segcal_cli.confidence.log_odds import LOG_ODDS_CLIP
+from segcal_cli.confidence.maps import SIDES, Side
+from segcal_cli.confidence.sets import CaseSets, case_sets, p_value_counts
+from segcal_cli.confidence.spec import BadOption, SetSpec
+from segcal_cli.confidence.targets import Target
+from segcal_cli.confidence.text import guarantee
+from segcal_cli.confidence.thresholds import Calibration, ThresholdRow, raised
+from segcal_cli.confidence.views import TargetView, length_unit, views, voxel_volume
+from segcal_cli.core.case import Case
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Work
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.geometry import Space
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, write_files
+from segcal_cli.reporting.documents import json_text
+from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
+from segcal_cli.workflows.conformal_drift import HISTORY, REPORT, watch
+from segcal_cli.workflows.conformal_files import (
+    CHOOSING,
+    file_names,
+    p_value_file,
+    set_files,
+    target_tail,
+)
+from segcal_cli.workflows.conformal_sources import (
+    load_sets,
+    open_set_inputs,
+    place_of,
+    refuse_other_place,
+    set_reader,
+    with_levels,
+)
+from segcal_cli.workflows.conformal_weights import (
+    ESTIMATE,
+    CaseWeights,
+    FeatureReader,
+    case_features,
+    estimated,
+    feature_names,
+    given_weights,
+    refuse_weights,
+)
+from segcal_cli.workflows.inputs import Inputs, reading_spec
+from segcal_cli.workflows.mapping import map_cases
+from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.requests import (
+    ConformalApplyOptions,
+    OutputOptions,
+    PredictionOptions,
+    RunOptions,
+)
+from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
+from segcal_cli.workflows.tracing import seen_by
+
+COLUMNS = (
+    "case", "unit", "target", "stratum", "alpha", "alpha_inner", "alpha_outer", "lambda_inner", "lambda_outer",
+    "predicted_voxels", "inner_voxels", "outer_voxels", "predicted_ml", "inner_ml", "outer_ml", "weight", "outlier_p",
+    "outlier_feature", "flags",
+)  # fmt: skip
+"""Columns of ``cases.csv``, a row per case and target."""
+
+BOX_COLUMNS = ("case", "target", "component", "x_first", "x_last", "y_first", "y_last", "z_first", "z_last")
+"""Columns of ``boxes.csv``: enlarged boxes in voxel indices, first and last voxel of each axis."""
+
+CASES, BOXES = "cases.csv", "boxes.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class SetWriter:
+    """Makes the sets of one case and writes its files: the ``compute`` half of the work. Returns the case's record."""
+
+    calibration: Calibration
+    folder: Path
+    options: ConformalApplyOptions
+    places: Mapping[str, Space]
+    seen: frozenset[str]
+    known: frozenset[str]
+    rule: StrataRule | None
+    weights: CaseWeights | None
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        spec = self.calibration.spec
+        targets = [entry.target for entry in spec.targets]
+        made = views(case, targets)
+        place = self.places[case.id]
+        weight = None if self.weights is None else self.weights.new[case.id]
+        features = case_features(made, labels_only=spec.labels_only) if self.options.drift else None
+        away = self._outlier(features)
+        seen = case.id in self.seen or case.facts.digest in self.known
+        rows, boxes, sets, files = [], [], [], []
+        for target, view in enumerate(made):
+            stratum = self._stratum(view)
+            thresholds = self._thresholds(target, stratum, weight)
+            found = case_sets(view, spec, target, thresholds.inner.value, thresholds.outer.value)
+            sets.append(found)
+            flags = case_flags(view, found, thresholds, stratum, seen=seen, features=features, target=target)
+            if away is not None and away[0] <= ATYPICAL:
+                flags.append("atypical")
+            rows.append(_row(view, found, thresholds, spec, weight, away, flags))
+            if spec.targets[target].outer.kind == "boxes":
+                boxes += enlarged_boxes(view, thresholds.outer.value)
+            for side in wanted_sides(self.options):
+                ranked = self._ranked(target, side, stratum, weight)
+                counts = p_value_counts(view, spec, target, side, ranked)
+                tail = target_tail(targets, target)
+                weighted = ranked.weights is not None
+                files.append(p_value_file(case.id, side, tail, counts, ranked.total, place, weighted=weighted))
+        names = write_files(self.folder, [*files, *set_files(case.id, targets, sets, case.space, place)])
+        return {
+            "case": case.id,
+            "status": "done",
+            "outputs": list(names),
+            "proof": case.facts.proof or None,
+            "padding_share": case.facts.padding_share,
+            "rows": rows,
+            "boxes": boxes,
+            "digest": case.facts.digest,
+            "features": features,
+            "warnings": list(case.facts.warnings),
+        }
+
+    def _thresholds(self, target: int, stratum: int, weight: float | None) -> ThresholdRow:
+        if self.weights is None or weight is None:
+            return self.calibration.threshold(target, stratum, self.calibration.spec.alpha)
+        return self.calibration.weighted_threshold(
+            target, stratum, self.calibration.spec.alpha, self.weights.calibration, weight
+        )
+
+    def _ranked(self, target: int, side: Side, stratum: int, weight: float | None) -> Any:
+        if self.weights is None or weight is None:
+            return self.calibration.ranked(target, side, stratum)
+        return self.calibration.weighted_ranked(target, side, stratum, self.weights.calibration, weight)
+
+    def _stratum(self, view: TargetView) -> int:
+        if self.rule is None:
+            return 0
+        ml = float(np.count_nonzero(view.mask)) * voxel_volume(view.case) / MM3_PER_ML
+        return Strata(self.rule, self.calibration.spec.strata)(view.case.id, ml)
+
+    def _outlier(self, features: np.ndarray | None) -> tuple[float, str] | None:
+        if features is None:
+            return None
+        table = self.calibration.table
+        p, which = outlier(table.features.reshape(table.n, -1), features.reshape(-1))
+        return p, feature_names(self.calibration.spec)[which]
+
+
+def run(
+    artifact: Path,
+    predictions: Path,
+    output: Path,
+    applying: ConformalApplyOptions,
+    reading: PredictionOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Make the sets of every case that can be read. A case that fails fails alone."""
+    loaded = load_sets(artifact, "conformal-sets apply")
+    spec = with_levels(loaded.spec, applying.alpha, applying.alpha_split)
+    if applying.weights is not None:
+        refuse_weights(spec)
+    if applying.p_values != "none" and spec.confidence is not None:
+        raise BadOption("p-values belong to plain ranks; this artifact was fitted with --confidence")
+    if applying.history is not None and not applying.drift:
+        raise BadOption("--history is of no use with --no-drift")
+    rule = strata_rule(loaded.path, loaded.spec.mondrian, applying.mondrian)
+    refuse_inside(output, [predictions])
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_set_inputs(predictions, None, reading, None, observer, labels_only=spec.labels_only, roi=applying.roi)
+    now = reading_spec(reading, None, None if before is None else before.artifact)
+    refuse_misfit(loaded, predictions, inputs.space, inputs.values, now)
+    refuse_other_place(loaded, predictions, inputs)
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    targets = [entry.target for entry in spec.targets]
+    reports = [CASES, *([BOXES] if any(entry.outer.kind == "boxes" for entry in spec.targets) else [])]
+    reports += [REPORT] if applying.drift else []
+    refuse_existing(
+        [output / name for name in (*_all_names(inputs, targets, applying), *reports)], overwrite=writing.overwrite
+    )
+    reader = set_reader(inputs, before)
+    calibration = replace(loaded.calibration, spec=spec)
+    weights = _weights(applying, calibration, inputs, reader, running, observer)
+    header = loaded.artifact.header
+    seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
+
+    output.mkdir(parents=True, exist_ok=True)
+    writer = SetWriter(
+        calibration,
+        output,
+        applying,
+        {source.id: place_of(source) for source in inputs.sources},
+        frozenset(seen),
+        frozenset(digest for case, digest in header.case_digests.items() if case in set(header.case_ids)),
+        rule,
+        weights,
+    )
+    outcome = map_cases(Work(reader, writer), inputs, running, observer, "making sets")
+    records = outcome.result["cases"]
+    rows = [row for record in records for row in record["rows"]]
+    write_text(output / CASES, csv_text(COLUMNS, rows))
+    if BOXES in reports:
+        write_text(output / BOXES, csv_text(BOX_COLUMNS, [box for record in records for box in record["boxes"]]))
+    drift = None
+    if applying.drift:
+        drift = watch(
+            applying.history or output / HISTORY,
+            loaded.artifact,
+            calibration.table.features.reshape(calibration.table.n, -1),
+            feature_names(spec),
+            {record["case"]: (record["digest"], record["features"]) for record in records},
+        )
+        write_text(output / REPORT, json_text(drift))
+    promise = guarantee(
+        calibration,
+        spec.alpha,
+        roi=bool(header.spec.get("roi")),
+        ignored=bool(header.results.get("ignored_voxels")),
+        weights="" if weights is None else weights.how,
+    )
+    lines = [promise, *_said(rows, drift, weights, applying)]
+    for text in _warned(rows, drift, weights):
+        observer.warn(text)
+    result = {
+        "cases": [
+            {key: value for key, value in record.items() if key not in ("features", "boxes")} for record in records
+        ],
+        "not_run": outcome.result["not_run"],
+        "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest},
+        "guarantee": promise,
+        "drift": drift,
+        "effective_n": None if weights is None else weights.effective_n,
+    }
+    return Outcome(result, outcome.counts, tuple(lines), failures=outcome.failures)
+
+
+def wanted_sides(options: ConformalApplyOptions) -> tuple[Side, ...]:
+    """Sides whose p-values are written."""
+    return tuple(side for side in SIDES if options.p_values in (side, "both"))
+
+
+def case_flags(
+    view: TargetView,
+    found: CaseSets,
+    thresholds: ThresholdRow,
+    stratum: int,
+    *,
+    seen: bool,
+    features: np.ndarray | None,
+    target: int,
+) -> list[str]:
+    """What should be looked at."""
+    domain = view.mask.size if view.domain is None else int(np.count_nonzero(view.domain))
+    flags = {
+        "empty_prediction": view.mask_box is None,
+        "inner_empty": not found.inner.any(),
+        "outer_everything": int(np.count_nonzero(found.outer)) == domain,
+        "contradiction": found.contradiction > 0,
+        "unknown_stratum": stratum < 0,
+        "saturated": features is not None and features.shape[1] == 5 and features[target, 4] >= LOG_ODDS_CLIP,
+        "in_calibration": seen,
+    }
+    return [name for name, holds in flags.items() if holds]
+
+
+def enlarged_boxes(view: TargetView, threshold: float) -> list[dict[str, Any]]:
+    """One row per component of the prediction: its bounding box, lambda_O steps larger, cut off at the image."""
+    if view.mask_box is None:
+        return []
+    rows = []
+    steps = math.floor(raised(threshold)) if math.isfinite(threshold) else max(view.shape)
+    for number, component in enumerate(components(view.mask), start=1):
+        row: dict[str, Any] = {"case": view.case.id, "target": view.target.name, "component": number}
+        for axis, (start, stop), size in zip("zyx", component.bounds, view.shape, strict=True):
+            row[f"{axis}_first"] = max(0, start - steps)
+            row[f"{axis}_last"] = min(size, stop + steps) - 1
+        rows.append(row)
+    return rows
+
+
+def _row(
+    view: TargetView,
+    found: CaseSets,
+    thresholds: ThresholdRow,
+    spec: SetSpec,
+    weight: float | None,
+    away: tuple[float, str] | None,
+    flags: Sequence[str],
+) -> dict[str, Any]:
+    voxels = {
+        "predicted": int(np.count_nonzero(view.mask)),
+        "inner": int(np.count_nonzero(found.inner)),
+        "outer": int(np.count_nonzero(found.outer)),
+    }
+    ml = voxel_volume(view.case) / MM3_PER_ML if length_unit(view.case) == "mm" else None
+    return {
+        "case": view.case.id,
+        "unit": view.case.group,
+        "target": view.target.name,
+        "stratum": thresholds.stratum,
+        "alpha": spec.alpha,
+        "alpha_inner": thresholds.inner.alpha,
+        "alpha_outer": thresholds.outer.alpha,
+        "lambda_inner": thresholds.inner.value,
+        "lambda_outer": thresholds.outer.value,
+        **{f"{name}_voxels": count for name, count in voxels.items()},
+        **{f"{name}_ml": None if ml is None else count * ml for name, count in voxels.items()},
+        "weight": weight,
+        "outlier_p": None if away is None else away[0],
+        "outlier_feature": None if away is None else away[1],
+        "flags": ";".join(flags),
+    }
+
+
+def _all_names(inputs: Inputs, targets: Sequence[Target], options: ConformalApplyOptions) -> list[str]:
+    sides = wanted_sides(options)
+    return [
+        name
+        for source in inputs.sources
+        for name in file_names(
+            source.id,
+            targets,
+            sides,
+            placed=place_of(source).grid.affine is not None,
+            exclusive=inputs.space.exclusive,
+        )
+    ]
+
+
+def _weights(
+    applying: ConformalApplyOptions,
+    calibration: Calibration,
+    inputs: Inputs,
+    reader: Any,
+    running: RunOptions,
+    observer: Observer,
+) -> CaseWeights | None:
+    if applying.weights is None:
+        return None
+    if applying.weights != ESTIMATE:
+        return given_weights(Path(applying.weights), calibration.table.ids, [source.id for source in inputs.sources])
+    first = map_cases(Work(reader, FeatureReader(calibration.spec)), inputs, running, observer, "weighting")
+    return estimated(calibration, {record["case"]: record["features"] for record in first.result["cases"]})
+
+
+def _said(
+    rows: Sequence[Mapping[str, Any]],
+    drift: Mapping[str, Any] | None,
+    weights: CaseWeights | None,
+    applying: ConformalApplyOptions,
+) -> list[str]:
+    lines = []
+    counts: dict[str, int] = {}
+    for row in rows:
+        for flag in filter(None, row["flags"].split(";")):
+            counts[flag] = counts.get(flag, 0) + 1
+    if counts:
+        lines.append("flags       " + ", ".join(f"{flag} {count}" for flag, count in sorted(counts.items())))
+    if weights is not None:
+        lines.append(f"weights     {weights.how}; effective number of calibration cases {weights.effective_n:.4g}")
+    if drift is not None:
+        largest = max(drift["features"], key=lambda entry: entry["capital"])
+        lines.append(
+            f"drift       {drift['scans']} scans so far; largest capital {largest['capital']:.3g} "
+            f"({largest['feature']}), alarm at {drift['threshold']:g}. Absence of an alarm is no proof of validity."
+        )
+    if applying.p_values != "none":
+        lines.append(f"p-values    {CHOOSING}.")
+    return lines
+
+
+def _warned(
+    rows: Sequence[Mapping[str, Any]], drift: Mapping[str, Any] | None, weights: CaseWeights | None
+) -> list[str]:
+    warnings = []
+    wrong = [row["case"] for row in rows if "contradiction" in row["flags"]]
+    if wrong:
+        shown = ", ".join(wrong[:5])
+        warnings.append(f"{len(wrong)} cases have a voxel in I but not in O, so that one set is wrong: {shown}")
+    unknown = [row["case"] for row in rows if "unknown_stratum" in row["flags"]]
+    if unknown:
+        warnings.append(f"{len(unknown)} cases are of a stratum without calibration: nothing is said of them")
+    seen = [row["case"] for row in rows if "in_calibration" in row["flags"]]
+    if seen:
+        warnings.append(f"{len(seen)} rows are of cases that calibrated these sets; the statement is about new ones")
+    if weights is not None and weights.few:
+        warnings.append(f"the weights are worth {weights.effective_n:.1f} equally weighted cases only")
+    if drift is not None and drift["alarm"]:
+        names = [entry["feature"] for entry in drift["features"] if entry["first_alarm"]]
+        warnings.append(f"drift: what comes in has changed since calibration ({', '.join(names)})")
+    return warnings

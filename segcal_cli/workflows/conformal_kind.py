@@ -1,0 +1,180 @@
+"""What commands ask of a ``conformal-sets`` artifact: its thresholds at any level, and what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segcal_cli.confidence.evaluation import CaseOutcome, SetEvaluation
+from segcal_cli.confidence.spec import SetSpec
+from segcal_cli.confidence.text import guarantee, percent, threshold_text
+from segcal_cli.confidence.thresholds import Calibration, SideThreshold
+from segcal_cli.confidence.verdict import Verdict
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.workflows.conformal_sources import loaded_sets, refuse_other_place
+from segcal_cli.workflows.conformal_verdicts import FILE_ENDS, controls_of, judged_levels, presented
+from segcal_cli.workflows.inputs import Inputs
+from segcal_cli.workflows.kinds import Description, Presented
+from segcal_cli.workflows.requests import JudgeOptions
+from segcal_cli.workflows.strata import Strata, strata_rule
+
+FILES = FILE_ENDS
+"""Ends of the names of the files that ``present`` makes."""
+
+
+def describe(path: Path, artifact: Artifact) -> Description:
+    """Targets, and the thresholds at the stored alpha. Raises DamagedSets."""
+    return describe_at(path, artifact, ())
+
+
+def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verbose: bool = False) -> Description:
+    """Targets, thresholds and the guarantee at each alpha (the stored one without any). Raises DamagedSets, BadLevel.
+
+    verbose: with the whole table of the choice of scores.
+    """
+    calibration = loaded_sets(path, artifact).calibration
+    levels = tuple(alphas) or (calibration.spec.alpha,)
+    header = artifact.header
+    lines = _spec_lines(calibration.spec)
+    for alpha in levels:
+        lines += threshold_lines(calibration, alpha)
+        if alpha != calibration.spec.alpha:
+            promise = guarantee(
+                calibration, alpha, roi=bool(header.spec.get("roi")), ignored=bool(header.results.get("ignored_voxels"))
+            )
+            lines.append(f"guarantee   at alpha {alpha:g}: {promise}")
+    learning = header.results.get("learning")
+    if learning:
+        lines.append(f"learned on  {learning['n_cases']} cases ({learning['from']})")
+        if verbose:
+            lines += _choice_lines(learning["choices"])
+    lines += [f"warning     {warning}" for warning in header.results.get("warnings", [])]
+    return Description(tuple(lines), sets_document(calibration, header.space, levels))
+
+
+def measurement(
+    path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions
+) -> SetEvaluation:
+    """Scores and set sizes of labelled cases. Raises OtherLength, RoiNeeded, RoiUnwanted, TableNeeded, BadOption."""
+    loaded = loaded_sets(path, artifact)
+    refuse_other_place(loaded, predictions, inputs)
+    alpha, alphas = judged_levels(loaded, options)
+    rule = strata_rule(loaded.path, loaded.spec.mondrian, options.mondrian)
+    return SetEvaluation(
+        loaded.calibration,
+        alpha,
+        alphas,
+        None if rule is None else Strata(rule, loaded.spec.strata),
+        tuple(zip(*(thresholds for _, thresholds in controls_of(loaded, options, alpha)), strict=True)),
+    )
+
+
+def present(
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: Mapping[str, CaseOutcome],
+    options: JudgeOptions,
+    *,
+    in_sample: bool,
+) -> Presented:
+    """Coverage with exact laws, sizes, the sweep, resplits, groups and other methods. Raises what the options raise."""
+    loaded = loaded_sets(path, artifact)
+    alpha, alphas = judged_levels(loaded, options)
+    verdict = Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed)
+    controls = controls_of(loaded, options, alpha)
+    return presented(name, loaded, verdict, options, controls, in_sample=in_sample)
+
+
+def sets_document(calibration: Calibration, space: LabelSpace, alphas: Sequence[float]) -> dict[str, Any]:
+    """The entries that ``inspect --json`` and ``fit --json`` share."""
+    spec, table = calibration.spec, calibration.table
+    targets = []
+    for index, entry in enumerate(spec.targets):
+        present = table.present[:, index]
+        targets.append(
+            {
+                "name": entry.target.name,
+                "labels": list(entry.target.values(space)),
+                "inner_score": str(entry.inner),
+                "outer_score": str(entry.outer),
+                "metric": spec.rules.maps.metric,
+                "unit_inner": spec.unit_of(index, "inner"),
+                "unit_outer": spec.unit_of(index, "outer"),
+                "empty_prediction": spec.rules.maps.empty,
+                "present_only": spec.ranks_present,
+                "coverage_ratio": spec.rules.coverage_ratio,
+                "inner_ratio": spec.rules.inner_ratio,
+                "share_inner": entry.share_inner,
+                "n_cases": table.n,
+                "n_present": int(present.sum()),
+                "n_missed": int((present & (table.predicted_voxels[:, index] == 0)).sum()),
+            }
+        )
+    return {
+        "unit": spec.unit,
+        "joint": spec.joint,
+        "across_targets": spec.across,
+        "alpha": spec.alpha,
+        "confidence": spec.confidence,
+        "targets": targets,
+        "thresholds": [row.to_json() for alpha in alphas for row in calibration.thresholds(alpha)],
+    }
+
+
+def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
+    """Both thresholds of each target and stratum, one fact a line."""
+    spec, table = calibration.spec, calibration.table
+    lines = []
+    for index, entry in enumerate(spec.targets):
+        present = int(table.present[:, index].sum())
+        lines.append(f"target      {entry.target.name}: {table.n} cases, {present} of them hold it")
+        for row in calibration.thresholds(alpha):
+            if row.target != entry.target.name:
+                continue
+            where = f", stratum {row.stratum}" if row.stratum is not None else ""
+            for side, found in (("inner", row.inner), ("outer", row.outer)):
+                said = threshold_text(spec, index, side, found.value)
+                lines.append(f"  {side}     {entry.score(side)} {'>' if side == 'inner' else '<='} {said}{where}"
+                             f" at alpha {found.alpha:.6g} ({_rank_text(found)})")  # fmt: skip
+        if entry.outer.kind in ("distance", "smooth-distance"):
+            lines.append("            outer: every voxel within this distance of the prediction; negative: inside it")
+    return lines
+
+
+def _rank_text(found: SideThreshold) -> str:
+    if found.rank is None:
+        return f"{found.n} patients, weighted"
+    ties = f", {found.ties} tied" if found.ties else ""
+    return f"rank {found.rank} of {found.n}{ties}"
+
+
+def _spec_lines(spec: SetSpec) -> list[str]:
+    lines = [
+        f"sets        joint {spec.joint}, across targets {spec.across}, unit {spec.unit}, alpha {spec.alpha:g}"
+        + (f", confidence {percent(spec.confidence)}" if spec.confidence is not None else "")
+    ]
+    same = [
+        f"{entry.target.name} {entry.score(side)}"
+        for entry in spec.targets
+        for side in ("inner", "outer")
+        if entry.score(side).kind in ("softmax", "sigmoid")
+    ]
+    if same:
+        lines.append(f"score       {', '.join(same)}: same sets as log-odds")
+    return lines
+
+
+def _choice_lines(choices: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for choice in choices:
+        lines.append(
+            f"choice      {choice['target']}: median margin by inner score, outer score, share of alpha inside"
+        )
+        lines += [
+            f"  {row['median_margin']:.6f}  {row['inner_score']:<20} {row['outer_score']:<20} {row['share_inner']:.1f}"
+            for row in choice["rows"]
+        ]
+    return lines

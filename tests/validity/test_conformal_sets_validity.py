@@ -1,0 +1,302 @@
+"""What conformal sets promise, simulated; and what must fail, so that the simulation could have found it.
+
+Each bound has a false-alarm rate of about .001 over seeds: with 600 draws and a probability of .9 fewer than 516 are
+covered that rarely, with 2000 draws fewer than 1757.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import betabinom, kstest
+
+from segcal_cli.confidence.drift import stream_p_values, stream_test
+from segcal_cli.confidence.maps import MapRules
+from segcal_cli.confidence.risk_control import UNITS, crc_budget, grid_threshold, missed_below, missed_units
+from segcal_cli.confidence.scan import scan
+from segcal_cli.confidence.scores import parse_score
+from segcal_cli.confidence.scoring import ScoringRules, case_scores, covers
+from segcal_cli.confidence.sets import case_sets
+from segcal_cli.confidence.thresholds import Calibration, raised, unit_scores
+from segcal_cli.confidence.validation import resplit_coverages
+from segcal_cli.confidence.views import views
+from segcal_cli.core.conformal import conformal_quantile, conformal_rank
+from segcal_cli.metrics.coverage import confident_rank, hierarchical_quantile, weighted_quantile
+from tests.confidence.builders_synth2d import TARGETS, binary_case, plain_table, spec_of
+
+DRAWS, N, ALPHA = 600, 19, 0.1
+AT_LEAST, AT_MOST = 516, 561
+MANY, MANY_AT_LEAST, MANY_AT_MOST = 2000, 1757, 1840
+
+SCORES = ("log-odds", "smooth:1", "distance", "smooth-distance:1", "boxes", "hybrid:0.5")
+CONTINUOUS = {"log-odds", "smooth:1"}
+
+
+def smooth_fields(rng, count, size, sigma):
+    """Smooth Gaussian fields of unit variance, "field y x"."""
+    k = np.fft.fftfreq(size) * 2 * np.pi
+    filter = np.exp(-(k[:, None] ** 2 + k**2) * sigma**2 / 2)
+    fields = np.fft.ifft2(np.fft.fft2(rng.standard_normal((count, size, size))) * filter).real
+    return fields / fields.std(axis=(1, 2), keepdims=True)
+
+
+def draw_images(rng, count, size=16):
+    """(logits, truth): a disc, and a model that sees it displaced, of another size, through noise."""
+    y, x = np.mgrid[:size, :size]
+    centre, radius = rng.uniform(5, size - 5, (count, 2)), rng.uniform(2, 5, count)
+    moved, seen = centre + rng.normal(0, 0.8, (count, 2)), radius * np.exp(rng.normal(0, 0.15, count))
+
+    def discs(c, r):
+        away = np.hypot(y - c[:, 0, None, None], x - c[:, 1, None, None])
+        return away / r[:, None, None]
+
+    truth = discs(centre, radius) + 0.15 * smooth_fields(rng, count, size, 1.5) < 1
+    logits = 5.0 * (1.0 - np.minimum(discs(moved, seen), 2.2)) + 1.5 * smooth_fields(rng, count, size, 1.5)
+    return logits.astype(np.float32), truth
+
+
+def scores_of(case, names, rules=None):
+    """(tau, gamma) of each score."""
+    made = views(case, TARGETS)
+    scanned = scan(made)[0]
+    rules = rules or ScoringRules()
+    return [case_scores(made[0], parse_score(name), parse_score(name), rules, scanned) for name in names]
+
+
+@pytest.fixture(scope="module")
+def disc_scores():
+    """float64 "draw image score side" of log-odds and distance, from 600 independent draws of 20 images."""
+    return simulated(20260201, ("log-odds", "distance"))
+
+
+def simulated(seed, names):
+    logits, truth = draw_images(np.random.default_rng(seed), DRAWS * (N + 1))
+    found = [scores_of(binary_case("c", z, y), names) for z, y in zip(logits, truth, strict=True)]
+    return np.array(found).reshape(DRAWS, N + 1, len(names), 2)
+
+
+def covered_by(scores):
+    """How many of the last scores lie under the raised threshold of the others, "draw score"."""
+    return sum(row[-1] <= raised(conformal_quantile(row[:-1], ALPHA)) for row in scores)
+
+
+@pytest.mark.validity
+@pytest.mark.parametrize("index", [0, 1], ids=["log-odds", "distance"])
+def test_inner_and_outer_sets_of_images_cover_with_one_minus_alpha(disc_scores, index):
+    for side in (0, 1):
+        covered = covered_by(disc_scores[:, :, index, side])
+        assert covered >= AT_LEAST
+        assert index == 1 or covered <= AT_MOST
+
+
+@pytest.mark.validity
+@pytest.mark.slow
+@pytest.mark.parametrize("empty", ["empty", "full", "peak"])
+def test_every_score_and_every_rule_for_empty_predictions_covers(empty):
+    rules = ScoringRules(MapRules(empty=empty))
+    logits, truth = draw_images(np.random.default_rng(20260202), DRAWS * (N + 1))
+    found = np.array([scores_of(binary_case("c", z, y), SCORES, rules) for z, y in zip(logits, truth, strict=True)])
+    found = found.reshape(DRAWS, N + 1, len(SCORES), 2)
+    for index, name in enumerate(SCORES):
+        for side in (0, 1):
+            covered = covered_by(found[:, :, index, side])
+            assert covered >= AT_LEAST, name
+            assert name not in CONTINUOUS or covered <= AT_MOST, name
+
+
+@pytest.mark.validity
+def test_whole_sets_are_right_as_often_as_scores_say(disc_scores):
+    """The masks themselves, for one draw in ten: I lies in Y and Y in O exactly when tau and gamma say so."""
+    logits, truth = draw_images(np.random.default_rng(20260201), DRAWS * (N + 1))
+    spec = spec_of("distance")
+    for draw in range(0, DRAWS, 10):
+        scores = disc_scores[draw, :, 1]
+        row = Calibration(spec, plain_table(*scores[:-1].T)).threshold(0, 0, ALPHA)
+        view = views(binary_case("c", logits[draw * 20 + 19], truth[draw * 20 + 19]), TARGETS)[0]
+        sets = case_sets(view, spec, 0, row.inner.value, row.outer.value)
+        right = not (sets.inner & ~view.truth).any(), not (view.truth & ~sets.outer).any()
+        assert right == covers(*scores[-1], raised(row.inner.value), raised(row.outer.value))
+
+
+@pytest.mark.validity
+def test_joint_sets_cover_jointly_and_two_marginal_ones_do_not(disc_scores):
+    """With 19 cases .05 a side has k = n. Control: both sides at .1 called joint, on scores that fail apart."""
+    held = {"split": 0, "max": 0}
+    for draw in disc_scores[:, :, 0]:
+        for joint in held:
+            row = Calibration(spec_of(joint=joint), plain_table(*draw[:-1].T)).threshold(0, 0, ALPHA)
+            held[joint] += all(covers(*draw[-1], raised(row.inner.value), raised(row.outer.value)))
+    assert held["split"] >= AT_LEAST
+    assert held["max"] >= AT_LEAST
+    rng = np.random.default_rng(20260203)
+    wrong = 0
+    for _ in range(DRAWS):
+        tau = rng.normal(size=N + 1)
+        wrong += all(row[-1] <= conformal_quantile(row[:-1], ALPHA) for row in (tau, -tau))
+    assert wrong < AT_LEAST
+
+
+@pytest.mark.validity
+@pytest.mark.parametrize(("n", "controls"), [(5, (0.767, 0.833)), (9, (0.82, 0.86)), (19, (0.86, 0.88))])
+def test_plain_scores_and_the_levels_that_are_wrong(n, controls):
+    """Controls: numpy's quantile, and a percentile of a scale without the (n + 1); both cover too little."""
+    draws = np.random.default_rng(20260204).normal(size=(MANY, n + 1))
+    covered = sum(row[-1] <= conformal_quantile(row[:-1], ALPHA) for row in draws)
+    assert covered >= MANY_AT_LEAST
+    assert n != 9 or covered <= MANY_AT_MOST
+    interpolated = (draws[:, -1] <= np.quantile(draws[:, :-1], 0.9, axis=1)).mean()
+    hazen = (draws[:, -1] <= np.quantile(draws[:, :-1], 0.9, axis=1, method="hazen")).mean()
+    assert interpolated == pytest.approx(controls[0], abs=0.03)
+    assert hazen == pytest.approx(controls[1], abs=0.03)
+    assert interpolated * MANY < MANY_AT_LEAST
+
+
+def patients(rng, count=31):
+    """(patient of each case, score of each case), 1 to 6 correlated cases each."""
+    which = np.repeat(np.arange(count), rng.integers(1, 7, count))
+    return which, rng.normal(size=count)[which] + 0.5 * rng.standard_normal(which.size)
+
+
+@pytest.mark.validity
+def test_patients_are_covered_whole_by_the_maximum_and_case_by_case_by_hcp():
+    """Control: ranking cases as if they were units, asked about all cases of a new patient, covers about .81."""
+    rng = np.random.default_rng(20260205)
+    whole = random = naive = 0
+    for _ in range(MANY):
+        which, scores = patients(rng)
+        old, new = which < 30, scores[which == 30]
+        groups = which[old].astype(str).astype(object)
+        by_max = unit_scores(scores[old], groups, None, "max").threshold(ALPHA).value
+        whole += new.max() <= by_max
+        random += rng.choice(new) <= hierarchical_quantile(scores[old], which[old], ALPHA)
+        naive += new.max() <= conformal_quantile(scores[old], ALPHA)
+    assert whole >= MANY_AT_LEAST
+    assert random >= MANY_AT_LEAST
+    assert naive < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_present_units_are_covered_if_they_are_ranked_among_themselves():
+    """40 % of the cases have no target. Control: with all cases ranked, those with a target are covered too rarely."""
+    rng = np.random.default_rng(20260206)
+    good = poor = 0
+    for _ in range(MANY):
+        present = rng.random(50) > 0.4
+        gamma = np.where(present, rng.normal(size=50), -math.inf)
+        new = rng.normal()
+        groups = np.arange(50).astype(str).astype(object)
+        good += new <= unit_scores(gamma, groups, present, "case").threshold(ALPHA).value
+        poor += new <= unit_scores(gamma, groups, None, "case").threshold(ALPHA).value
+    assert good >= MANY_AT_LEAST
+    assert poor < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_each_stratum_is_covered_by_its_own_threshold():
+    """A third of the cases is hard. Control: the pooled threshold covers about .76 of them."""
+    rng = np.random.default_rng(20260207)
+    own = pooled = 0
+    spec = spec_of(strata=("easy", "hard"), mondrian="site")
+    for _ in range(MANY):
+        hard = (rng.random(90) < 0.3).astype(int)
+        tau = np.abs(rng.normal(size=90)) * (1 + 0.8 * hard)
+        table = plain_table(tau, tau, stratum=hard)
+        new = abs(rng.normal()) * 1.8
+        own += new <= Calibration(spec, table).threshold(0, 1, ALPHA).inner.value
+        pooled += new <= conformal_quantile(tau, ALPHA)
+    assert own >= MANY_AT_LEAST
+    assert pooled < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_true_density_ratios_keep_coverage_under_a_shift():
+    """N(0, 1) to N(.7, 1); harder where x is large. Control: without weights about .857."""
+    rng = np.random.default_rng(20260208)
+    good = poor = 0
+    for _ in range(MANY):
+        x, new = rng.normal(size=200), rng.normal() + 0.7
+        scores = np.abs(rng.normal(size=200)) * (1 + 0.8 * (x > 0))
+        score = abs(rng.normal()) * (1 + 0.8 * (new > 0))
+        good += score <= weighted_quantile(scores, np.exp(0.7 * x), math.exp(0.7 * new), ALPHA)
+        poor += score <= conformal_quantile(scores, ALPHA)
+    assert good >= MANY_AT_LEAST
+    assert poor < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_confidence_holds_over_calibration_sets():
+    """n = 100 uniform scores: a threshold's own coverage is itself. Exact .942. Control: the plain rank, about .549."""
+    draws = np.sort(np.random.default_rng(20260209).uniform(size=(MANY, 100)), axis=1)
+    share = (draws[:, confident_rank(100, ALPHA, 0.9) - 1] >= 0.9).sum()
+    assert share >= MANY_AT_LEAST
+    plain = (draws[:, conformal_rank(100, ALPHA) - 1] >= 0.9).sum()
+    assert plain < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_resplits_follow_the_beta_binomial_law():
+    """1000 resplits of 349 untied scores; randomised PIT, Kolmogorov-Smirnov, false alarm .001. Control: rank k - 2."""
+    rng = np.random.default_rng(20260210)
+    k = conformal_rank(149, ALPHA)
+
+    def p_value(coverages, rank):
+        law, counts = betabinom(200, rank, 150 - rank), np.rint(coverages * 200)
+        pit = law.cdf(counts - 1) + rng.random(counts.size) * law.pmf(counts)
+        return kstest(pit, "uniform").pvalue
+
+    coverages = resplit_coverages(rng.normal(size=349), 149, (ALPHA,), 1000, seed=1)[:, 0]
+    assert p_value(coverages, k) > 0.001
+    assert coverages.mean() == pytest.approx(0.9, abs=3.1 * 0.0323 / math.sqrt(1000))
+    assert p_value(coverages, k - 2) < 0.001
+
+
+def streams(rng, mixing, count):
+    return rng.standard_normal((count, 5)) @ mixing
+
+
+@pytest.mark.validity
+def test_exchangeable_streams_ring_rarely():
+    """500 streams of 80 + 300 scans, five correlated features: at most 41 alarms. Control: p-values against the fixed
+    calibration set, one feature at the level 20, ring in about a quarter of the streams."""
+    rng = np.random.default_rng(20260211)
+    mixing = rng.normal(size=(5, 5)) * 0.5 + np.eye(5)
+    alarms = fixed = 0
+    for _ in range(500):
+        calibration, new = streams(rng, mixing, 80), streams(rng, mixing, 300)
+        alarms += stream_test(stream_p_values(calibration, new, rng.random(new.shape))).alarm
+        one = calibration[:, :1]
+        p = ((one[None, :, 0] > new[:, :1]).sum(axis=1) + rng.random(300)) / 81
+        fixed += stream_test(p[:, None]).alarm
+    assert alarms <= 41
+    assert fixed > 60
+
+
+@pytest.mark.validity
+def test_a_shift_is_noticed():
+    rng = np.random.default_rng(20260212)
+    calibration, new = rng.normal(size=(80, 5)), rng.normal(loc=(0, 0, 1.2, 0, 0), size=(120, 5))
+    found = stream_test(stream_p_values(calibration, new, rng.random(new.shape)))
+    assert found.first_alarm.nonzero()[0].tolist() == [2]
+
+
+@pytest.mark.validity
+def test_risk_control_bounds_the_mean_and_holds_few_whole_masks():
+    """crc at alpha .1 on images, 60 draws of 59 + 10: mean missed fraction within 3.1 standard errors of alpha."""
+    logits, truth = draw_images(np.random.default_rng(20260213), 60 * 69)
+    curves, fractions, whole = [], [], 0
+    for z, y in zip(logits, truth, strict=True):
+        curves.append(missed_units(missed_below(z[y].astype(np.float64)), int(y.sum())))
+    for draw in range(60):
+        mine = range(draw * 69, draw * 69 + 59)
+        threshold = grid_threshold(np.sum([curves[i] for i in mine], axis=0), 59, crc_budget(59, ALPHA))
+        for index in range(draw * 69 + 59, draw * 69 + 69):
+            inside = logits[index][truth[index]]
+            fractions.append(float((inside < threshold).mean()) if inside.size else 0.0)
+            whole += fractions[-1] == 0.0
+    fractions = np.array(fractions)
+    by_draw = fractions.reshape(60, 10).mean(axis=1)
+    assert fractions.mean() <= ALPHA + 3.1 * by_draw.std(ddof=1) / math.sqrt(60)
+    assert whole / fractions.size < 0.75
+    assert UNITS == 2**40

@@ -16,6 +16,7 @@ from pathlib import Path
 import clusters
 import evaluating
 import ratios
+import sets
 import startup
 
 SUITE = {
@@ -26,6 +27,7 @@ SUITE = {
     "cluster-searches": clusters.speed,
     "cluster-memory": clusters.memory,
     "ratio": ratios.run,
+    "sets": sets.run,
 }
 
 

@@ -8,12 +8,15 @@ PATIENTS := --groups '(patient_\d+)'
 
 .DELETE_ON_ERROR:
 .PHONY: all clean
-all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/brain-report $(OUT)/ratio-report $(OUT)/nnunet.csv $(OUT)/cells.csv
+all: clean $(OUT)/brain-calibrated $(OUT)/brain.csv $(OUT)/brain-report $(OUT)/ratio-report \
+     $(OUT)/sets-report $(OUT)/nnunet.csv $(OUT)/cells.csv
 	@echo
 	@echo "Look at:"
 	@echo "  $(OUT)/brain-report/report.html  reliability before and after, in pictures"
 	@echo "  $(OUT)/ratio-look-at-these.csv  tumours whose necrosis-to-tumour ratio needs a second look"
 	@echo "  $(OUT)/ratio-report/report.html  whether the intervals of that ratio hold what was labelled"
+	@echo "  $(OUT)/sets/cases.csv         inner and outer masks of each tumour: volumes, thresholds in mm, flags"
+	@echo "  $(OUT)/sets-report/report.html  these masks on the scans, and how often they are wrong"
 	@echo "  $(OUT)/brain.csv              calibration and overlap per case and class, raw and calibrated"
 	@echo "  $(OUT)/brain-summary.csv      the same over patients, with intervals"
 	@echo "  $(OUT)/brain-calibrated/      calibrated probabilities as NIfTI, for any viewer"
@@ -48,6 +51,17 @@ $(OUT)/ratio.csv: $(OUT)/ratio.npz
 $(OUT)/ratio-report: $(OUT)/ratio.npz $(OUT)/ratio.csv
 	$(SEGCAL) reliability brain/test/predictions brain/test/labels --values logits --artifact ratio=$< \
 	  --plots ntr-intervals,ntr-widths,ntr-bias,ntr-width-error -o $@
+
+$(OUT)/sets.npz: brain/calibration
+	mkdir -p $(OUT)
+	$(SEGCAL) conformal-sets fit $</predictions $</labels --values logits $(PATIENTS) --target tumour=1+2+3 -o $@
+
+$(OUT)/sets: $(OUT)/sets.npz
+	$(SEGCAL) conformal-sets apply $< brain/test/predictions --values logits -o $@
+
+$(OUT)/sets-report: $(OUT)/sets.npz $(OUT)/sets
+	$(SEGCAL) reliability brain/test/predictions brain/test/labels --values logits --artifact tumour=$< \
+	  --plots overlay,false-coverage,set-sizes,set-scores --images brain/test/images --max-cases 6 -o $@
 
 # nnU-Net's own folder says itself what it holds.
 $(OUT)/nnunet.csv:

@@ -14,9 +14,9 @@ ALLOWED = {
     "core": set(),
     **{name: {"core"} for name in METHODS},
     "calibration": {"core", "metrics"},
-    "kandinsky": {"core", "metrics"},
     "confidence": {"core", "metrics"},
     "ratio": {"core", "metrics"},
+    "kandinsky": {"core", "metrics"},
     "workflows": {"core", *METHODS},
     "cli": {"core", "workflows", "execution", "reporting"},
 }

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segcal_cli.cli import exits, options
+from segcal_cli.cli.words import spelling
 from segcal_cli.workflows import requests
 
 
@@ -16,7 +17,7 @@ def convert(
     predictions: options.Predictions,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.", show_default=False)],
     split_classes: Annotated[
-        bool, typer.Option("--split-classes", help="One file per class.", rich_help_panel=options.OUTPUT)
+        bool, typer.Option("--split-classes", help="One file per class.", rich_help_panel=spelling.OUTPUT)
     ] = False,
     *,
     reading: requests.PredictionOptions,

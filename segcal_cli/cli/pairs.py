@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from segcal_cli.cli import exits, options
+from segcal_cli.cli.words import spelling
 from segcal_cli.workflows import requests
 
 
@@ -22,7 +23,7 @@ def pairs(
     prove: Annotated[
         bool,
         typer.Option(
-            "--prove", help="Read the voxels too: value checks, and the proof.", rich_help_panel=options.READING
+            "--prove", help="Read the voxels too: value checks, and the proof.", rich_help_panel=spelling.READING
         ),
     ] = False,
     reading: requests.PredictionOptions,

@@ -20,8 +20,8 @@ SPACING_DIGITS = 5
 """NIfTI stores spacing as float32: 0.8 comes back as 0.800000012. Rounded to 1e-5 mm before use."""
 
 
-TREE_POINTS = 40_000
-"""With more points a transform of the box is faster than a tree."""
+TREE_POINTS = 5_000
+"""With more points those are sorted out first that cannot be the farthest one."""
 
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
@@ -95,15 +95,18 @@ def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float]) ->
     have no voxel in common.
 
     A step from the nearest site towards the point leaves the sites, so only sites with a face on the outside count: few
-    enough for a tree, which is faster than a transform of all voxels in between as long as points are few too.
+    enough for a tree, which is faster than a Euclidean transform of all voxels in between.
     """
-    if np.count_nonzero(points) > TREE_POINTS:
-        return float(_to_nearest(sites, spacing, "euclidean")[points].max())
     from scipy.spatial import cKDTree
 
     edges = np.asarray(spacing, dtype=np.float64)
+    found = np.argwhere(points)
+    if len(found) > TREE_POINTS:
+        # c steps of the full box are at least c times the shortest edge and at most c times the diagonal of a voxel.
+        steps = _to_nearest(sites, spacing, "chessboard")[points]
+        found = found[steps * np.linalg.norm(edges) >= steps.max() * edges.min()]
     tree = cKDTree(np.argwhere(sites & ~_eroded(sites)) * edges)
-    return float(tree.query(np.argwhere(points) * edges)[0].max())
+    return float(tree.query(found * edges)[0].max())
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:

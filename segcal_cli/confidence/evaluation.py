@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.confidence.maps import SIDES
+from segcal_cli.confidence.maps import SIDES, ScoreMap, Side
 from segcal_cli.confidence.sets import set_sizes, sets_of, side_maps
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.table import CaseRow, row_of
@@ -20,13 +20,17 @@ StratumOf = Callable[[str, float], int]
 
 MM3_PER_ML = 1000.0
 
+SHOWN_VOXELS = 200
+"""Voxels per case, side and truth whose scores are kept for a picture: enough for a histogram over cases."""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetOutcome:
     """One target of one case. inner_sizes, outer_sizes: int64 "alpha"; the rest is at the level that is judged.
 
     inner_false: voxels of I outside the truth; outer_missed: of the truth outside O. controlled: per risk-control
-    threshold (missed voxels, size).
+    threshold (missed voxels, size). voxels: per side, scores of some voxels inside and outside the truth, float32, on
+    the scale of its threshold; beyond the reach of a map there are none.
     """
 
     stratum: int
@@ -37,6 +41,7 @@ class TargetOutcome:
     inner_false: int
     outer_missed: int
     contradiction: int
+    voxels: tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
     controlled: tuple[tuple[int, int], ...] = ()
 
 
@@ -104,8 +109,21 @@ class SetEvaluation:
             int(np.count_nonzero(sets.inner & ~view.all_truth)),
             int(np.count_nonzero(view.all_truth & ~sets.outer)),
             sets.contradiction,
+            tuple(_some(view, found, side) for side, found in zip(SIDES, maps, strict=True)),  # type: ignore[arg-type]
             tuple(controlled),
         )
+
+
+def _some(view: TargetView, found: ScoreMap, side: Side) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of at most SHOWN_VOXELS voxels inside and as many outside the truth, evenly spread over the map."""
+    truth = view.truth[found.box].reshape(-1)
+    values = found.values.reshape(-1) if side == "inner" else -found.values.reshape(-1)
+    picked = []
+    for wanted in (truth, ~truth):
+        at = np.flatnonzero(wanted)
+        step = max(1, -(-at.size // SHOWN_VOXELS))
+        picked.append(values[at[::step]].astype(np.float32))
+    return picked[0], picked[1]
 
 
 @dataclass(frozen=True, slots=True)

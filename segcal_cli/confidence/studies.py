@@ -15,7 +15,7 @@ from segcal_cli.confidence.evaluation import CaseOutcome
 from segcal_cli.confidence.maps import SIDES, Side
 from segcal_cli.confidence.risk_control import bonferroni_images
 from segcal_cli.confidence.text import percent
-from segcal_cli.confidence.thresholds import raised, unit_scores
+from segcal_cli.confidence.thresholds import SideThreshold, raised, unit_scores
 from segcal_cli.confidence.validation import SUSPICIOUS, band_of, ranks_of, resplit_coverages, summarised
 from segcal_cli.confidence.verdict import LOWER, Verdict, median
 from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
@@ -47,6 +47,9 @@ def sweep_rows(verdict: Verdict) -> list[dict[str, Any]]:
                 "false_inner": _mean(inner),
                 "false_outer": _mean(judged),
                 "false_joint": _mean(inner | outer),
+                "expected_inner": _expected(threshold.inner) if law else None,
+                "expected_outer": _expected(threshold.outer) if law else None,
+                "expected_joint": _expected(threshold.inner) if rank is not None else None,
                 "low_inner": low_i, "high_inner": high_i,
                 "low_outer": low_o, "high_outer": high_o,
                 "low_joint": low_j, "high_joint": high_j,
@@ -203,6 +206,11 @@ def _method(
         "mean_voxels": math.fsum(sizes) / len(sizes),
         "guarantee": words,
     }
+
+
+def _expected(found: SideThreshold) -> float | None:
+    """The mean share of wrong sets: 1 - k/(n + 1)."""
+    return None if found.rank is None else max(0.0, 1.0 - found.rank / (found.n + 1))
 
 
 def _mean(values: np.ndarray) -> float | None:

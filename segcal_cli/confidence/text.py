@@ -10,6 +10,11 @@ from segcal_cli.confidence.scores import Score
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import TOO_FEW, Calibration, SideThreshold, ThresholdRow
 
+OVERLAPPED = (
+    "No guarantee: some calibration cases had been used to fit the calibrator (--allow-overlap), so that new cases are "
+    "not exchangeable with them."
+)
+
 WEIGHTED = {
     "": "",
     "given": " if the given weights are the true density ratios of new to calibration cases",
@@ -23,8 +28,20 @@ def percent(share: float) -> str:
     return f"{round(100.0 * share, 6):.10g} %"
 
 
-def guarantee(calibration: Calibration, alpha: float, *, roi: bool, ignored: bool, weights: str = "") -> str:
-    """What the sets at this alpha promise. weights: "", "given" or "estimated". Raises BadLevel."""
+def guarantee(
+    calibration: Calibration,
+    alpha: float,
+    *,
+    roi: bool,
+    ignored: bool,
+    weights: str = "",
+    overlapped: bool = False,
+) -> str:
+    """What the sets at this alpha promise. weights: "", "given" or "estimated". overlapped: whether the calibrator in
+    front had seen calibration cases. Raises BadLevel.
+    """
+    if overlapped:
+        return OVERLAPPED
     spec = calibration.spec
     rows = calibration.thresholds(alpha)
     head = f"{_for_whom(calibration)}{_promise(spec, rows, alpha, weights)}"
@@ -55,7 +72,7 @@ def _promise(spec: SetSpec, rows: Sequence[ThresholdRow], alpha: float, weights:
         levels = ("", "") if spec.joint == "max" else tuple(f" ({percent(1 - level)})" for level in own)
         inner = f"{_inner(spec, entry.target.name)}{levels[0]}"
         outer = f"{_outer(spec, entry.target.name)}{levels[1]}"
-        parts.append(f"{inner}{',' if joint else ';'} and{',' if joint else ''} {outer}")
+        parts.append(f"{inner}{',' if joint else ';'} and{',' if joint and spec.ranks_present else ''} {outer}")
     if not joint:
         head = (
             f"{within}, each of these holds with the probability beside it{WEIGHTED[weights]}, none of them jointly: "
@@ -75,7 +92,7 @@ def _promise(spec: SetSpec, rows: Sequence[ThresholdRow], alpha: float, weights:
     average = f" This holds on average over {who}, not for each kind of {who[:-1]}."
     if spec.strata:
         average = f" Within a stratum this holds on average over {who}."
-    return head + "; ".join(parts) + "." + average + _ranges(rows)
+    return head + "; ".join(parts) + "." + average + _ranges(spec, rows)
 
 
 def _inner(spec: SetSpec, name: str) -> str:
@@ -99,8 +116,10 @@ def _outer(spec: SetSpec, name: str) -> str:
     return f"{whole.replace('of it', f'of the {name}')}"
 
 
-def _ranges(rows: Sequence[ThresholdRow]) -> str:
+def _ranges(spec: SetSpec, rows: Sequence[ThresholdRow]) -> str:
     """The 5-95 % range of this artifact's own coverage, where units are ranked and the threshold is finite."""
+    if spec.joint == "max":
+        return _joint_ranges(spec, rows)
     said = []
     for row in rows:
         where = " ".join(part for part in (row.target if len(rows) > 1 else "", row.stratum or "") if part)
@@ -112,6 +131,21 @@ def _ranges(rows: Sequence[ThresholdRow]) -> str:
         return ""
     listed = said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
     return f" This artifact's own coverage lies in {listed} with probability 90 %{' each' if len(said) > 1 else ''}."
+
+
+def _joint_ranges(spec: SetSpec, rows: Sequence[ThresholdRow]) -> str:
+    """The same where one threshold stands for both sides, and perhaps for all targets."""
+    said: dict[str, None] = {}
+    for row in rows:
+        names = (row.target if len(spec.targets) > 1 and spec.across != "max" else "", row.stratum or "")
+        where = " ".join(name for name in names if name)
+        if row.inner.range is not None and not row.inner.vacuous:
+            low, high = (f"{100 * end:.1f}" for end in row.inner.range)
+            said[f"{low}–{high} %{f' ({where})' if where else ''}"] = None
+    if not said:
+        return ""
+    each = " each" if len(said) > 1 else ""
+    return f" This artifact's own coverage by both sets lies in {', '.join(said)} with probability 90 %{each}."
 
 
 def _exceptions(calibration: Calibration, rows: Sequence[ThresholdRow]) -> list[str]:

@@ -151,6 +151,13 @@ def band_of(m: int, n: int, rank: int | None) -> tuple[float | None, float | Non
     return 1.0 - high, 1.0 - low
 
 
+def beta_binomial(m: int, n: int, rank: int) -> np.ndarray:
+    """float64 "covered", from 0 to m: the probability of each number of covered units."""
+    from scipy.stats import betabinom
+
+    return betabinom.pmf(np.arange(m + 1), m, rank, n + 1 - rank)
+
+
 def alpha_grid(start: float, stop: float, step: float) -> tuple[float, ...]:
     """start, start + step, ... up to stop, each rounded to 12 digits so that 0.1 is 0.1."""
     count = math.floor((stop - start) / step + 1e-9) + 1

@@ -63,6 +63,13 @@ class Verdict:
             if (self.table.stratum[:, target] == stratum).any()
         ]
 
+    def voxel_scores(self, target: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+        """float32: finite scores of some voxels inside and outside the truth, over all cases."""
+        index = 0 if side == "inner" else 1
+        found = [outcome.targets[target].voxels[index] for outcome in self.outcomes.values()]
+        inside, outside = (np.concatenate([one[part] for one in found]) for part in (0, 1))
+        return inside[np.isfinite(inside)], outside[np.isfinite(outside)]
+
     # Cases
 
     def case_rows(self) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from segcal_cli.confidence.boxes import components
 from segcal_cli.confidence.drift import ATYPICAL, outlier
-from segcal_cli.confidence.log_odds import LOG_ODDS_CLIP
 from segcal_cli.confidence.maps import SIDES, Side
-from segcal_cli.confidence.sets import CaseSets, case_sets, p_value_counts
-from segcal_cli.confidence.spec import BadOption, SetSpec
+from segcal_cli.confidence.sets import case_sets, p_value_counts
+from segcal_cli.confidence.spec import BadOption
 from segcal_cli.confidence.targets import Target
-from segcal_cli.confidence.text import guarantee
-from segcal_cli.confidence.thresholds import Calibration, ThresholdRow, raised
-from segcal_cli.confidence.views import TargetView, length_unit, views, voxel_volume
+from segcal_cli.confidence.thresholds import Calibration, ThresholdRow
+from segcal_cli.confidence.views import TargetView, views, voxel_volume
 from segcal_cli.core.case import Case
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.work import Work
@@ -31,12 +27,12 @@ from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
 from segcal_cli.workflows.conformal_drift import HISTORY, REPORT, watch
 from segcal_cli.workflows.conformal_files import (
-    CHOOSING,
     file_names,
     p_value_file,
     set_files,
     target_tail,
 )
+from segcal_cli.workflows.conformal_rows import BOX_COLUMNS, COLUMNS, case_flags, case_row, enlarged_boxes, said, warned
 from segcal_cli.workflows.conformal_sources import (
     load_sets,
     open_set_inputs,
@@ -66,16 +62,6 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
-
-COLUMNS = (
-    "case", "unit", "target", "stratum", "alpha", "alpha_inner", "alpha_outer", "lambda_inner", "lambda_outer",
-    "predicted_voxels", "inner_voxels", "outer_voxels", "predicted_ml", "inner_ml", "outer_ml", "weight", "outlier_p",
-    "outlier_feature", "flags",
-)  # fmt: skip
-"""Columns of ``cases.csv``, a row per case and target."""
-
-BOX_COLUMNS = ("case", "target", "component", "x_first", "x_last", "y_first", "y_last", "z_first", "z_last")
-"""Columns of ``boxes.csv``: enlarged boxes in voxel indices, first and last voxel of each axis."""
 
 CASES, BOXES = "cases.csv", "boxes.csv"
 
@@ -111,7 +97,7 @@ class SetWriter:
             flags = case_flags(view, found, thresholds, stratum, seen=seen, features=features, target=target)
             if away is not None and away[0] <= ATYPICAL:
                 flags.append("atypical")
-            rows.append(_row(view, found, thresholds, spec, weight, away, flags))
+            rows.append(case_row(view, found, thresholds, spec, weight, away, flags))
             if spec.targets[target].outer.kind == "boxes":
                 boxes += enlarged_boxes(view, thresholds.outer.value)
             for side in wanted_sides(self.options):
@@ -129,10 +115,16 @@ class SetWriter:
             "padding_share": case.facts.padding_share,
             "rows": rows,
             "boxes": boxes,
-            "digest": case.facts.digest,
+            "digest": self._identity(case, made),
             "features": features,
             "warnings": list(case.facts.warnings),
         }
+
+    def _identity(self, case: Case, made: Sequence[TargetView]) -> str:
+        """What the history knows a scan by: its content, but two empty label maps are not one scan."""
+        if self.calibration.spec.labels_only and all(view.mask_box is None for view in made):
+            return f"empty {case.id}"
+        return case.facts.digest
 
     def _thresholds(self, target: int, stratum: int, weight: float | None) -> ThresholdRow:
         if self.weights is None or weight is None:
@@ -227,15 +219,9 @@ def run(
             {record["case"]: (record["digest"], record["features"]) for record in records},
         )
         write_text(output / REPORT, json_text(drift))
-    promise = guarantee(
-        calibration,
-        spec.alpha,
-        roi=bool(header.spec.get("roi")),
-        ignored=bool(header.results.get("ignored_voxels")),
-        weights="" if weights is None else weights.how,
-    )
-    lines = [promise, *_said(rows, drift, weights, applying)]
-    for text in _warned(rows, drift, weights):
+    promise = loaded.promise(calibration, spec.alpha, "" if weights is None else weights.how)
+    lines = [promise, *said(rows, drift, weights, applying)]
+    for text in warned(rows, drift, weights):
         observer.warn(text)
     result = {
         "cases": [
@@ -253,79 +239,6 @@ def run(
 def wanted_sides(options: ConformalApplyOptions) -> tuple[Side, ...]:
     """Sides whose p-values are written."""
     return tuple(side for side in SIDES if options.p_values in (side, "both"))
-
-
-def case_flags(
-    view: TargetView,
-    found: CaseSets,
-    thresholds: ThresholdRow,
-    stratum: int,
-    *,
-    seen: bool,
-    features: np.ndarray | None,
-    target: int,
-) -> list[str]:
-    """What should be looked at."""
-    domain = view.mask.size if view.domain is None else int(np.count_nonzero(view.domain))
-    flags = {
-        "empty_prediction": view.mask_box is None,
-        "inner_empty": not found.inner.any(),
-        "outer_everything": int(np.count_nonzero(found.outer)) == domain,
-        "contradiction": found.contradiction > 0,
-        "unknown_stratum": stratum < 0,
-        "saturated": features is not None and features.shape[1] == 5 and features[target, 4] >= LOG_ODDS_CLIP,
-        "in_calibration": seen,
-    }
-    return [name for name, holds in flags.items() if holds]
-
-
-def enlarged_boxes(view: TargetView, threshold: float) -> list[dict[str, Any]]:
-    """One row per component of the prediction: its bounding box, lambda_O steps larger, cut off at the image."""
-    if view.mask_box is None:
-        return []
-    rows = []
-    steps = math.floor(raised(threshold)) if math.isfinite(threshold) else max(view.shape)
-    for number, component in enumerate(components(view.mask), start=1):
-        row: dict[str, Any] = {"case": view.case.id, "target": view.target.name, "component": number}
-        for axis, (start, stop), size in zip("zyx", component.bounds, view.shape, strict=True):
-            row[f"{axis}_first"] = max(0, start - steps)
-            row[f"{axis}_last"] = min(size, stop + steps) - 1
-        rows.append(row)
-    return rows
-
-
-def _row(
-    view: TargetView,
-    found: CaseSets,
-    thresholds: ThresholdRow,
-    spec: SetSpec,
-    weight: float | None,
-    away: tuple[float, str] | None,
-    flags: Sequence[str],
-) -> dict[str, Any]:
-    voxels = {
-        "predicted": int(np.count_nonzero(view.mask)),
-        "inner": int(np.count_nonzero(found.inner)),
-        "outer": int(np.count_nonzero(found.outer)),
-    }
-    ml = voxel_volume(view.case) / MM3_PER_ML if length_unit(view.case) == "mm" else None
-    return {
-        "case": view.case.id,
-        "unit": view.case.group,
-        "target": view.target.name,
-        "stratum": thresholds.stratum,
-        "alpha": spec.alpha,
-        "alpha_inner": thresholds.inner.alpha,
-        "alpha_outer": thresholds.outer.alpha,
-        "lambda_inner": thresholds.inner.value,
-        "lambda_outer": thresholds.outer.value,
-        **{f"{name}_voxels": count for name, count in voxels.items()},
-        **{f"{name}_ml": None if ml is None else count * ml for name, count in voxels.items()},
-        "weight": weight,
-        "outlier_p": None if away is None else away[0],
-        "outlier_feature": None if away is None else away[1],
-        "flags": ";".join(flags),
-    }
 
 
 def _all_names(inputs: Inputs, targets: Sequence[Target], options: ConformalApplyOptions) -> list[str]:
@@ -357,51 +270,3 @@ def _weights(
         return given_weights(Path(applying.weights), calibration.table.ids, [source.id for source in inputs.sources])
     first = map_cases(Work(reader, FeatureReader(calibration.spec)), inputs, running, observer, "weighting")
     return estimated(calibration, {record["case"]: record["features"] for record in first.result["cases"]})
-
-
-def _said(
-    rows: Sequence[Mapping[str, Any]],
-    drift: Mapping[str, Any] | None,
-    weights: CaseWeights | None,
-    applying: ConformalApplyOptions,
-) -> list[str]:
-    lines = []
-    counts: dict[str, int] = {}
-    for row in rows:
-        for flag in filter(None, row["flags"].split(";")):
-            counts[flag] = counts.get(flag, 0) + 1
-    if counts:
-        lines.append("flags       " + ", ".join(f"{flag} {count}" for flag, count in sorted(counts.items())))
-    if weights is not None:
-        lines.append(f"weights     {weights.how}; effective number of calibration cases {weights.effective_n:.4g}")
-    if drift is not None:
-        largest = max(drift["features"], key=lambda entry: entry["capital"])
-        lines.append(
-            f"drift       {drift['scans']} scans so far; largest capital {largest['capital']:.3g} "
-            f"({largest['feature']}), alarm at {drift['threshold']:g}. Absence of an alarm is no proof of validity."
-        )
-    if applying.p_values != "none":
-        lines.append(f"p-values    {CHOOSING}.")
-    return lines
-
-
-def _warned(
-    rows: Sequence[Mapping[str, Any]], drift: Mapping[str, Any] | None, weights: CaseWeights | None
-) -> list[str]:
-    warnings = []
-    wrong = [row["case"] for row in rows if "contradiction" in row["flags"]]
-    if wrong:
-        shown = ", ".join(wrong[:5])
-        warnings.append(f"{len(wrong)} cases have a voxel in I but not in O, so that one set is wrong: {shown}")
-    unknown = [row["case"] for row in rows if "unknown_stratum" in row["flags"]]
-    if unknown:
-        warnings.append(f"{len(unknown)} cases are of a stratum without calibration: nothing is said of them")
-    seen = [row["case"] for row in rows if "in_calibration" in row["flags"]]
-    if seen:
-        warnings.append(f"{len(seen)} rows are of cases that calibrated these sets; the statement is about new ones")
-    if weights is not None and weights.few:
-        warnings.append(f"the weights are worth {weights.effective_n:.1f} equally weighted cases only")
-    if drift is not None and drift["alarm"]:
-        names = [entry["feature"] for entry in drift["features"] if entry["first_alarm"]]
-        warnings.append(f"drift: what comes in has changed since calibration ({', '.join(names)})")
-    return warnings

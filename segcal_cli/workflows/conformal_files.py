@@ -88,14 +88,14 @@ def p_value_file(
     if weighted:
         return _nifti(f"{case}_pvalue_{side}{tail}.nii.gz", (counts / total).astype(np.float32), place)
     kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if total <= np.iinfo(kind).max)
-    return _nifti(
-        f"{case}_pvalue_{side}{tail}.nii.gz",
-        counts / total,
-        place,
-        dtype=kind,
-        slope=1.0 / total,
-        description=P_VALUE_WORDS,
-    )
+    small = counts.astype(kind)  # the files of a case wait for each other, so each is kept small
+
+    def write(file: BinaryIO) -> None:
+        p = small.astype(np.float64) / total
+        scaled = _nifti("", p, place, dtype=kind, slope=1.0 / total, description=P_VALUE_WORDS)
+        scaled.write(file)
+
+    return File(f"{case}_pvalue_{side}{tail}.nii.gz", write)
 
 
 def target_tail(targets: Sequence[Target], target: int) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from segcal_cli.confidence.cautions import cautions, refuse_absent, same_pairs
 from segcal_cli.confidence.fit import SetFit
 from segcal_cli.confidence.learning import (
@@ -55,7 +57,7 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.running import jobs_of, threads_of
 from segcal_cli.workflows.strata import NoVoxelSize, assigned, parse_strata
-from segcal_cli.workflows.tracing import WithFacts, after_dropping, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import WithFacts, after_dropping, refuse_hard, refuse_seen, report_facts
 
 DEFAULT_SCORE = "distance"
 """Needs no unsaturated probabilities, and reads in mm."""
@@ -126,6 +128,8 @@ def run(
         )
         learned = traced.result
         learned_digests = {case: fact.digest for case, fact in traced.facts.items()}
+        if fitting.labels_only:
+            learned_digests = _without_empty(learned_digests, {one.id: one.predicted_voxels for one in learned.cases})
         spec = replace(spec, targets=learned.targets)
     spec.check()
 
@@ -133,8 +137,12 @@ def run(
     reader = set_reader(inputs, before)
     traced, failures = run_estimator(estimator, reader, sources, plan, observer, "fitting")
     report_facts(traced.facts, observer)
+    if not fitting.labels_only:
+        refuse_hard(traced.facts)
     rows: Rows = traced.result
     digests = {case: fact.digest for case, fact in traced.facts.items()}
+    if fitting.labels_only:
+        digests = _without_empty(digests, {id: row.predicted_voxels for id, row in rows.rows.items()})
     _refuse_learned(digests, learned_digests)
     overlaps = False
     if before is not None:
@@ -162,7 +170,7 @@ def run(
         observer.warn(warning)
     failures = [*inputs.failures, *failures]
     ignored = inputs.table.ignore is not None or truth.ignore_label is not None
-    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored)
+    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored, overlapped=overlaps)
     header = Header(
         kind=KIND,
         method=spec.joint,
@@ -325,6 +333,11 @@ def _learning_cases(
     if not 0 < len(chosen) < len(units):
         raise BadOption(f"--learn {fitting.learn} takes {len(chosen)} of {len(units)} units; both roles need some")
     return LearningCases(inputs, tuple(s for s in inputs.sources if s.group in chosen), "fraction")
+
+
+def _without_empty(digests: Mapping[str, str], voxels: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Digests of label maps, "" for empty ones: two of these are not one scan. voxels: predicted, by target."""
+    return {case: digest if voxels[case].any() else "" for case, digest in digests.items()}
 
 
 def _refuse_learned(digests: Mapping[str, str], learned: Mapping[str, str]) -> None:

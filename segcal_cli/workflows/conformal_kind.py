@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.confidence.evaluation import CaseOutcome, SetEvaluation
 from segcal_cli.confidence.spec import SetSpec
-from segcal_cli.confidence.text import guarantee, percent, threshold_text
+from segcal_cli.confidence.text import percent, threshold_text
 from segcal_cli.confidence.thresholds import Calibration, SideThreshold
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.reporting.pictures import Picture
+from segcal_cli.workflows.conformal_pictures import READING, draw
 from segcal_cli.workflows.conformal_sources import loaded_sets, refuse_other_place
 from segcal_cli.workflows.conformal_verdicts import FILE_ENDS, controls_of, judged_levels, presented
 from segcal_cli.workflows.inputs import Inputs
@@ -22,6 +24,8 @@ from segcal_cli.workflows.strata import Strata, strata_rule
 
 FILES = FILE_ENDS
 """Ends of the names of the files that ``present`` makes."""
+
+__all__ = ["FILES", "READING", "describe", "describe_at", "measurement", "pictures", "present"]
 
 
 def describe(path: Path, artifact: Artifact) -> Description:
@@ -34,17 +38,15 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
 
     verbose: with the whole table of the choice of scores.
     """
-    calibration = loaded_sets(path, artifact).calibration
+    loaded = loaded_sets(path, artifact)
+    calibration = loaded.calibration
     levels = tuple(alphas) or (calibration.spec.alpha,)
     header = artifact.header
     lines = _spec_lines(calibration.spec)
     for alpha in levels:
         lines += threshold_lines(calibration, alpha)
         if alpha != calibration.spec.alpha:
-            promise = guarantee(
-                calibration, alpha, roi=bool(header.spec.get("roi")), ignored=bool(header.results.get("ignored_voxels"))
-            )
-            lines.append(f"guarantee   at alpha {alpha:g}: {promise}")
+            lines.append(f"guarantee   at alpha {alpha:g}: {loaded.promise(calibration, alpha)}")
     learning = header.results.get("learning")
     if learning:
         lines.append(f"learned on  {learning['n_cases']} cases ({learning['from']})")
@@ -86,6 +88,15 @@ def present(
     verdict = Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed)
     controls = controls_of(loaded, options, alpha)
     return presented(name, loaded, verdict, options, controls, in_sample=in_sample)
+
+
+def pictures(
+    name: str, path: Path, artifact: Artifact, result: Mapping[str, CaseOutcome], plots: Sequence[str]
+) -> Iterator[Picture]:
+    """Those that the numbers alone give; ``conformal_overlays`` has the ones on scans."""
+    loaded = loaded_sets(path, artifact)
+    alpha, alphas = judged_levels(loaded, JudgeOptions())
+    yield from draw(name, Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed), plots)
 
 
 def sets_document(calibration: Calibration, space: LabelSpace, alphas: Sequence[float]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from segcal_cli.confidence.distances import SPACING_DIGITS
 from segcal_cli.confidence.maps import SIDES
 from segcal_cli.confidence.spec import SPLIT_ROUNDING, BadOption, SetSpec
 from segcal_cli.confidence.store import KIND, calibration_from
+from segcal_cli.confidence.text import guarantee
 from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, CaseErrors, InputError, SegcalError, UsageError
@@ -22,6 +23,7 @@ from segcal_cli.io.geometry import Space, check_distances
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator
 from segcal_cli.workflows.inputs import Inputs, open_inputs
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
+from segcal_cli.workflows.tracing import dropping_clause
 
 
 class MixedLengths(InputError):
@@ -65,6 +67,20 @@ class LoadedSets:
     @property
     def spec(self) -> SetSpec:
         return self.calibration.spec
+
+    def promise(self, calibration: Calibration, alpha: float, weights: str = "") -> str:
+        """What these sets promise at a level. calibration: this one, perhaps with another split. weights: as in
+        ``guarantee``."""
+        header = self.artifact.header
+        text = guarantee(
+            calibration,
+            alpha,
+            roi=bool(header.spec.get("roi")),
+            ignored=bool(header.results.get("ignored_voxels")),
+            weights=weights,
+            overlapped=bool(header.spec.get("overlap_allowed")),
+        )
+        return text + dropping_clause(len(header.dropped), header.n_cases)
 
 
 def load_sets(path: Path, command: str) -> LoadedSets:

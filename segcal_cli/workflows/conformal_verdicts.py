@@ -10,7 +10,6 @@ import numpy as np
 from segcal_cli.confidence.risk_control import crc_budget, grid_threshold, rcps_budget
 from segcal_cli.confidence.spec import BadOption
 from segcal_cli.confidence.studies import group_rows, method_rows, resplit_rows, sweep_rows
-from segcal_cli.confidence.text import guarantee
 from segcal_cli.confidence.validation import alpha_grid
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.io.groups import parse_groups
@@ -96,7 +95,6 @@ def presented(
     in_sample: bool,
 ) -> Presented:
     """Everything about one artifact. Raises BadExpression and NoGroup for ``--by``."""
-    header = loaded.artifact.header
     coverage, sizes = verdict.coverage_rows(), verdict.size_summary()
     resplits, _ = resplit_rows(verdict, options.resplits)
     rows: dict[str, list[dict[str, Any]]] = {
@@ -113,12 +111,7 @@ def presented(
         rows["groups"] = group_rows(verdict, {id: rule.of(id) for id in ids})
     if compared_methods(options):
         rows["methods"] = method_rows(verdict, name, controls, bonferroni="bonferroni" in compared_methods(options))
-    promise = guarantee(
-        loaded.calibration,
-        verdict.alpha,
-        roi=bool(header.spec.get("roi")),
-        ignored=bool(header.results.get("ignored_voxels")),
-    )
+    promise = loaded.promise(loaded.calibration, verdict.alpha)
     entry = {
         "name": name,
         "file": loaded.path.name,

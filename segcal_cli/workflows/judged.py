@@ -24,6 +24,9 @@ from segcal_cli.workflows.requests import JudgeOptions, PredictionOptions
 from segcal_cli.workflows.together import OfFirst
 
 PICTURED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("overlay", "score-maps", "false-coverage", "set-sizes", "resplits", "set-scores"), "conformal-sets"
+    ),
     **dict.fromkeys(("ntr-intervals", "ntr-widths", "ntr-bias", "ntr-width-error"), "ntr-interval"),
     **dict.fromkeys(("cluster-map", "coverage-diagram", "coverage-violin", "difference-map", "error-map"), "cluster"),
 }

@@ -15,6 +15,7 @@ from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.page import render
 from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
+from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
 from segcal_cli.workflows.judged import PICTURED, pictures_of
@@ -94,6 +95,7 @@ def run(
     plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
+    refuse_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
     refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
@@ -112,6 +114,8 @@ def run(
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
     pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, judging, picturing.cells)]
+    if predictions is not None and labels is not None:
+        pictures += on_scans(study, plots, picturing, predictions, labels, reading, truth, running, heard)
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))

@@ -184,6 +184,10 @@ class ReliabilityOptions:
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
     cells: tuple[str, ...] = ()
+    images: Path | None = None
+    max_cases: int = 12
+    alphas: str = "0.05,0.1,0.2"
+    show_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,14 @@ def refuse_seen(
 
 def after_dropping(failures: Sequence[Result], done: int) -> str:
     """The end of a guarantee where cases were left out; "" where none was."""
-    if not failures:
+    return dropping_clause(len(failures), done)
+
+
+def dropping_clause(failed: int, done: int) -> str:
+    """The same from numbers: how many cases failed, how many are left."""
+    if not failed:
         return ""
     return (
-        f" After leaving out {len(failures)} of {done + len(failures)} cases; it holds only if they did not fail for a "
-        "reason related to their scores."
+        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
+        "related to their scores."
     )

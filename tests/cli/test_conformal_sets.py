@@ -230,6 +230,22 @@ def test_a_monotone_calibrator_moves_thresholds_and_no_voxel(cal, new, tmp_path)
     assert apply(tmp_path / "calibrated.npz", new, tmp_path / "x").code == 5
 
 
+def test_a_case_left_out_and_an_overlap_stay_in_the_words_of_every_command(cal, new, tmp_path):
+    calibrator, path = tmp_path / "t.npz", tmp_path / "a.npz"
+    assert segcal("calibrate", "fit", *arguments(cal), "--no-summary", "-o", calibrator).code == 0
+    assert fit(cal, path, "--calibrator", calibrator).code == 4
+    said = fit(cal, path, "--calibrator", calibrator, "--allow-overlap")
+    assert "No guarantee: some calibration cases had been used to fit the calibrator" in said.stderr
+    said = apply(path, new, tmp_path / "out", "--calibrator", calibrator)
+    assert "No guarantee" in said.stderr
+    root = write_images(tmp_path / "torn", CAL[:20])
+    bad = root / "predictions" / f"{name_of(CAL[0])}.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:300])
+    said = fit(root, tmp_path / "b.npz", *NONE, "--on-failure", "continue")
+    assert (said.code, "After leaving out 1 of 20 cases" in said.stderr) == (8, True)
+    assert "After leaving out 1 of 20 cases" in apply(tmp_path / "b.npz", new, tmp_path / "two").stderr
+
+
 def test_label_maps_alone_calibrate_distances(new, tmp_path):
     root = write_label_maps(tmp_path / "maps", CAL)
     path = tmp_path / "a.npz"
@@ -243,6 +259,24 @@ def test_label_maps_alone_calibrate_distances(new, tmp_path):
     inner, outer = thresholds("distance", CAL, 0.1)
     row = read_rows(tmp_path / "out" / "cases.csv")[0]
     assert (float(row["lambda_inner"]), float(row["lambda_outer"])) == (pytest.approx(inner), pytest.approx(outer))
+
+
+def test_two_empty_label_maps_are_not_one_scan(tmp_path):
+    """An empty prediction among the calibration cases, another one among the new: neither a copy nor seen before."""
+    logits, _, _ = synth2d()
+    empty = [i for i in range(409) if not (logits[i] > 0).any()]
+    root, fresh = (
+        write_label_maps(tmp_path / "maps", [*CAL, *empty[-3:]]),
+        write_label_maps(tmp_path / "fresh", empty[:2]),
+    )
+    path = tmp_path / "a.npz"
+    said = segcal("conformal-sets", "fit", *arguments(root, values=None), "-o", path, "--labels-only", *NONE)
+    assert "hold the same prediction" not in said.stderr
+    given = (*arguments(fresh, values=None), "--artifact", path, "--metrics", "dice", "--resplits", "0")
+    said = segcal("evaluate", *given, "-o", tmp_path / "t.csv")
+    assert said.code == 0, said.stderr
+    assert apply(path, fresh, tmp_path / "out", values=None).code == 0
+    assert json.loads((tmp_path / "out" / "drift.json").read_text())["scans"] == 2
 
 
 # What apply writes and says
@@ -596,4 +630,37 @@ def test_evaluate_refuses_the_cases_of_the_artifact(artifact, cal, tmp_path):
 )
 def test_evaluate_refuses_options_without_meaning(artifact, new, tmp_path, options):
     said = segcal("evaluate", *arguments(new), "-o", tmp_path / "t.csv", "--artifact", artifact, *options)
+    assert said.code == 2
+
+
+# Reliability
+
+
+def test_reliability_draws_failures_first_and_every_picture_of_sets(artifact, new, tmp_path):
+    for index in NEW:
+        write_volume(tmp_path / "scans" / f"{name_of(index)}_0000.nii.gz", np.ones((1, 40, 40), np.float32), GRID)
+    plots = "overlay,score-maps,false-coverage,set-sizes,resplits,set-scores"
+    said = segcal(
+        "reliability", *arguments(new), "-o", tmp_path / "out", "--artifact", f"sets={artifact}", "--plots", plots,
+        "--format", "png", "--dpi", "50", "--max-cases", "3", "--images", tmp_path / "scans", "--show-scores",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    names = {path.name.partition("__")[0] for path in (tmp_path / "out").glob("*.png")}
+    assert names == set(plots.split(","))
+    cases = [path.stem.split("__")[3] for path in (tmp_path / "out").glob("overlay__*__*__*.png")]
+    assert len(cases) == 3
+    inner, outer = thresholds("distance", CAL, 0.1)
+    scores = fixture("scores2d")
+    wrong = {
+        name_of(i)
+        for i in NEW
+        if scores["tau_distance"][i] > inner + 1e-5 or scores["gamma_distance"][i] > outer + 1e-5
+    }
+    assert wrong & set(cases) == set(sorted(wrong)[:3])
+    assert "Sets on the scans" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("options", [("--alphas", "0.1,x"), ("--alphas", "1.5"), ("--max-cases", "-1")])
+def test_reliability_refuses_options_without_meaning(artifact, new, tmp_path, options):
+    said = segcal("reliability", *arguments(new), "-o", tmp_path / "out", "--artifact", artifact, *options)
     assert said.code == 2

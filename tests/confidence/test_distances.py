@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segcal_cli.confidence.distances import bounding_box, signed_distance, widened
+from segcal_cli.confidence import distances
+from segcal_cli.confidence.distances import bounding_box, farthest, signed_distance, widened
 from segcal_cli.confidence.scores import parse_score
 from segcal_cli.confidence.scoring import ScoringRules, inner_score, outer_score
 from segcal_cli.confidence.sets import case_sets
@@ -48,6 +49,18 @@ def test_signed_distance_is_that_of_the_nearest_voxel_on_the_other_side(metric, 
 def test_empty_and_full_masks_have_no_other_side():
     assert (signed_distance(np.zeros((2, 3, 3), bool), (1, 1, 1), "euclidean") == -np.inf).all()
     assert (signed_distance(np.ones((2, 3, 3), bool), (1, 1, 1), "taxicab") == np.inf).all()
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("most", [0, 10**6])
+def test_the_farthest_point_is_found_with_and_without_sorting_out(spacing, most, monkeypatch):
+    monkeypatch.setattr(distances, "TREE_POINTS", most)
+    for seed in range(20):
+        sites = random_mask(seed, share=0.05)
+        sites[2, 3, 3] = True
+        points = random_mask(seed + 100, share=0.5) & ~sites
+        expected = -brute(sites, spacing, "euclidean")[points].min()
+        assert farthest(points, sites, spacing) == pytest.approx(expected, rel=1e-14)
 
 
 def test_voxels_outside_the_domain_are_no_place_to_go_to():

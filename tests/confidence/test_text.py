@@ -43,7 +43,7 @@ def test_the_joint_statement_of_a_split():
         ({"joint": "none"}, "each of these holds with the probability beside it, none of them jointly"),
         (
             {"joint": "max"},
-            "no voxel of the inner set is outside the lesion, and, all of the lesion is in the outer set",
+            "no voxel of the inner set is outside the lesion, and all of the lesion is in the outer set",
         ),
         ({"present_only": False}, "all of the lesion is in the outer set (95 %)"),
         ({"scoring": rules(coverage_ratio=0.9)}, "at least 90 % of it is in the outer set"),
@@ -62,6 +62,10 @@ def test_each_option_changes_the_wording(changes, said):
 def test_weights_are_named_as_given_or_estimated():
     assert "at least 90 % if the given weights are the true density ratios" in sentence(weights="given")
     assert "at least 90 % approximately, since the weights are estimated" in sentence(weights="estimated")
+
+
+def test_nothing_is_promised_after_an_overlap_with_the_calibrator():
+    assert sentence(overlapped=True).startswith("No guarantee: some calibration cases had been used to fit")
 
 
 def test_regions_and_ignored_voxels_limit_the_statement():

@@ -1,0 +1,94 @@
+"""Options that every command that reads, runs or writes shares."""
+
+from __future__ import annotations
+
+from segcal_cli.cli.words.spelling import LABELS, OUTPUT, READING, RUNNING, Words, plain
+from segcal_cli.workflows import requests
+
+WORDS: dict[type, dict[str, Words]] = {
+    requests.PredictionOptions: {
+        "cases": plain(
+            "--cases",
+            "CSV with the columns case,prediction,label[,group][,roi]; replaces folder pairing. "
+            "Paths are relative to the CSV.",
+            READING,
+            "CSV",
+        ),
+        "values": plain(
+            "--values", "What the volumes hold. Needed unless the format says it (.npz keys); never guessed.", READING
+        ),
+        "activation": plain(
+            "--activation",
+            "softmax: classes exclude each other; sigmoid: independent regions. "
+            "Taken from dataset.json if there is one.",
+            READING,
+        ),
+        "classes": plain(
+            "--classes",
+            "Class names and label values: an nnU-Net dataset.json, or "
+            '{"background": 0, "tumour": [1, 3]}. Default: the dataset.json of PREDICTIONS.',
+            READING,
+            "FILE",
+        ),
+        "channel_axis": plain("--channel-axis", "For arrays whose format does not fix it.", READING),
+        "groups": plain(
+            "--groups",
+            "The patient (or site) of each case: a CSV with the columns case,group, or a regular "
+            "expression (its first group) on the case id.",
+            READING,
+            "CSV|REGEX",
+        ),
+        "pattern": plain(
+            "--pattern",
+            "How prediction files are named, e.g. '{case}/{case}_soft.nii.gz'; {class} and {sample} for one file each.",
+            READING,
+            "PATTERN",
+        ),
+        "reader": plain(
+            "--reader", "nnU-Net reader class that wrote the .npz, where plans.json does not say.", READING, "NAME"
+        ),
+        "prove": Words(
+            (" /--no-prove",),
+            "Do not check that each prediction reproduces the segmentation beside it.",
+            READING,
+            show_default=False,
+        ),
+        "reduce": plain("--reduce", "How several samples of one case become one prediction.", READING),
+        "member": plain(
+            "--member",
+            "Another folder that holds the same cases: a fold, a seed, a dropout sample. Joined with PREDICTIONS as "
+            "--reduce says. Repeatable.",
+            READING,
+            "FOLDER",
+        ),
+        "geometry": plain("--geometry", "Images or segmentations that place bare arrays in space.", READING, "FOLDER"),
+        "calibrator": plain(
+            "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
+        ),
+    },
+    requests.LabelOptions: {
+        "label_pattern": plain(
+            "--label-pattern",
+            "How label files are named, e.g. '{case}/{class}.nii.gz' for one mask per class.",
+            LABELS,
+            "PATTERN",
+        ),
+        "roi": plain(
+            "--roi", "Masks of the voxels that count (non-zero = keep), named as the cases.", LABELS, "FOLDER"
+        ),
+        "ignore_label": plain("--ignore-label", "Label value whose voxels are left out.", LABELS, "N"),
+        "mask_value": plain("--mask-value", "Value that means foreground in PNG masks.", LABELS, "N"),
+    },
+    requests.RunOptions: {
+        "jobs": Words(("--jobs", "-j"), "Worker processes; 0 = all usable cores.", RUNNING, "N"),
+        "on_failure": plain(
+            "--on-failure",
+            "What a failing case does. Default: stop for fit and evaluate (nothing is "
+            "written), continue for apply and convert.",
+            RUNNING,
+        ),
+    },
+    requests.OutputOptions: {
+        "overwrite": Words(("--overwrite",), "Replace outputs that exist.", OUTPUT),
+    },
+}

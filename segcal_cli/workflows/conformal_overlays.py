@@ -1,0 +1,298 @@
+"""Conformal sets drawn on scans: chosen cases are read once more, and only the slices that are shown are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from segcal_cli.confidence.learning import default_candidates
+from segcal_cli.confidence.maps import SIDES, score_map
+from segcal_cli.confidence.scores import Score
+from segcal_cli.confidence.sets import CaseSets, case_sets
+from segcal_cli.confidence.spec import BadOption
+from segcal_cli.confidence.thresholds import Calibration
+from segcal_cli.confidence.verdict import Verdict
+from segcal_cli.confidence.views import TargetView, views
+from segcal_cli.core.case import Case
+from segcal_cli.core.observer import Observer, Silent
+from segcal_cli.execution.engine import results
+from segcal_cli.execution.work import Work
+from segcal_cli.io import files
+from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.folders import ImageFolder
+from segcal_cli.io.geometry import align
+from segcal_cli.reporting.overlays import Slice, Strip, overlay, score_maps
+from segcal_cli.reporting.pictures import Picture
+from segcal_cli.reporting.style import Words
+from segcal_cli.workflows.calibrators import load_calibrator
+from segcal_cli.workflows.conformal_pictures import ON_SCANS, READING
+from segcal_cli.workflows.conformal_sources import loaded_sets, open_set_inputs, place_of, set_reader
+from segcal_cli.workflows.conformal_verdicts import judged_levels
+from segcal_cli.workflows.requests import (
+    JudgeOptions,
+    LabelOptions,
+    PredictionOptions,
+    ReliabilityOptions,
+    RunOptions,
+)
+from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.study import Study
+
+PLANES = ("axial", "coronal", "sagittal")
+"""Names of the planes across z, y and x of a scan that is not oblique."""
+
+SHEET_CASES = 12
+"""Cases of the sheet that shows them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is drawn of one case: by target, strips at every level, and score maps with thresholds. wrong: by target."""
+
+    case: str
+    strips: tuple[tuple[Strip, ...], ...]
+    maps: tuple[tuple[tuple[Slice, ...], tuple[tuple[float, ...], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceMaker:
+    """Cuts the slices of one case: the ``compute`` half of the work."""
+
+    calibration: Calibration
+    strata: Mapping[str, tuple[int, ...]]
+    alphas: tuple[float, ...]
+    sources: Mapping[str, CaseSource]
+    images: Path | None
+    with_maps: bool
+
+    def __call__(self, case: Case) -> Shown:
+        spec = self.calibration.spec
+        made = views(case, [entry.target for entry in spec.targets])
+        image = None if self.images is None else image_of(self.sources[case.id], self.images)
+        strips, maps = [], []
+        for target, view in enumerate(made):
+            found = []
+            for alpha in self.alphas:
+                row = self.calibration.threshold(target, self.strata[case.id][target], alpha)
+                found.append(case_sets(view, spec, target, row.inner.value, row.outer.value))
+            background = image if image is not None else background_of(view, labels_only=spec.labels_only)
+            planes = planes_of(view, found[0])
+            strips.append(
+                tuple(
+                    Strip(f"alpha {alpha:g}", tuple(_slice(view, sets, background, axis, at) for axis, at in planes))
+                    for alpha, sets in zip(self.alphas, found, strict=True)
+                )
+            )
+            if self.with_maps:
+                maps.append(self._maps(target, view, found[0], planes[0], self.strata[case.id][target]))
+        return Shown(case.id, tuple(strips), tuple(maps))
+
+    def _maps(
+        self, target: int, view: TargetView, sets: CaseSets, plane: tuple[int, int], stratum: int
+    ) -> tuple[tuple[Slice, ...], tuple[tuple[float, ...], ...]]:
+        """Every candidate score of the case in one slice; those of the artifact with their thresholds."""
+        spec = self.calibration.spec
+        entry = spec.targets[target]
+        lists = default_candidates(min(view.spacing), labels_only=spec.labels_only)
+        rows = [self.calibration.threshold(target, stratum, alpha) for alpha in self.alphas]
+        slices, thresholds = [], []
+        for side in SIDES:
+            for score in dict.fromkeys((entry.score(side), *lists.of(side))):
+                values = score_map(view, score, side, spec.rules.maps).values
+                cut = _slice(view, sets, values, *plane)
+                slices.append(replace(cut, name=f"{side}: {_named(score)}"))
+                own = [row.inner.value if side == "inner" else -row.outer.value for row in rows]
+                thresholds.append(tuple(v for v in own if math.isfinite(v)) if score == entry.score(side) else ())
+        return tuple(slices), tuple(thresholds)
+
+
+def refuse_numbers(picturing: ReliabilityOptions) -> None:
+    """Raise BadOption for levels and numbers that cannot be."""
+    overlay_alphas(picturing.alphas)
+    if picturing.max_cases < 0:
+        raise BadOption(f"--max-cases {picturing.max_cases} is not allowed; it must be 0 or more")
+
+
+def overlay_alphas(text: str) -> tuple[float, ...]:
+    """The levels of ``--alphas``. Raises BadOption."""
+    try:
+        alphas = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise BadOption(f"--alphas {text}: numbers are expected, as in 0.05,0.1,0.2") from None
+    if not all(0.0 < alpha < 1.0 for alpha in alphas):
+        raise BadOption(f"--alphas {text}: levels must lie strictly between 0 and 1")
+    return alphas
+
+
+def on_scans(
+    study: Study,
+    plots: Sequence[str],
+    picturing: ReliabilityOptions,
+    predictions: Path,
+    labels: Path,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    observer: Observer,
+) -> list[Picture]:
+    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study."""
+    wanted = [plot for plot in ON_SCANS if plot in plots and (plot == "overlay" or picturing.show_scores)]
+    made: list[Picture] = []
+    for one in study.verdicts if wanted and picturing.max_cases else ():
+        judged = one.judged
+        if judged.artifact.header.kind != "conformal-sets":
+            continue
+        loaded = loaded_sets(judged.path, judged.artifact)
+        alpha, alphas = judged_levels(loaded, JudgeOptions())
+        verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
+        chosen = chosen_cases(verdict, picturing.max_cases)
+        before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+        inputs = open_set_inputs(predictions, labels, reading, truth, Silent(), labels_only=loaded.spec.labels_only)
+        sources = {source.id: source for source in inputs.sources if source.id in chosen}
+        maker = SliceMaker(
+            loaded.calibration,
+            {id: tuple(t.stratum for t in one.result[id].targets) for id in chosen},
+            overlay_alphas(picturing.alphas),
+            sources,
+            picturing.images,
+            "score-maps" in wanted,
+        )
+        shown: dict[str, Shown] = {}
+        work = Work(set_reader(inputs, before), maker)
+        with contextlib.closing(results(work, [sources[id] for id in chosen], jobs_of(running))) as stream:
+            for number, result in enumerate(stream, start=1):
+                observer.progress(number, len(chosen), "cutting slices")
+                if result.error is not None:
+                    raise result.error
+                shown[result.id] = result.value
+        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing)
+    return made
+
+
+def chosen_cases(verdict: Verdict, most: int) -> list[str]:
+    """Cases with a wrong set first, then evenly along the order of |O|/|Y| (without truth: of |O|)."""
+    wrong: list[str] = []
+    right: list[str] = []
+    rows: dict[str, list[Mapping[str, object]]] = {}
+    for row in verdict.case_rows():
+        rows.setdefault(str(row["case"]), []).append(row)
+    for case, mine in rows.items():
+        failed = any(not (row["covered_inner"] and row["covered_outer"]) for row in mine)
+        (wrong if failed else right).append(case)
+
+    def size(case: str) -> tuple[float, bytes]:
+        ratios = [row["outer_ratio"] for row in rows[case] if row["outer_ratio"] is not None]
+        return (max(ratios) if ratios else math.inf), case.encode()  # type: ignore[type-var, return-value]
+
+    right.sort(key=size)
+    room = max(0, most - len(wrong))
+    if room and right:
+        at = np.unique(np.rint(np.linspace(0, len(right) - 1, min(room, len(right)))).astype(int))
+        right = [right[index] for index in at]
+    return (wrong + (right if room else []))[:most]
+
+
+def image_of(source: CaseSource, folder: Path) -> np.ndarray:
+    """float32 "z y x": the scan on the case's grid. Raises what finding, reading and aligning raise."""
+    header = files.probe(ImageFolder(folder).find(source.id))
+    shape = files.label_shape(header)
+    numbers = files.read_labels(header)
+    turned = align(place_of(source), files.place(header, shape)).apply(numbers.raw.reshape(shape))
+    return turned.astype(np.float32) * np.float32(numbers.slope or 1.0) + np.float32(numbers.inter)
+
+
+def background_of(view: TargetView, *, labels_only: bool) -> np.ndarray:
+    """The log-odds, or the mask where there is nothing else."""
+    return view.mask.astype(np.float32) if labels_only else view.log_odds.astype(np.float32)
+
+
+def planes_of(view: TargetView, sets: CaseSets) -> list[tuple[int, int]]:
+    """(axis, index) of the slices shown: across each long axis where most truth is, without truth most of O."""
+    mask = view.all_truth if view.all_truth.any() else sets.outer
+    long = [axis for axis in range(3) if view.shape[axis] > 1]
+    if len(long) < 3:
+        short = next(axis for axis in range(3) if axis not in long or axis == 2)
+        return [(short, 0)]
+    found = []
+    for axis in range(3):
+        counts = mask.sum(axis=tuple(other for other in range(3) if other != axis))
+        found.append((axis, int(counts.argmax())))
+    return found
+
+
+def directions(affine: np.ndarray | None) -> tuple[str, str, str]:
+    """Letters that z, y and x point to in RAS+ space; "" without a place in space."""
+    if affine is None:
+        return "", "", ""
+    letters = []
+    for column in (2, 1, 0):
+        direction = affine[:3, column]
+        axis = int(np.abs(direction).argmax())
+        letters.append(("RAS" if direction[axis] > 0 else "LPI")[axis])
+    z, y, x = letters
+    return z, y, x
+
+
+def _slice(view: TargetView, sets: CaseSets, background: np.ndarray, axis: int, at: int) -> Slice:
+    def cut(array: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.take(array, at, axis=axis))
+
+    rows, columns = (other for other in range(3) if other != axis)
+    towards = directions(view.case.volume.grid.affine)
+    flat = sum(size > 1 for size in view.shape) < 3
+    return Slice(
+        "" if flat else f"{PLANES[axis]} {at}",
+        cut(background).astype(np.float32),
+        {"truth": cut(view.all_truth), "inner": cut(sets.inner), "outer": cut(sets.outer)},
+        (view.spacing[rows], view.spacing[columns]),
+        (towards[rows], towards[columns]),
+    )
+
+
+def _named(score: Score) -> str:
+    return str(score)
+
+
+def _pictures(
+    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions
+) -> Iterator[Picture]:
+    spec = verdict.calibration.spec
+    marks = {(str(row["case"]), str(row["target"])): _mark(row) for row in verdict.case_rows()}
+    alphas = overlay_alphas(picturing.alphas)
+    place = min(range(len(alphas)), key=lambda index: abs(alphas[index] - verdict.alpha))
+    under = "the scan" if picturing.images is not None else "the log-odds"
+    for target, entry in enumerate(spec.targets):
+        label = entry.target.name
+        scores = f"{entry.inner} inside, {entry.outer} outside; on {under}. "
+        if "overlay" in wanted:
+            words = Words(
+                f"Inner and outer sets: {label}, {name}",
+                f"{scores}Alpha {alphas[place]:g}. Wrong ones (at alpha {verdict.alpha:g}) first, then "
+                "from tight to wide.",
+            )
+            strips = [
+                Strip(f"{one.case}{marks[one.case, label]}", one.strips[target][place].slices)
+                for one in shown[:SHEET_CASES]
+            ]
+            yield Picture("overlay", label, name, None, words.title, words.caption, overlay(strips, words))
+            for one in shown:
+                mark = marks[one.case, label]
+                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
+                drawing = overlay(one.strips[target], words)
+                yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
+        if "score-maps" in wanted and shown:
+            first = shown[0]
+            slices, thresholds = first.maps[target]
+            words = Words(f"Score maps of {first.case}: {label}, {name}", READING["score-maps"].how)
+            drawing = score_maps(slices, thresholds, words)
+            yield Picture("score-maps", label, name, first.case, words.title, words.caption, drawing)
+
+
+def _mark(row: Mapping[str, object]) -> str:
+    wrong = [side for side in SIDES if not row[f"covered_{side}"]]
+    return "".join(f" ({side} wrong)" for side in wrong)

@@ -8,7 +8,7 @@ artifacts of the same run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,33 @@ PICTURED: Mapping[str, str] = {
 """Plot of ``reliability`` -> the kind of artifact that it is of."""
 
 
+SETS_AND_CLUSTERS = ("conformal-sets", "cluster")
+
+ASKED_OF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("alpha", "alphas"), SETS_AND_CLUSTERS),
+    **dict.fromkeys(("resplits", "by", "compare", "mondrian"), ("conformal-sets",)),
+    **dict.fromkeys(("ratio_tolerance", "alarm_width"), ("ntr-interval",)),
+    **dict.fromkeys(("empty", "ce_bins", "block", "min_positives", "atlas"), ("cluster",)),
+}
+"""Field of JudgeOptions -> the kinds of artifacts that can use it."""
+
+DRAWN_OF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("images", "max_cases", "alphas", "show_scores"), ("conformal-sets",)),
+    "cells": ("cluster",),
+}
+"""Field of ReliabilityOptions -> the kinds of artifacts that can use it."""
+
+
 class NotJudged(UsageError):
     """A kind that cannot be held against labels."""
 
     template = "{0} is a {1} artifact, which cannot be measured"
+
+
+class OptionWithoutArtifact(UsageError):
+    """An option of artifacts that are not there."""
+
+    template = "--{0} is of {1} artifacts, and none is given with --artifact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +105,18 @@ def judged_artifact(name: str, path: Path, artifact: Artifact) -> Judged:
     return Judged(name, path, artifact)
 
 
+def refuse_unasked(options: Any, of: Mapping[str, tuple[str, ...]], judged: Sequence[Judged]) -> None:
+    """Raise OptionWithoutArtifact for a field with a value of its own that no artifact can use. options: a record of
+    options; of: ASKED_OF or DRAWN_OF."""
+    kinds = {one.artifact.header.kind for one in judged}
+    default = type(options)()
+    for field in fields(options):
+        usable = of.get(field.name)
+        given = getattr(options, field.name) != getattr(default, field.name)
+        if usable is not None and given and kinds.isdisjoint(usable):
+            raise OptionWithoutArtifact(field.name.replace("_", "-"), " or ".join(usable))
+
+
 def file_ends(judged: Judged) -> tuple[str, ...]:
     """Ends of the names of the files that are written for it beside the table."""
     return module_of(judged.artifact.header.kind).FILES
@@ -115,7 +150,7 @@ def pictures_of(
             continue
         for verdict in those:
             one = verdict.judged
-            yield from module.pictures(one.name, one.path, one.artifact, verdict.result, own)
+            yield from module.pictures(one.name, one.path, one.artifact, verdict.result, own, options)
 
 
 def reading_of(plot: str) -> Reading:

@@ -12,7 +12,7 @@ For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of
     measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
     READING                                     of the pictures that it has for ``reliability``: plot -> Reading
-    pictures(name, path, artifact, result, plots) -> Iterator[Picture]
+    pictures(name, path, artifact, result, plots, options) -> Iterator[Picture]
     pictures_together(shown, plots, options, cells) -> Iterator[Picture]      instead, of kinds that share pictures
     COMPARED_FILES, compare(named, options) -> Compared                 of kinds that are compared side by side
 """

@@ -18,7 +18,7 @@ from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
-from segcal_cli.workflows.judged import PICTURED, pictures_of
+from segcal_cli.workflows.judged import ASKED_OF, DRAWN_OF, PICTURED, pictures_of, refuse_unasked
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
@@ -37,7 +37,7 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
 from segcal_cli.workflows.shown_cases import ShownCases
-from segcal_cli.workflows.study import Study, say
+from segcal_cli.workflows.study import Study, named_artifacts, say
 
 REPORT = "report.html"
 
@@ -97,6 +97,10 @@ def run(
     _check_numbers(picturing)
     refuse_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
+    # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
+    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    refuse_unasked(covering, ASKED_OF, promised)
+    refuse_unasked(picturing, DRAWN_OF, promised)
     refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
         raise OutputExists(output, "" if output.is_dir() else " and is no folder")
@@ -115,7 +119,7 @@ def run(
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
     pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, judging, picturing.cells)]
     if predictions is not None and labels is not None:
-        pictures += on_scans(study, plots, picturing, predictions, labels, reading, truth, running, heard)
+        pictures += on_scans(study, plots, picturing, judging, predictions, labels, reading, truth, running, heard)
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))

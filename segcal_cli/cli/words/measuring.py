@@ -6,12 +6,19 @@ from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, COVERAGE, OUTP
 from segcal_cli.workflows import requests
 
 COVERAGE_WORDS = {
-    "ce_bins": plain("--ce-bins", "Levels of the coverage error.", COVERAGE, "M"),
-    "block": plain("--block", "Edge in voxels of the places it is given for.", COVERAGE, "B"),
-    "min_positives": plain(
-        "--min-positives", "Places with fewer positives are left out of quantiles and pictures.", COVERAGE, "N"
+    "ce_bins": plain("--ce-bins", "With a cluster artifact: levels of the coverage error.", COVERAGE, "M"),
+    "block": plain(
+        "--block", "With a cluster artifact: edge in voxels of the places of coverage errors.", COVERAGE, "B"
     ),
-    "atlas": plain("--atlas", "Atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"),
+    "min_positives": plain(
+        "--min-positives",
+        "With a cluster artifact: places with fewer positives are left out of quantiles and pictures.",
+        COVERAGE,
+        "N",
+    ),
+    "atlas": plain(
+        "--atlas", "With a cluster artifact: atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"
+    ),
 }
 """What ``evaluate`` and ``reliability`` ask of cluster artifacts alike."""
 
@@ -131,11 +138,16 @@ WORDS: dict[type, dict[str, Words]] = {
             "N",
         ),
         "cells": plain(
-            "--cells", "A place with a line of its own in coverage diagrams. Repeatable.", PICTURES, "X,Y[,Z]"
+            "--cells",
+            "With a cluster artifact: a place with a line of its own in coverage diagrams. Repeatable.",
+            PICTURES,
+            "X,Y[,Z]",
         ),
     },
     requests.CoverageOptions: {
-        "alpha": plain("--alpha", "Another level than the stored one.", COVERAGE, "A"),
+        "alpha": plain(
+            "--alpha", "With a conformal-sets or cluster artifact: another level than the stored one.", COVERAGE, "A"
+        ),
         **COVERAGE_WORDS,
     },
     requests.InspectOptions: {
@@ -149,7 +161,7 @@ WORDS: dict[type, dict[str, Words]] = {
         ),
         "alphas": plain(
             "--alphas",
-            "With a conformal-sets or cluster artifact: levels of the sweep; clusters: besides the stored one.",
+            "With a conformal-sets or cluster artifact: levels of the sweep (cluster: beside the one level).",
             COMPARING,
             "START:STOP:STEP",
         ),

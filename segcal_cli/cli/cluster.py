@@ -27,6 +27,7 @@ def fit(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -42,7 +43,7 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: cluster_fit.run(
-            predictions, labels, output, fitting, reading, truth, running, writing, observer
+            predictions, labels, output, fitting, reading, truth, running, device, writing, observer
         ),
     )
 

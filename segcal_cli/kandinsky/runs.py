@@ -7,7 +7,7 @@ so that the work per case does not grow with the number of cases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,17 +62,7 @@ def join(runs: Sequence[Run]) -> Run:
     return Run(keys[first], np.stack(columns))
 
 
-def compacted(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The same sum as fewer runs: the largest stays alone until the others weigh a quarter of it."""
-    if len(runs) < 2:
-        return tuple(runs)
-    largest, *others = sorted(runs, key=len, reverse=True)
-    if sum(map(len, others)) < max(SMALL_PAIRS, len(largest) // 4):
-        return (largest, *others)
-    return (_inserted(largest, join(others)),)
-
-
-def _inserted(large: Run, small: Run) -> Run:
+def inserted(large: Run, small: Run) -> Run:
     """The sum of a large run and a small one, without sorting the large one and with one copy of it at a time."""
     at = np.searchsorted(large.keys, small.keys)
     known = np.zeros(len(small), bool)
@@ -91,6 +81,20 @@ def _inserted(large: Run, small: Run) -> Run:
     for out, theirs in zip(columns, small.columns, strict=True):
         out[known_place] += theirs[known]
     return Run(keys, columns)
+
+
+def compacted(
+    runs: Sequence[Run],
+    add: Callable[[Sequence[Run]], Run] = join,
+    insert: Callable[[Run, Run], Run] = inserted,
+) -> tuple[Run, ...]:
+    """The same sum as fewer runs: the largest stays alone until the others weigh a quarter of it."""
+    if len(runs) < 2:
+        return tuple(runs)
+    largest, *others = sorted(runs, key=len, reverse=True)
+    if sum(map(len, others)) < max(SMALL_PAIRS, len(largest) // 4):
+        return (largest, *others)
+    return (insert(largest, add(others)),)
 
 
 def coarsened(run: Run, bits: int, code_bits: int) -> Run:

@@ -22,6 +22,7 @@ from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.geometry import check_distances
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
+from segcal_cli.kandinsky.arrays import Arrays, arrays_on
 from segcal_cli.kandinsky.codes import N_CODES
 from segcal_cli.kandinsky.frames import Frame
 from segcal_cli.kandinsky.learning import ClassMap, Learner
@@ -49,13 +50,15 @@ from segcal_cli.workflows.cluster_artifacts import (
     refuse_other_scans,
 )
 from segcal_cli.workflows.cluster_atlas import Atlases, AtlasReader, open_atlases
-from segcal_cli.workflows.cluster_options import bytes_of, device_of, map_spec
+from segcal_cli.workflows.cluster_options import bytes_of, map_spec
 from segcal_cli.workflows.cluster_roles import Roles, roles_of
 from segcal_cli.workflows.cluster_tables import model_document, people_table
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     ClusterFitOptions,
+    DeviceOptions,
     LabelOptions,
     OutputOptions,
     PredictionOptions,
@@ -107,6 +110,7 @@ def run(
     reading: PredictionOptions,
     truth: LabelOptions,
     running: RunOptions,
+    device: DeviceOptions,
     writing: OutputOptions,
     observer: Observer,
 ) -> Outcome:
@@ -115,6 +119,7 @@ def run(
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     spec, memory = map_spec(fitting), bytes_of(fitting.memory)
+    arrays = arrays_on(device_of(device))
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     other = None if fitting.map is None else load_cluster(fitting.map, "--map")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
@@ -146,9 +151,9 @@ def run(
     failures: list[Result] = list(inputs.failures)
     maps: dict[int, ClassMap] = {}
     if roles.makers:
-        learner = _learner(spec, inputs, placing, frames, fitting)
+        learner = _learner(spec, inputs, placing, frames, arrays)
         keep = spec.k == 0 or (spec.method == "star" and spec.roughness in (None, -1))
-        estimator = MapPass(inputs.space, learner.channels, learner.kind, learner.placing, learner.width, keep)
+        estimator = MapPass(inputs.space, learner.channels, learner.kind, learner.placing, learner.width, keep, arrays)
         traced, failed = run_estimator(WithFacts(estimator), reader, roles.makers, plan, observer, "making the map")
         facts |= traced.facts
         failures += failed
@@ -158,7 +163,7 @@ def run(
             observer.warn(note)
     regions, described = _regions(spec, inputs, placing, maps, atlases, other)
     sizes = Counter(source.group for source in roles.calibrators)
-    estimator2 = CalibrationPass(inputs.space, regions, dict(sizes), memory)
+    estimator2 = CalibrationPass(inputs.space, regions, dict(sizes), memory, arrays)
     traced, failed = run_estimator(WithFacts(estimator2), reader, roles.calibrators, plan, observer, "calibrating")
     known = {failure.id for failure in failures}
     failures += [failure for failure in failed if failure.id not in known]
@@ -171,7 +176,7 @@ def run(
         before.artifact, before.path, who, digests, allow=fitting.allow_overlap
     )
     pools, image_pools = traced.result
-    model = Model(inputs.space, regions, pools, image_pools, spec.weighting, described)
+    model = Model(inputs.space, regions, pools, image_pools, spec.weighting, described, arrays)
     artifact = _artifact(
         model, spec, fitting, reading, roles, frames, inputs, digests, failures, read_as, overlaps, other,
         {} if atlases is None else atlases.arrays(), atlases, facts,
@@ -240,14 +245,11 @@ def _placing(
 
 
 def _learner(
-    spec: MapSpec, inputs: Inputs, placing: Placing | None, frames: Sequence[Frame], fitting: ClusterFitOptions
+    spec: MapSpec, inputs: Inputs, placing: Placing | None, frames: Sequence[Frame], arrays: Arrays
 ) -> Learner:
     edges = [edge for frame in frames for edge, n in zip(frame.spacing, frame.shape, strict=True) if n > 1]
     width = min(edges, default=1.0) / 2
-    device = "cpu"
-    if spec.method == "kmeans" and placing is not None:
-        device = device_of(fitting.device, placing.n_cells)
-    return Learner(spec, spec.learned_channels(inputs.space), inputs.space.names, placing, width, device)
+    return Learner(spec, spec.learned_channels(inputs.space), inputs.space.names, placing, width, arrays)
 
 
 def _regions(

@@ -98,21 +98,6 @@ def split_of(text: str | None) -> float | None:
     return fraction
 
 
-def device_of(wanted: str, n_cells: int) -> str:
-    """The device of k-means. auto: the GPU where there is one and the map is large enough to be worth it."""
-    if wanted != AUTO:
-        return wanted
-    if n_cells < GPU_CELLS:
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-GPU_CELLS = 1 << 18
-"""Below this many cells the CPU clusters in a second or two."""
-
-
 def _parsed(name: str, text: str | None, parse: Callable[[str], Any], words: str) -> Any:
     if text is None:
         return None

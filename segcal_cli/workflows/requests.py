@@ -318,7 +318,6 @@ class ClusterFitOptions:
     cluster_background: bool = False
     only: str | None = None
     memory: str = "1GB"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_overlap: bool = False
     seed: int = 0
 

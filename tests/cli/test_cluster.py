@@ -222,6 +222,30 @@ def test_options_that_make_no_sense_are_usage_errors(study, tmp_path, options):
     assert not (tmp_path / "c.npz").exists()
 
 
+def test_a_gpu_that_is_not_there_is_a_usage_error(study, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = fit(study, tmp_path / "c.npz", *KMEANS, "--device", "cuda")
+    assert said.code == 2
+    assert "--device cuda: torch finds no CUDA GPU here; allowed are auto and cpu" in said.stderr
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_the_torch_path_writes_the_same_artifact_as_numpys(study, tmp_path, monkeypatch):
+    from segcal_cli.kandinsky.tensors import TensorArrays
+    from segcal_cli.workflows import cluster_fit
+
+    pytest.importorskip("torch")
+    for method in (("--method", "grid", "--grid", "2x2"), KMEANS):
+        assert fit(study, tmp_path / "numpy.npz", *method, "--device", "cpu").code == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(cluster_fit, "arrays_on", lambda device: TensorArrays("cpu"))
+            assert fit(study, tmp_path / "torch.npz", *method).code == 0
+        assert (tmp_path / "numpy.npz").read_bytes() == (tmp_path / "torch.npz").read_bytes()
+        for name in ("numpy", "torch"):
+            (tmp_path / f"{name}.npz").unlink()
+
+
 def test_scores_beyond_the_memory_become_coarser_and_stay_valid(study, tmp_path):
     said = fit(study, tmp_path / "c.npz", "--method", "pixel", "--memory", "400KB")
     assert said.code == 0
@@ -586,6 +610,66 @@ def test_evaluate_refuses_conventions_that_cannot_be(study, tmp_path, artifact, 
     said = segcal("evaluate", *study[2].arguments, *GIVEN, "--artifact", artifact, "-o", tmp_path / "m.csv", *options)
     assert said.code == 2
     assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def calibrator(study, tmp_path_factory):
+    """It promises nothing that could be judged."""
+    root, old, _ = study
+    path = tmp_path_factory.mktemp("calibrator") / "calibrator.npz"
+    said = segcal("calibrate", "fit", *old.arguments, *GIVEN, "--groups", root / "groups.csv", "-o", path)
+    assert said.code == 0, said.stderr
+    return path
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--alpha", "0.2"), "--alpha is of conformal-sets or cluster artifacts"),
+    (("--alphas", "0.1:0.4:0.1"), "--alphas is of conformal-sets or cluster artifacts"),
+    (("--empty", "allow"), "--empty is of cluster artifacts"),
+    (("--ce-bins", "10"), "--ce-bins is of cluster artifacts"),
+    (("--block", "2"), "--block is of cluster artifacts"), (("--atlas", "."), "--atlas is of cluster artifacts"),
+    (("--min-positives", "2"), "--min-positives is of cluster artifacts"),
+    (("--resplits", "9"), "--resplits is of conformal-sets artifacts"),
+    (("--ratio-tolerance", "0.2"), "--ratio-tolerance is of ntr-interval artifacts"),
+])  # fmt: skip
+def test_evaluate_refuses_what_no_given_artifact_can_use(study, tmp_path, calibrator, options, words):
+    common = ("evaluate", *study[2].arguments, *GIVEN, "-o", tmp_path / "m.csv", *options)
+    for given in ((), ("--artifact", calibrator)):
+        said = segcal(*common, *given)
+        assert said.code == 2
+        assert f"{words}, and none is given with --artifact" in said.stderr
+        assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (("--alpha", "0.2"), "--alpha is of conformal-sets or cluster artifacts"),
+    (("--cells", "1,1,1"), "--cells is of cluster artifacts"),
+    (("--max-cases", "3"), "--max-cases is of conformal-sets artifacts"),
+])  # fmt: skip
+def test_reliability_refuses_what_no_given_artifact_can_use(study, tmp_path, options, words):
+    said = segcal("reliability", *study[2].arguments, *GIVEN, "-o", tmp_path / "report", *options)
+    assert said.code == 2
+    assert f"{words}, and none is given with --artifact" in said.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_one_alpha_of_evaluate_serves_clusters_and_conformal_sets_alike(study, tmp_path, artifact):
+    root, old, new = study
+    sets = tmp_path / "sets.npz"
+    common = ("--groups", root / "groups.csv", *GIVEN)
+    made = segcal("conformal-sets", "fit", *old.arguments, *common, "--target", "class1", "-o", sets)
+    assert made.code == 0, made.stderr
+    said = segcal(
+        "evaluate", *new.arguments, *common, "--artifact", artifact, "--artifact", sets, "--alpha", "0.3",
+        "-o", tmp_path / "m.csv", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    result = said.document["result"]
+    assert {row["alpha"] for row in result["cluster"][0]["coverage"]} == {0.3}
+    assert result["conformal_sets"][0]["alpha"] == 0.3
+    for path in (artifact, sets):
+        shown = segcal("inspect", path, "--alpha", "0.3", "--json").document["result"]
+        assert {row["alpha"] for row in shown["thresholds"]} == {0.3}
 
 
 def test_a_failing_case_of_a_fit_is_left_out_only_if_asked_and_named(study, tmp_path):

@@ -77,7 +77,6 @@ WORDS: dict[type, dict[str, Words]] = {
             "--only", "Cluster these classes; the others are calibrated over the whole image.", CLUSTERS, "CLASS,.."
         ),
         "memory": plain("--memory", "What scores may take; beyond it they become coarser.", CLUSTERS, "SIZE"),
-        "device": plain("--device", "Where k-means runs.", CLUSTERS),
         "allow_overlap": Words(
             ("--allow-overlap",), "Patients may make the map and calibrate on it; recorded, no guarantee.", CLUSTERS
         ),

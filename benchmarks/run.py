@@ -15,6 +15,7 @@ from pathlib import Path
 
 import clusters
 import evaluating
+import losses
 import ratios
 import sets
 import startup
@@ -26,6 +27,7 @@ SUITE = {
     "cluster-table-1": clusters.table_1,
     "cluster-searches": clusters.speed,
     "cluster-memory": clusters.memory,
+    "losses": losses.run,
     "ratio": ratios.run,
     "sets": sets.run,
 }

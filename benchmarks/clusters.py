@@ -19,6 +19,7 @@ from segcal_cli.core.case import Case
 from segcal_cli.core.labels import Channel, LabelMap, LabelSpace
 from segcal_cli.core.volume import Grid, Stored, Volume
 from segcal_cli.kandinsky.annuli import Field, fit_annuli
+from segcal_cli.kandinsky.arrays import arrays_on
 from segcal_cli.kandinsky.coverage_rows import CoverageRows
 from segcal_cli.kandinsky.ellipsoids import Family
 from segcal_cli.kandinsky.features import Features, smoothed
@@ -30,6 +31,7 @@ from segcal_cli.kandinsky.model import Model, regions_of
 from segcal_cli.kandinsky.objectives import distances
 from segcal_cli.kandinsky.passes import CalibrationPass, MapPass
 from segcal_cli.kandinsky.places import Placing, choose_placing
+from segcal_cli.kandinsky.regions import Regions
 from segcal_cli.kandinsky.spec import MapSpec
 from segcal_cli.kandinsky.star import fit_star
 
@@ -58,8 +60,10 @@ def image(seed: int, number: int, rings: np.ndarray) -> Case:
     margin = GAIN[rings] + 0.3 * rng.standard_normal()
     z = (2 * label.astype(np.float32) - 1) * margin + 0.9 * rng.standard_normal(rings.shape, np.float32)
     p = (1 / (1 + np.exp(-z))).astype(np.float32)
-    volume = Volume(np.stack((1 - p, p))[:, None], Grid((1, *rings.shape)), "probabilities", Stored("float32"))
-    return Case(f"i{number:06}", f"i{number:06}", SPACE, volume, LabelMap(label[None], np.eye(2, dtype=bool)))
+    grid = Grid((1, *rings.shape)[-3:])  # type: ignore[arg-type]
+    volume = Volume(np.stack((1 - p, p)).reshape(2, *grid.shape), grid, "probabilities", Stored("float32"))
+    labels = LabelMap(label.reshape(grid.shape), np.eye(2, dtype=bool))
+    return Case(f"i{number:06}", f"i{number:06}", SPACE, volume, labels)
 
 
 def images(seed: int, n: int, rings: np.ndarray) -> Iterator[Case]:
@@ -173,6 +177,45 @@ def large(method: str, n: int) -> tuple[float, float, float]:
     passed(CalibrationPass(SPACE, regions, groups, 10**9), rest)
     seconds = time.perf_counter() - start
     return seconds - making * n, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def devices(folder: Path, runs: int = 3) -> str:
+    """A GPU beside the CPU: milliseconds per case of both passes, seconds of k-means; best of the runs."""
+    import torch
+
+    lines = ["### Passes and k-means on a GPU", ""]
+    if not torch.cuda.is_available():
+        return "\n".join([*lines, "No GPU here.", ""])
+    lines += [f"{torch.cuda.get_device_name()}, one CPU core.", "", "| | cpu | cuda | ratio |", "|---|---|---|---|"]
+    for size, n in (((1, *LARGE), 100), ((128, 256, 272), 4)):
+        rings = np.broadcast_to(ring_map(size[1:]), size)
+        held = list(images(7, n, rings))
+        placing, _ = choose_placing([Frame.of(held[0].volume.grid)], None, None, has_roi=False)
+        regions = Regions("pixel", (placing.n_cells,) * 2, placing)
+        for name, passing in (
+            ("map", lambda on, at=placing: MapPass(SPACE, (1,), "ecdf", at, arrays=on)),
+            ("pixel", lambda on, at=regions, some=held: CalibrationPass(SPACE, at, ids(some), 10**10, on)),
+        ):
+            cpu, cuda = (
+                min(timed(passed, passing(arrays_on(device)), held)[1] for _ in range(runs)) / n * 1e3
+                for device in ("cpu", "cuda")
+            )
+            what = f"{name} pass, {' x '.join(map(str, size))}, ms per case"
+            lines.append(f"| {what} | {cpu:.1f} | {cuda:.2f} | {cpu / cuda:.1f} |")
+    for n in (LARGE[0] * LARGE[1], 1 << 20):
+        rng = np.random.default_rng(0)
+        points = rng.random((n, 9)) + 0.3 * np.digitize(rng.random(n), (0.3, 0.6, 0.8))[:, None]
+        cpu, cuda = (
+            min(timed(kmeans, points, np.ones(n), 4, 0, arrays_on(device).steps)[1] for _ in range(runs))
+            for device in ("cpu", "cuda")
+        )
+        lines.append(f"| k-means, {n:,} cells, K = 4, s | {cpu:.2f} | {cuda:.3f} | {cpu / cuda:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def ids(cases: list[Case]) -> dict[str, int]:
+    """Patient -> number of cases."""
+    return {case.group: 1 for case in cases}
 
 
 def memory(folder: Path, runs: int = 1) -> str:

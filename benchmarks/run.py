@@ -26,6 +26,7 @@ SUITE = {
     "evaluate-8": partial(evaluating.run, cases=8),
     "cluster-table-1": clusters.table_1,
     "cluster-searches": clusters.speed,
+    "cluster-gpu": clusters.devices,
     "cluster-memory": clusters.memory,
     "losses": losses.run,
     "ratio": ratios.run,

@@ -21,7 +21,7 @@ from segcal_cli.execution.work import Work
 from segcal_cli.io import journal
 from segcal_cli.io.atomic import remove_temps, write_text
 from segcal_cli.io.case_sources import CaseReader, CaseSource
-from segcal_cli.io.fingerprints import output_entry
+from segcal_cli.io.fingerprints import InputFile, output_entry
 from segcal_cli.io.locks import held
 from segcal_cli.io.outputs import make_folder, refuse_existing
 from segcal_cli.io.run_files import RunFiles
@@ -82,13 +82,15 @@ class FolderRun:
         maker: Maker,
         what: str,
         given: Callable[[CaseSource], Mapping[str, Any]] | None = None,
+        beside: Mapping[str, Mapping[str, Path]] | None = None,
     ) -> None:
-        """Bring every case up to date. given: what options say of a case, besides its group.
+        """Bring every case up to date. given: what options say of a case, besides its group. beside: role -> case ->
+        a file that it is made from besides.
 
         Raises CaseErrors where no case came to anything.
         """
         self.what = what
-        tasks = self._tasks(given)
+        tasks = self._tasks(given, beside or {})
         work = Work(
             KeepingReader(reader, self.settings, self.files, self.writing.skip_existing, self.writing.verify),
             KeepingWriter(maker, self.files),
@@ -156,12 +158,21 @@ class FolderRun:
         with contextlib.suppress(WriteError):
             self.write_record(INTERRUPTED)
 
-    def _tasks(self, given: Callable[[CaseSource], Mapping[str, Any]] | None) -> list[Task]:
+    def _tasks(
+        self,
+        given: Callable[[CaseSource], Mapping[str, Any]] | None,
+        beside: Mapping[str, Mapping[str, Path]],
+    ) -> list[Task]:
         cases = {case.id: case for case in self.inputs.files}
         folders = given_folders(self.inputs.given, self.inputs.reading)
         tasks = []
         for source in self.inputs.sources:
             files = input_files(cases[source.id], self.inputs.reading, folders)
+            files += tuple(
+                InputFile(role, path[source.id], path[source.id].name)
+                for role, path in beside.items()
+                if source.id in path
+            )
             more = {} if given is None else given(source)
             seen = tuple(self.inputs.seen.get(file.path) for file in files)
             tasks.append(Task(source, files, {"group": source.group, **more}, self.known.get(source.id), seen))

@@ -91,6 +91,11 @@ WORDS: dict[type, dict[str, Words]] = {
             ("--allow-partial",), "Leave with 0, not 8, where cases failed and the rest is done.", RUNNING
         ),
     },
+    requests.DeviceOptions: {
+        "device": plain(
+            "--device", "Where the heavy array work runs. auto: a CUDA GPU where there is one, else the CPU.", RUNNING
+        ),
+    },
     requests.OutputOptions: {
         "overwrite": Words(("--overwrite",), "Replace outputs that exist.", OUTPUT),
     },

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 
 from segcal_cli.core.errors import PairingError
 
-TAILS = ("_trans", "_seg", "_pred", "_prob", "_probseg", "_dseg", "_logits", "-seg")
-"""What tools append to a case's name: MONAI ``_trans``, BIDS ``_probseg`` and ``_dseg``, segcal ``_logits``, the rest
-by custom."""
+TAILS = ("_trans", "_seg", "_pred", "_prob", "_probseg", "_dseg", "-seg")
+"""What tools append to a case's name: MONAI ``_trans``, BIDS ``_probseg`` and ``_dseg``, the rest by custom."""
 
 CALIBRATED = re.compile(r".+?((_label-[^\W_]+)?_desc-calibrated_probseg)", re.DOTALL)
 """What segcal itself appends to the case of calibrated probabilities."""

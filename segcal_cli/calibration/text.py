@@ -11,6 +11,7 @@ from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.cautions import number
 from segcal_cli.calibration.result import FitResult
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.volume import Stored
 
 MAP_POINTS = 11
@@ -79,7 +80,8 @@ def map_lines(calibrator: Calibrator) -> list[str]:
 def report(result: FitResult) -> list[str]:
     """What a fit found, in words: method, parameters, before and after, the cut, notes and warnings."""
     cases, groups = len(result.case_ids), len(set(result.group_ids))
-    lines = [f"{result.spec.method} on {cases} cases of {groups} patients, {result.n_voxels} voxels"]
+    on = f"{count_text(cases, 'case')} of {count_text(groups, 'patient')}"
+    lines = [f"{result.spec.method} on {on}, {result.n_voxels} voxels"]
     for name, value in result.parameters.items():
         for title, found, interval in entries(name, value, result.interval.get(name)):
             ends = (

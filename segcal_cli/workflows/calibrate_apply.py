@@ -12,7 +12,7 @@ import numpy as np
 from segcal_cli.calibration.calibrator import Applied, Calibrator
 from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
@@ -205,9 +205,10 @@ def run(
         for name, text in folder_files.items():
             run.write(name, text)
     repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
+    header = loaded.artifact.header
     line = (
-        f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
-        f"{loaded.artifact.header.n_groups} patients. No finite-sample guarantee."
+        f"calibrated with {header.method}, fitted on {count_text(header.n_cases, 'case')} of "
+        f"{count_text(header.n_groups, 'patient')}. No finite-sample guarantee."
     )
     kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
     result = {**run.result, "artifact": settings.artifact}

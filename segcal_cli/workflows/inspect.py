@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, read_artifact
 from segcal_cli.workflows.kinds import KINDS, module_of
@@ -86,9 +86,10 @@ def header_lines(artifact: Artifact) -> list[str]:
     """The header in words, one fact a line; the same for every kind."""
     header = artifact.header
     classes = ", ".join(f"{c.name} ({'/'.join(map(str, sorted(c.values)))})" for c in header.space.channels)
+    on = f"{count_text(header.n_cases, 'case')} of {count_text(header.n_groups, 'patient')}"
     lines = [
         f"kind        {header.kind}, method {header.method}",
-        f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}",
+        f"fitted on   {on}, {header.values}",
         f"fitted by   segcal {header.segcal_version}",
         f"classes     {classes}; {'exclusive' if header.space.exclusive else 'independent'}",
         f"guarantee   {header.guarantee}",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
@@ -306,7 +307,7 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
     return Table(
-        f"Look at these: {len(alarmed)} of {len(rows)} cases{more}",
+        f"Look at these: {len(alarmed)} of {count_text(len(rows), 'case')}{more}",
         ("case", "ratio", f"{100 * judged.settings.level:g} % interval", "denominator ml", "why"),
         shown,
         f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",

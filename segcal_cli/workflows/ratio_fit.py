@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
@@ -221,9 +221,8 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
             "interval may have no upper end"
         )
     if summary["n_without_denominator"]:
-        observer.warn(
-            f"{summary['n_without_denominator']} labels hold no {below}: they count for the volumes, not for the ratio"
-        )
+        many = count_text(summary["n_without_denominator"], "label holds", "labels hold")
+        observer.warn(f"{many} no {below}: they count for the volumes, not for the ratio")
     if summary["n_small_denominator"]:
         least = minimum_text(calibration.settings, summary["volume_unit"])
         observer.warn(

@@ -228,7 +228,7 @@ def test_several_problems_are_listed_together():
     pairing = pair(folder("p", "a.nii", "a.nii.gz", "b.nii", "c.nii"), folder("l", "c.nii"))
     with pytest.raises(CaseErrors) as caught:
         pairing.require()
-    assert str(caught.value).splitlines() == ["a: both p/a.nii and p/a.nii.gz", "1 predictions have no label: b"]
+    assert str(caught.value).splitlines() == ["a: both p/a.nii and p/a.nii.gz", "1 prediction has no label: b"]
 
 
 def test_without_labels_nothing_is_missing():
@@ -514,7 +514,7 @@ def test_files_of_no_known_class_are_a_note():
     files = ("a/edema.nii", "a/tumour.nii", "a/liver.nii")
     pairing = pair(folder("p", *files), pattern="{case}/{class}.nii", space=BRAIN)
     assert pairing.require()
-    assert pairing.notes == ("p: 1 files are of no class of the class table: a/liver.nii",)
+    assert pairing.notes == ("p: 1 file is of no class of the class table: a/liver.nii",)
 
 
 def test_labels_may_be_one_mask_per_class():
@@ -642,7 +642,7 @@ def test_groups_are_given_to_cases_and_must_be_known():
 def test_every_case_needs_its_region_of_interest():
     pairing = pair(folder("p", "a.npz", "b.npz"), roi=folder("r", "a_seg.nii", "c_seg.nii"))
     assert pairing.cases[0].roi == Path("r/a_seg.nii")
-    assert texts(pairing) == ["1 predictions have no region of interest in r: b"]
+    assert texts(pairing) == ["1 prediction has no region of interest in r: b"]
 
 
 def test_two_regions_of_interest_for_one_case_are_refused():

@@ -85,15 +85,21 @@ def run_estimator(
         failed = {failure.id for failure in failures}
         remaining = [item for item in items if item.id not in failed]
         label = what if number == 1 else f"{what}, pass {number}"
-        state, new_failures = _one_pass(current, load, remaining, plan, observer, label)
+        state, new_failures = one_pass(current, load, remaining, plan, observer, label)
+        if new_failures and len(new_failures) == len(remaining):
+            raise CaseErrors(*(failure.error for failure in new_failures))
         failures += new_failures
         current = current.finish(state)
     return current, sorted(failures, key=lambda failure: failure.id.encode())
 
 
-def _one_pass(
+def one_pass(
     estimator: Estimator, load: Any, items: Sequence[Item], plan: Plan, observer: Observer, label: str
 ) -> tuple[Any, list[Result]]:
+    """One pass over the cases: the merged state, and the failed cases (``continue``, which may be all of them).
+
+    Raises CaseErrors at the first failure under ``stop``.
+    """
     state = estimator.empty()
     failures: list[Result] = []
     done = 0
@@ -109,7 +115,7 @@ def _one_pass(
             failures.append(result)
             if plan.on_failure == "stop":
                 break
-    if failures and (plan.on_failure == "stop" or len(failures) == len(items)):
+    if failures and plan.on_failure == "stop":
         raise CaseErrors(*(failure.error for failure in failures))
     return state, failures
 

@@ -49,6 +49,21 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """Which share of the cases a run takes."""
+
+    shard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """The same of a fit, and the state that the parts of its previous round were merged to."""
+
+    shard: str | None = None
+    resume: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrateFitOptions:
     """What is fitted, on whose word, and how the gain is estimated."""
 
@@ -172,6 +187,16 @@ class EvaluateOptions:
     bin_table: Path | None = None
     histograms: Path | None = None
     html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """Which further files the parts of ``evaluate`` are merged to."""
+
+    summary: Path | None = None
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from segcal_cli import __version__
 from segcal_cli.core.errors import ArtifactError, FormatError
-from segcal_cli.io.artifacts import HEADER, file_digest
+from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.records import NotARecord, flattened, restored
@@ -26,12 +26,11 @@ from segcal_cli.io.records import NotARecord, flattened, restored
 PART, ROUND = "part", "round"
 """Kinds of file: what a shard wrote, and what the next round begins with."""
 
-KINDS = frozenset({PART, ROUND})
-
 TREE = "tree"
 """Name of the array that holds the tree, as bytes of JSON."""
 
-PART_FORMAT = 1
+FORMAT_VERSION = 1
+"""Raised whenever a part is laid out in another way; within one version of segcal it never is."""
 
 
 class NotAPart(ArtifactError):
@@ -78,7 +77,7 @@ class Part:
 def write_part(path: Path, header: PartHeader, content: Any) -> str:
     """Write a part whole or not at all; returns the sha256 of the file. Raises WriteError, NotARecord for a bug."""
     tree, arrays = flattened(content)
-    about = {"part_format": PART_FORMAT, "segcal_version": __version__, **asdict(header)}
+    about = {"format_version": FORMAT_VERSION, "segcal_version": __version__, **asdict(header)}
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
     with writing(path) as file:
         write_bundle(file, {HEADER: np.array(text), TREE: np.frombuffer(_json_bytes(tree), np.uint8), **arrays})
@@ -120,10 +119,10 @@ def _header(path: Path, array: np.ndarray | None) -> PartHeader:
         raise NotAPart(path, "it has no header")
     try:
         data = json.loads(str(array))
-        if data.get("kind") not in KINDS:
+        if data.get("kind") not in UNMERGED:
             raise NotAPart(path, f"it is a {data['kind']} artifact")
         version = data.pop("segcal_version")
-        if version != __version__ or data.pop("part_format") != PART_FORMAT:
+        if version != __version__ or data.pop("format_version") != FORMAT_VERSION:
             raise OtherVersion(path, version, __version__)
         header = PartHeader(**{**data, "cases": tuple(map(str, data["cases"]))})
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -16,7 +16,7 @@ from segcal_cli.core.case import CaseFacts
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
-from segcal_cli.execution.engine import Plan, failure_records
+from segcal_cli.execution.engine import failure_records
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
@@ -33,7 +33,7 @@ from segcal_cli.workflows.requests import (
     RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
 from segcal_cli.workflows.tracing import (
     Traced,
@@ -131,12 +131,12 @@ def run(
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
     parse_shard(sharding.shard)
+    plan = plan_of(running)
     refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))

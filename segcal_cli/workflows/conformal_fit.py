@@ -21,7 +21,7 @@ from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.spec import BadOption, SetSpec, TargetSpec
 from segcal_cli.confidence.targets import parse_targets
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, run_estimator
+from segcal_cli.execution.engine import run_estimator
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.outputs import refuse_existing, refuse_inside
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
@@ -46,7 +46,7 @@ from segcal_cli.workflows.requests import (
     RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
 from segcal_cli.workflows.strata import NoVoxelSize, parse_strata
 from segcal_cli.workflows.tracing import (
@@ -84,12 +84,12 @@ def run(
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
     _check(fitting)
     parse_shard(sharding.shard)
+    plan = plan_of(running)
     rule = None if fitting.mondrian is None else parse_strata(fitting.mondrian)
     refuse_inside(output.parent, ())
     refuse_existing([output], overwrite=writing.overwrite)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_set_inputs(predictions, labels, reading, truth, observer, labels_only=fitting.labels_only)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     learning = _learning_cases(fitting, inputs, reading, truth, observer)

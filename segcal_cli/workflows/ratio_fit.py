@@ -15,7 +15,7 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
-from segcal_cli.execution.engine import Plan, failure_records
+from segcal_cli.execution.engine import failure_records
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import same_predictions
@@ -45,7 +45,7 @@ from segcal_cli.workflows.requests import (
     RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import plan_of
 from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
 from segcal_cli.workflows.tracing import Traced, WithFacts, refuse_seen, report_facts, without_folders
 
@@ -151,6 +151,7 @@ def run(
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
     parse_shard(sharding.shard)
+    plan = plan_of(running)
     refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
@@ -163,7 +164,6 @@ def run(
     settings.check(contained=ratio.contained)
     raise_all(same_predictions(inputs.files))
     reading = inputs.reading
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     who = tuple((source.id, source.group) for source in inputs.sources)

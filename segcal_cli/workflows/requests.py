@@ -46,6 +46,8 @@ class RunOptions:
 
     jobs: int = 1
     on_failure: Literal["stop", "continue"] | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

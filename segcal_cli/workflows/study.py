@@ -48,7 +48,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import Traced, WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
 
@@ -221,6 +221,7 @@ def prepare(
 
     Raises what finding and opening raise.
     """
+    plan = plan_of(running)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
     if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
         raise RegionNeeded(measuring.convention)
@@ -233,7 +234,6 @@ def prepare(
 
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
         replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)

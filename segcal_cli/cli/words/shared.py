@@ -95,6 +95,14 @@ WORDS: dict[type, dict[str, Words]] = {
             "written), continue for apply and convert.",
             RUNNING,
         ),
+        "engine": plain("--engine", "local: processes on this machine; dask: workers of a Dask cluster.", RUNNING),
+        "scheduler": plain(
+            "--scheduler",
+            "Address of a running Dask scheduler (tcp://HOST:PORT). Without it --engine dask starts --jobs workers on "
+            "this machine.",
+            RUNNING,
+            "ADDRESS",
+        ),
     },
     requests.ShardOptions: {"shard": SHARD},
     requests.RoundOptions: {

@@ -21,6 +21,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ntr-interval", "apply"),
     ("evaluate",),
     ("reliability",),
+    ("merge",),
     ("pairs",),
     ("convert",),
     ("inspect",),

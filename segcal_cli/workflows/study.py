@@ -267,7 +267,7 @@ def prepare(
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
     }
-    measurement = Measurement(calibrators, settings, threads_of(plan.jobs), rest.others)
+    measurement = Measurement(calibrators, settings, threads_of(plan), rest.others)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
     hashed = with_digests or len(rest.who) > 1 or bool(rest.loaded)

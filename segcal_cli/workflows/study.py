@@ -48,7 +48,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import Traced, WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
 
@@ -198,6 +198,7 @@ def measure(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
         with_digests=with_digests, judging=judging,
     )  # fmt: skip
+    import_ahead("scipy.optimize")
     traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
     return ready.rest.study(traced, [*ready.failures, *failures], observer)
 
@@ -270,10 +271,11 @@ def prepare(
     measurement = Measurement(calibrators, settings, threads_of(plan), rest.others)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
-    hashed = with_digests or len(rest.who) > 1 or bool(rest.loaded)
+    hashed = with_digests or bool(rest.loaded)
+    summed = not hashed and len(rest.who) > 1
     return Preparation(
         WithFacts(Together({SOURCES: measurement, **promises})),
-        JointReader(inputs.reader(with_digest=hashed, transform=transform), transform),
+        JointReader(inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed), transform),
         joint,
         tuple(opening_failures),
         inputs,

@@ -47,7 +47,7 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.running import jobs_of, threads_of
 from segcal_cli.workflows.together import Together
-from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import WithFacts, duplicates, hint_at_groups, refuse_hard, refuse_seen, report_facts
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
@@ -135,6 +135,7 @@ def measure(
     loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
+        hint_at_groups(one.artifact, one.path, who, observer)
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
 
     calibrators: dict[str, Calibrator | None] = {first: None} if sourcing.raw else {}

@@ -11,7 +11,7 @@ from segcal_cli.core.labels import Channel, LabelSpace
 from segcal_cli.ratio.alarms import alarm_threshold, case_flags, triage_order, wide
 from segcal_cli.ratio.blocks import levels_of
 from segcal_cli.ratio.comparison import comparisons, method_entry
-from segcal_cli.ratio.guarantees import guarantee
+from segcal_cli.ratio.guarantees import Circumstances, guarantee
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import IgnoredRegion, InexpressibleRegion, SameRegion, UnknownRegion, ratio_of, region_of
 from segcal_cli.ratio.settings import BadSetting, Settings, alarm_of
@@ -242,5 +242,5 @@ def test_a_guarantee_says_how_much_of_what_for_whom(settings, words):
 
 
 def test_nothing_is_promised_where_the_calibrator_had_seen_cases():
-    words = guarantee(SimpleNamespace(settings=None), None, "mm3", overlapped=True)
-    assert words == "No guarantee: some of the cases had been used to fit the calibrator."
+    words = guarantee(SimpleNamespace(settings=None), None, "mm3", Circumstances(overlapped=True))
+    assert words == "No guarantee: some calibration cases had been used to fit the calibrator (--allow-overlap)."

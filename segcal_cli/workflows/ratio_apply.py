@@ -184,7 +184,7 @@ def _open(
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(loaded, has_region(inputs.sources))
     who = [(source.id, source.group) for source in inputs.sources]
-    hint_at_groups(loaded.artifact, loaded.path, who, observer)
+    hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     return inputs
 
 

@@ -135,7 +135,7 @@ def measure(
     loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in loaded:
-        hint_at_groups(one.artifact, one.path, who, observer)
+        hint_at_groups(one.artifact, one.path, who, reading.groups, observer)
         refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
 
     calibrators: dict[str, Calibrator | None] = {first: None} if sourcing.raw else {}

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import evaluating
+import losses
 import ratios
 import sets
 import startup
@@ -22,6 +23,7 @@ SUITE = {
     "startup": startup.run,
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
+    "losses": losses.run,
     "ratio": ratios.run,
     "sets": sets.run,
 }

@@ -85,7 +85,7 @@ def comparisons(
         whole = (soft, ends) if settings.method == "joint" else (new, intervals(known, new, limit))
         found.append(Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole, unit))
     for settings in compared_settings(stored, HARD_METHODS):
-        if not len(hard_new) or settings.score == "kde":
+        if not len(hard_new) or (settings.care and settings.score == "kde"):
             continue
         known = Calibration(hard_known, hard_known, settings)
         ends = intervals(known, hard_new, limit)
@@ -99,11 +99,7 @@ def compared_settings(stored: Settings, methods: tuple[Method, ...]) -> Iterator
     """The stored settings with each method and level in turn; what a method cannot have falls back to its default."""
     for method in methods:
         for level in sorted({*LEVELS, stored.level}):
-            settings = dataclasses.replace(stored, method=method, level=level, weighted=False, cutoff=None)
-            if method not in ("care", "cp"):
-                settings = dataclasses.replace(settings, quantile="conformal")
-            if method == "care-guaranteed" and settings.calibration_error == "kde":
-                settings = dataclasses.replace(settings, calibration_error=None)
+            settings = dataclasses.replace(stored.of_method(method), level=level, weighted=False, cutoff=None)
             if settings.delta1 is not None and settings.delta1 >= settings.delta:
                 settings = dataclasses.replace(settings, delta1=None)
             yield settings

@@ -162,6 +162,8 @@ def region_of_values(values: frozenset[int], space: LabelSpace, option: str) -> 
 def possible_regions(space: LabelSpace) -> str:
     """The sets that can be made, in words."""
     channels = ", ".join(f"{c.name} ({_listed(c.values)})" for c in space.channels)
+    if len(space.channels) == 1:
+        return f"{channels} alone, and a ratio needs two regions"
     if space.activation == "softmax":
         return f"any of, and any sum of, {channels}"
     found = [

@@ -23,7 +23,7 @@ from segcal_cli.ratio.guarantees import counted, guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting, Settings
-from segcal_cli.ratio.shift import LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
+from segcal_cli.ratio.shift import DRIFT_P, LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
@@ -261,7 +261,9 @@ def _warn(calibration: Calibration, judged: Judged, shift: Shift, loaded: Loaded
         )
     if shift.drift is not None and shift.drift["shifted"]:
         tests = shift.drift["features"]
-        moved = ", ".join(f"{name} (p = {test['p']:.2g})" for name, test in tests.items())
+        moved = ", ".join(
+            f"{name} (p = {test['p']:.2g})" for name, test in tests.items() if test["p"] < DRIFT_P / len(tests)
+        )
         observer.warn(DRIFT_WARNING.format(moved))
     for case in (judged.table.ids[i] for i in np.flatnonzero(judged.seen)):
         observer.warn("was used to fit the artifact; the guarantee is for new patients", case)
@@ -269,12 +271,13 @@ def _warn(calibration: Calibration, judged: Judged, shift: Shift, loaded: Loaded
 
 def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: Judged) -> Table:
     """The cases to look at first."""
+    column = "denominator_ml" if judged.unit == "ml" else "denominator_voxels"
     shown = tuple(
         (
             str(row["case"]),
             short(row["ratio"]),
             f"{short(row['ratio_low'])} to {short(row['ratio_high'])}" if row["status"] == OK else "-",
-            short(row["denominator_ml"], 2),
+            short(row[column], 2),
             str(row["reasons"]).replace(";", ", "),
         )
         for row in alarmed[:SHOWN_ALARMS]
@@ -282,7 +285,7 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
     return Table(
         f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
-        ("case", "ratio", f"{percent(judged.settings.level)} interval", "denominator ml", "why"),
+        ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),
         shown,
         f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",
     )

@@ -117,10 +117,13 @@ def promised(
 
 
 def settings_of(options: RatioOptions, stored: Settings) -> Settings:
-    """The stored settings under the options given. A share of the old split goes with it."""
+    """The stored settings under the options given. What only the stored method, or the stored split, can have goes with
+    it."""
     given = {NAMES.get(name, name): value for name, value in dataclasses.asdict(options).items()}
     if given["split"] == "grid" and given["delta1"] is None:
         stored = dataclasses.replace(stored, delta1=None)
+    if given["method"] is not None:
+        stored = stored.of_method(given["method"])
     return stored.changed(given)
 
 

@@ -191,3 +191,29 @@ def test_inspect_of_a_plain_quantile_needs_no_number_of_patients(fitted, tmp_pat
     thresholds = segcal("inspect", artifact, "--json").document["result"]["thresholds"]
     assert thresholds["care"]["0.95"].endswith(" ml")
     assert thresholds["care-guaranteed"]["0.95"] == "needs 39"
+
+
+# what is stored, and what is given
+
+
+def test_a_method_given_at_apply_leaves_behind_what_only_the_stored_one_can_have(fitted, new, tmp_path):
+    artifact = tmp_path / "paper.npz"
+    segcal(
+        "ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--method", "care", "--quantile", "plain", "--ce-unit",
+        "mean", "-o", artifact,
+    )  # fmt: skip
+    result = applied(fitted, new, tmp_path, "--method", "nested", artifact=artifact)[0].document["result"]
+    assert result["guaranteed"]
+    assert result["settings"]["quantile"] == "conformal"
+    said = applied(fitted, new, tmp_path, "--method", "nested", "--quantile", "plain", artifact=artifact)[0]
+    assert said.code == 2
+    assert "--quantile plain is for --method care and cp only, not nested" in said.stderr
+
+
+def test_drift_is_said_of_the_features_that_moved(fitted, tmp_path):
+    small = write_study(tmp_path / "small", range(200, 215), size=2.4)
+    warnings = applied(fitted, small, tmp_path)[0].document["warnings"]
+    (warning,) = (text for text in warnings if "differ from the calibration cases" in text)
+    assert "log_denominator (p = " in warning
+    p = applied(fitted, small, tmp_path)[0].document["result"]["drift"]["features"]
+    assert {name for name in p if f"{name} (p" in warning} == {name for name in p if p[name]["p"] < 0.01 / 3}

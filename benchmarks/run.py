@@ -13,6 +13,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import clusters
 import evaluating
 import losses
 import ratios
@@ -23,6 +24,10 @@ SUITE = {
     "startup": startup.run,
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
+    "cluster-table-1": clusters.table_1,
+    "cluster-searches": clusters.speed,
+    "cluster-gpu": clusters.devices,
+    "cluster-memory": clusters.memory,
     "losses": losses.run,
     "ratio": ratios.run,
     "sets": sets.run,

@@ -107,7 +107,9 @@ def present(
     return Presented("ntr_interval", entry, tables, files)
 
 
-def pictures(name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str]) -> Iterator[Picture]:
+def pictures(
+    name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str], options: JudgeOptions
+) -> Iterator[Picture]:
     """For ``reliability``: intervals, widths, errors, at the level of the fit."""
     loaded = loaded_ratio(path, artifact)
     compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)

@@ -50,7 +50,15 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
 from segcal_cli.workflows.together import Together
-from segcal_cli.workflows.tracing import Traced, WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import (
+    Traced,
+    WithFacts,
+    duplicates,
+    hint_at_groups,
+    refuse_hard,
+    refuse_seen,
+    report_facts,
+)
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
@@ -261,6 +269,7 @@ def prepare(
     )
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in rest.loaded:
+        hint_at_groups(one.artifact, one.path, rest.who, reading.groups, observer)
         refuse_seen(one.artifact, one.path, rest.who, {}, allow=sourcing.allow_overlap)
 
     fitted = [entry.loaded for entry in named]

@@ -121,10 +121,9 @@ class SetWriter:
         }
 
     def _identity(self, case: Case, made: Sequence[TargetView]) -> str:
-        """What the history knows a scan by: its content, but two empty label maps are not one scan."""
-        if self.calibration.spec.labels_only and all(view.mask_box is None for view in made):
-            return f"empty {case.id}"
-        return case.facts.digest
+        """What the history knows a scan by: its content, but two empty ones are not one scan."""
+        empty = self.calibration.spec.labels_only and all(view.mask_box is None for view in made)
+        return f"empty {case.id}" if empty or not case.facts.digest else case.facts.digest
 
     def _thresholds(self, target: int, stratum: int, weight: float | None) -> ThresholdRow:
         if self.weights is None or weight is None:
@@ -199,7 +198,7 @@ def run(
         applying,
         {source.id: place_of(source) for source in inputs.sources},
         frozenset(seen),
-        frozenset(digest for case, digest in header.case_digests.items() if case in set(header.case_ids)),
+        frozenset(digest for case, digest in header.case_digests.items() if digest and case in set(header.case_ids)),
         rule,
         weights,
     )

@@ -71,6 +71,12 @@ class LearnedToo(OverlapError):
     template = "{0} and the learning case {1} hold the same prediction; a case that chose the scores cannot calibrate"
 
 
+class LearnedPatient(OverlapError):
+    """A patient with cases in both roles."""
+
+    template = "{0}: patients of --learn also calibrate ({1}); a patient that chose the scores cannot calibrate"
+
+
 @dataclass(frozen=True, slots=True)
 class LearningCases:
     """Cases that choose. origin: "fraction" or "folder"."""
@@ -104,6 +110,8 @@ def run(
     learning = _learning_cases(fitting, inputs, reading, truth, observer)
     if learning is not None and learning.origin == "folder" and plan.on_failure == "stop":
         learning.inputs.require_all()
+    if learning is not None and learning.origin == "folder" and reading.groups is not None:
+        _refuse_shared_patients(Path(str(fitting.learn)), learning.sources, inputs.sources)
     taken = set() if learning is None or learning.origin == "folder" else {source.id for source in learning.sources}
     sources = tuple(source for source in inputs.sources if source.id not in taken)
     who = [(source.id, source.group) for source in sources]
@@ -338,6 +346,12 @@ def _learning_cases(
 def _without_empty(digests: Mapping[str, str], voxels: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Digests of label maps, "" for empty ones: two of these are not one scan. voxels: predicted, by target."""
     return {case: digest if voxels[case].any() else "" for case, digest in digests.items()}
+
+
+def _refuse_shared_patients(folder: Path, learning: Sequence[CaseSource], sources: Sequence[CaseSource]) -> None:
+    shared = sorted({one.group for one in learning} & {one.group for one in sources}, key=str.encode)
+    if shared:
+        raise LearnedPatient(folder, ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""))
 
 
 def _refuse_learned(digests: Mapping[str, str], learned: Mapping[str, str]) -> None:

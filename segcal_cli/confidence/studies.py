@@ -22,7 +22,6 @@ from segcal_cli.confidence.validation import SUSPICIOUS, band_of, ranks_of, resp
 from segcal_cli.confidence.verdict import LOWER, Verdict, median
 from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
 
-
 NO_PROMISE = "none: the calibrator had seen the calibration cases"
 """The guarantee of every method after ``--allow-overlap``."""
 

@@ -48,8 +48,8 @@ READING: Mapping[str, Reading] = {
     ),
     "overlay": Reading(
         "Sets on the scans",
-        "Yellow is the annotator, red the inner set, blue the outer one; in 3-D three planes through the most of the target. "
-        "Cases whose sets are wrong come first and say so; the others follow from tight to wide.",
+        "Yellow is the annotator, red the inner set, blue the outer one; in 3-D three planes through the most of the "
+        "target. Cases whose sets are wrong come first and say so; the others follow from tight to wide.",
     ),
     "score-maps": Reading(
         "Score maps",

@@ -50,11 +50,11 @@ def test_under_hcp_a_patient_with_one_lesion_in_five_scans_still_counts_among_th
 
 
 def test_leaving_out_a_group_under_max_ranks_the_larger_of_both_scores():
-    """Others: 9 cases whose larger score is 0..8, at alpha .25 the 8th, which is 7. The group's larger ones: 7 and 8."""
+    """Others: 9 cases whose larger score is 0..8, at alpha .25 the 8th, which is 7. The group has 7 and 8."""
     table = plain_table(np.arange(9.0), np.zeros(9))
     new = [outcome("n0", "n0", 0.0, 7.0), outcome("n1", "n1", 0.0, 8.0)]
     made = verdict(spec_of(joint="max"), table, new)
-    old = {id: "old" for id in table.ids}
+    old = dict.fromkeys(table.ids, "old")
     rows = {row["group"]: row for row in group_rows(made, {**old, "n0": "new", "n1": "new"})}
     assert {row["side"] for row in rows.values()} == {"joint"}
     assert (rows["new"]["n"], rows["new"]["m"], rows["new"]["covered"]) == (9, 2, 1)
@@ -65,7 +65,7 @@ def test_leaving_out_a_group_stays_within_the_stratum():
     table = plain_table(np.r_[np.arange(9.0), 100 + np.arange(9.0)], np.zeros(18), stratum=np.repeat([0, 1], 9))
     new = [outcome("n0", "n0", 8.0, 0.0), outcome("n1", "n1", 8.0, 0.0, stratum=1)]
     made = verdict(spec_of(strata=("small", "large")), table, new)
-    groups = {id: "old" for id in table.ids} | {"n0": "new", "n1": "new"}
+    groups = dict.fromkeys(table.ids, "old") | {"n0": "new", "n1": "new"}
     rows = {row["stratum"]: row for row in group_rows(made, groups) if row["group"] == "new" and row["side"] == "inner"}
     assert {name: (row["n"], row["covered"], row["m"]) for name, row in rows.items()} == {
         "small": (9, 0, 1),
@@ -76,10 +76,10 @@ def test_leaving_out_a_group_stays_within_the_stratum():
 @pytest.mark.parametrize(
     ("changes", "own", "control"),
     [
-        ({}, "if there is any lesion, all of it is in the outer set: in at least 75 % of new cases", "on average at most"),
+        ({}, "if there is any lesion, all of it is in the outer set: in at least 75 % of new cases", "on average"),
         ({"overlapped": True}, "none: the calibrator had seen the calibration cases", "none: the calibrator had seen"),
         ({"repeated": True}, "in at least 75 % of new patients", "none: it counts cases, and patients repeat"),
-        ({"confidence": 0.9}, "in at least 75 % of new cases, with confidence 90 % in the calibration set", "on average"),
+        ({"confidence": 0.9}, "in at least 75 % of new cases, with confidence 90 %", "on average"),
     ],
 )  # fmt: skip
 def test_methods_promise_no_more_than_holds(changes, own, control):

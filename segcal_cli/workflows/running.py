@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
+
 from segcal_cli.core.errors import UsageError
 from segcal_cli.execution.engine import usable_cores
 from segcal_cli.workflows.requests import RunOptions
@@ -26,3 +30,16 @@ def jobs_of(running: RunOptions) -> int:
 def threads_of(jobs: int) -> int:
     """Threads per case: all cores when cases go one after the other, else one per process."""
     return min(MAX_THREADS, usable_cores()) if jobs == 1 else 1
+
+
+def import_ahead(module: str) -> None:
+    """Import a module that the first case will need while that case is being decoded, which leaves a core idle.
+
+    Whoever imports it meanwhile waits for this import, and meets its errors anew.
+    """
+    threading.Thread(target=_imported, args=(module,), daemon=True).start()
+
+
+def _imported(module: str) -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)

@@ -45,7 +45,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import import_ahead, jobs_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
 
@@ -149,8 +149,10 @@ def measure(
     estimator = WithFacts(Together({SOURCES: measurement, **promises}))
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
-    hashed = with_digests or len(who) > 1 or bool(loaded)
-    reader = JointReader(inputs.reader(with_digest=hashed, transform=transform), transform)
+    hashed = with_digests or bool(loaded)
+    summed = not hashed and len(who) > 1
+    reader = JointReader(inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed), transform)
+    import_ahead("scipy.optimize")
     traced, failures = run_estimator(estimator, reader, joint, plan, observer, "measuring")
     report_facts(traced.facts, observer)
     measured: Measured = traced.result[SOURCES]

@@ -133,7 +133,8 @@ def duplicates(facts: Mapping[str, CaseFacts]) -> list[SamePrediction]:
     owner: dict[str, str] = {}
     found = []
     for case, fact in facts.items():
-        first = owner.setdefault(fact.digest, case) if fact.digest else case
+        identity = fact.digest or fact.checksum
+        first = owner.setdefault(identity, case) if identity else case
         if first != case:
             found.append(SamePrediction(first, case))
     return found

@@ -33,7 +33,7 @@ BOX_ROUNDING = 1e-9
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
-    rows = mask.any(axis=2)
+    rows = np.asarray(mask.any(axis=2))
     planes = np.flatnonzero(rows.any(axis=1))
     if not planes.size:
         return None

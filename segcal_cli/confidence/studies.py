@@ -131,7 +131,7 @@ def group_rows(verdict: Verdict, group_of: Mapping[str, str]) -> list[dict[str, 
     for target, entry in enumerate(spec.targets):
         strata = np.concatenate([table.stratum[:, target] for table in tables])
         present = np.concatenate([table.present[:, target] for table in tables])
-        levels = dict(zip(SIDES, spec.levels(target, verdict.alpha), strict=True))
+        levels: dict[str, float] = dict(zip(SIDES, spec.levels(target, verdict.alpha), strict=True))
         for side, scores in _sides(spec, tables, target):
             counted = present if side == "outer" and spec.ranks_present else np.ones(len(scores), dtype=bool)
             for stratum, name in enumerate(verdict.calibration.strata):

@@ -643,6 +643,40 @@ def test_evaluate_writes_a_table_per_question_and_counts_exactly(artifact, new, 
     )
 
 
+def test_morphological_prediction_sets_stand_beside_distances_as_an_artifact_of_their_own(cal, new, artifact, tmp_path):
+    """Mossina and Friedrich: dilate the prediction with the cross until the share R of the target is held."""
+    from scipy.ndimage import binary_dilation
+
+    path = tmp_path / "dilation.npz"
+    assert fit(cal, path, *NONE, "--metric", "taxicab", "--coverage-ratio", "0.9").code == 0
+    said = segcal(
+        "evaluate", *arguments(new), "-o", tmp_path / "t.csv", "--artifact", f"sets={artifact}", "--artifact",
+        f"dilation={path}", "--compare", "crc", "--resplits", "0", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    first, second = said.document["result"]["conformal_sets"]
+    assert [row["method"] for row in (*first["methods"], *second["methods"])] == ["sets", "crc", "dilation", "crc"]
+    assert "at least 90 % of it is in the outer set: in at least 90 % of new cases" in second["methods"][0]["guarantee"]
+    steps = int(second["thresholds"][0]["lambda_outer"])
+    logits, _, _ = synth2d()
+    sizes = [int(binary_dilation(logits[i] > 0, iterations=steps).sum()) if (logits[i] > 0).any() else 0 for i in NEW]
+    assert [int(row["outer_voxels"]) for row in read_rows(tmp_path / "t.dilation.cases.csv")] == sizes
+
+
+def test_the_true_volume_lies_between_those_of_both_sets_wherever_both_are_right(artifact, new, tmp_path):
+    assert apply(artifact, new, tmp_path / "out").code == 0
+    given = (*arguments(new), "-o", tmp_path / "t.csv", "--artifact", f"sets={artifact}", "--resplits", "0")
+    assert segcal("evaluate", *given).code == 0
+    _, truth, _ = synth2d()
+    judged = {row["case"]: row for row in read_rows(tmp_path / "t.sets.cases.csv")}
+    right = 0
+    for index, row in zip(NEW, read_rows(tmp_path / "out" / "cases.csv"), strict=True):
+        if judged[row["case"]]["covered_inner"] == judged[row["case"]]["covered_outer"] == "true":
+            right += 1
+            assert float(row["inner_ml"]) <= truth[index].sum() / 1000 <= float(row["outer_ml"])
+    assert right >= 6
+
+
 def test_evaluate_refuses_the_cases_of_the_artifact(artifact, cal, tmp_path):
     command = ("evaluate", *arguments(cal), "-o", tmp_path / "t.csv", "--artifact", artifact)
     assert segcal(*command).code == 4

@@ -27,6 +27,9 @@ TREE_POINTS = 2_000
 SAMPLED_POINTS = 256
 """Points that are asked first: the farthest of them says which others cannot be farther."""
 
+BLOCKS = 4
+"""Half a wide box is this many blocks of voxels: coarser would miss more points, finer would take longer."""
+
 BOX_ROUNDING = 1e-9
 """What is sorted out is sorted out with this much room for rounding."""
 
@@ -119,26 +122,36 @@ def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float]) ->
     tree = cKDTree(np.argwhere(sites & ~_eroded(sites)) * edges, compact_nodes=False, balanced_tree=False)
     corner = math.sqrt(max(1, sum(size > 1 for size in points.shape)))
 
-    def largest(found: np.ndarray) -> float:
-        places = np.stack(np.unravel_index(found, points.shape), axis=1)
+    def largest(places: np.ndarray) -> float:
         return float(tree.query(places * edges)[0].max())
 
-    left, best, grown, reached = np.flatnonzero(points), 0.0, sites, [0, 0, 0]
-    while left.size > TREE_POINTS:
-        best = max(best, largest(left[:: -(-left.size // SAMPLED_POINTS)]))
-        # A box of this half-width has corners at most ``best`` away from its site.
+    left, best = np.argwhere(points), 0.0
+    while len(left) > TREE_POINTS:
+        best = max(best, largest(left[:: -(-len(left) // SAMPLED_POINTS)]))
+        # A box of this half-width has corners at most ``best`` away from its middle.
         half = best / corner * (1.0 - BOX_ROUNDING)
-        for axis, edge in enumerate(edges):
-            wanted = min(math.floor(half / edge), points.shape[axis] - 1)
-            grown = _dilated(grown, axis, wanted - reached[axis])
-            reached[axis] = max(wanted, reached[axis])
-        kept = left[~grown.reshape(-1)[left]]
-        if kept.size == left.size or not kept.size:
-            # Nothing more can be told apart by boxes, or nothing is farther than what was asked.
-            left = kept
+        kept = left[~_held(left, sites, [math.floor(half / edge) for edge in edges])]
+        if not len(kept):
+            return best
+        stuck, left = len(kept) == len(left), kept
+        if stuck:
             break
-        left = kept
-    return max(best, largest(left)) if left.size else best
+    return max(best, largest(left))
+
+
+def _held(places: np.ndarray, sites: np.ndarray, reach: Sequence[int]) -> np.ndarray:
+    """bool "place": whether a site lies within this many voxels along every axis; some that do may not be noticed.
+
+    Wide boxes are looked for in blocks of voxels: r blocks of b voxels away is at most (r + 1) b - 1 voxels.
+    """
+    blocks = [max(1, (steps + 1) // BLOCKS) for steps in reach]
+    coarse = sites
+    for axis, block in enumerate(blocks):
+        if block > 1:
+            coarse = np.logical_or.reduceat(coarse, np.arange(0, sites.shape[axis], block), axis=axis)
+    for axis, (steps, block) in enumerate(zip(reach, blocks, strict=True)):
+        coarse = _dilated(coarse, axis, (steps + 1) // block - 1)
+    return coarse[tuple(places[:, axis] // block for axis, block in enumerate(blocks))]
 
 
 def _dilated(mask: np.ndarray, axis: int, steps: int) -> np.ndarray:

@@ -60,7 +60,8 @@ def quick_log_odds(
             for target in targets:
                 made = array[target.channels[0]].astype(np.float32)
                 if values == "probabilities":
-                    made = np.log(made) - np.log1p(-made)
+                    np.divide(made, 1.0 - made, out=made)
+                    np.log(made, out=made)
                 yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
             return
         weights = array.astype(np.float32, copy=False)

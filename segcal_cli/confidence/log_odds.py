@@ -70,8 +70,11 @@ def quick_log_odds(
             np.exp(weights, out=weights)
         for target in targets:
             rest = [c for c in range(len(array)) if c not in target.channels]
-            made = _sum(weights, target.channels) / _sum(weights, rest)
-            np.fmax(made, np.float32(0.0), out=made)
+            total = _sum(weights, rest)
+            made = _sum(weights, target.channels) / total
+            if not total.min() > 0.0:
+                # Where nothing at all was stored (0 / 0) the odds are 0.
+                np.fmax(made, np.float32(0.0), out=made)
             np.log(made, out=made)
             yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
 

@@ -24,6 +24,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ntr-interval", "apply"),
     ("evaluate",),
     ("reliability",),
+    ("merge",),
     ("pairs",),
     ("convert",),
     ("inspect",),

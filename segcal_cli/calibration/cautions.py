@@ -16,6 +16,7 @@ from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import joint
+from segcal_cli.calibration.solvers import SMALL_GRADIENT
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
@@ -58,7 +59,7 @@ def of_fit(
     """Warnings and notes that need no summary."""
     record = spec.record(space)
     warnings = [*_split(spec), *_few(patients, fitted), *_classes(fitted, record, space, spec)]
-    warnings += [*_zeros(patients, space), *_coarse(patients, values)]
+    warnings += [*_zeros(patients, space), *_coarse(patients, values), *_unfinished(fitted, spec, space)]
     notes = []
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
@@ -77,7 +78,7 @@ def of_summary(
 ) -> list[str]:
     """Warnings about what the fit gained. held_out: NLL before and after."""
     before, after = held_out
-    where = "out of fold" if fitted.folds else "in-sample"
+    where = fitted.where
     warnings = []
     if not improved(before, after):
         warnings.append(f"no gain: NLL {number(before)} -> {number(after)} {where}")
@@ -164,6 +165,14 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
                 f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or "
                 "labels made from them?"
             )
+
+
+def _unfinished(fitted: Fitted, spec: FitSpec, space: LabelSpace) -> Iterator[str]:
+    if spec.family(space) == "sample" and spec.refine and fitted.gradient >= SMALL_GRADIENT:
+        yield (
+            f"the exact passes ended before the optimum: the largest gradient is {number(fitted.gradient)}, not below "
+            f"{SMALL_GRADIENT:g}; give --refine more than {spec.refine}, or more --voxels"
+        )
 
 
 def _zeros(patients: Patients, space: LabelSpace) -> Iterator[str]:

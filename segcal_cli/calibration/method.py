@@ -17,8 +17,9 @@ from segcal_cli.calibration.canonical import Kind
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.core.volume import Values
 
-Family = Literal["sketch", "nodes", "sample"]
-"""Which per-case statistics a fit needs: binned log-odds, sums at nodes of the temperature, or a sample of voxels."""
+Family = Literal["sketch", "nodes", "sample", "network"]
+"""Which per-case statistics a fit needs: binned log-odds, sums at nodes of the temperature, a sample of voxels, or tiles
+beside what a temperature needs."""
 
 SLOPE_LIMIT = 20.0
 """Inverse temperatures are sought in [1/20, 20], slopes of Platt scaling up to 20: beyond, something else is wrong."""

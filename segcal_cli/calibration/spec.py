@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from segcal_cli.calibration import local
 from segcal_cli.calibration.auxiliary import KERNELS, Surroundings
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Aim, Family, Method
@@ -18,7 +19,10 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
-OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis")
+OWN_OPTIONS = (
+    "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
+    "learning_rate",
+)  # fmt: skip
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
@@ -39,7 +43,8 @@ class FitSpec:
     of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
     allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
     histogram method. odir: penalty of the dirichlet method. voxels: most that are sampled of a case; refine: most
-    passes over all voxels that follow. kernel, dim, pad, slice_axis: of the auxiliary method. Raises BadOption.
+    passes over all voxels that follow. kernel, dim, pad, slice_axis: of the auxiliary method. epochs, batch,
+    learning_rate: of training, None for what the method takes by itself. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -60,6 +65,9 @@ class FitSpec:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +97,11 @@ class FitSpec:
             raise BadOption("voxels", self.voxels, "it is 1 or more")
         if self.refine < 0:
             raise BadOption("refine", self.refine, "it is 0 or more")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise BadOption(name, getattr(self, name), "it is 1 or more")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
+            raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
 
     def check(self, space: LabelSpace, values: Values | None = None) -> None:
         """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
@@ -121,7 +134,9 @@ class FitSpec:
 
     @property
     def surroundings(self) -> Surroundings:
-        """What a voxel of the auxiliary method sees."""
+        """What a voxel of a method that looks at neighbours sees."""
+        if self.method == local.METHOD.name:
+            return local.surroundings(self.dim, self.slice_axis)
         return Surroundings(self.kernel, self.dim, self.pad, self.slice_axis)
 
     @property

@@ -190,6 +190,13 @@ class ReliabilityOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """Where the array work runs that has a GPU path."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What may happen to files that exist."""
 

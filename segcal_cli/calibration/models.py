@@ -54,6 +54,8 @@ def model_of(spec: FitSpec, space: LabelSpace, values: Values) -> Model | None:
 
 
 def sampled_by(spec: FitSpec, space: LabelSpace, values: Values) -> Sampled | None:
-    """How cases are sampled, None for methods that need no sample."""
+    """How cases are sampled, None for methods that need no sample. Methods with the same features have equal ones."""
     model = model_of(spec, space, values)
+    if isinstance(model, AffineModel) and model.method != "matrix":
+        model = AffineModel("vector", 0.0, model.classes)  # what is sampled is the log-softmax for all but matrix
     return None if model is None else Sampled(spec.voxels, spec.seed, model)

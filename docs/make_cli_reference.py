@@ -13,6 +13,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("calibrate",),
     ("calibrate", "fit"),
     ("calibrate", "apply"),
+    ("calibrate", "compare"),
     ("conformal-sets",),
     ("conformal-sets", "fit"),
     ("conformal-sets", "apply"),

@@ -45,6 +45,7 @@ METHOD = Method(
     name="auxiliary",
     families={"binary": "sample", "sigmoid": "sample", "softmax": "sample"},
     options=("voxels", "refine", "kernel", "dim", "pad", "slice_axis"),
+    on_gpu=True,
 )
 
 

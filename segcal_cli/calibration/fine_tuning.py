@@ -41,6 +41,8 @@ METHOD = Method(
     name="fine-tune",
     families={"binary": "sample", "sigmoid": "sample", "softmax": "sample"},
     options=("voxels", "refine"),
+    beside="features",
+    on_gpu=True,
 )
 
 

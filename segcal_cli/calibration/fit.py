@@ -6,7 +6,7 @@ for the calibrator, on all but one fold for the summary, on resamples of patient
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from segcal_cli.calibration import temperature
@@ -51,6 +51,16 @@ class OtherValues(FitError):
     """A case holds logits where others hold probabilities, or the reverse."""
 
     template = "{0}: holds {1}, and the fit is on {2}"
+
+
+def refuse_unfittable(cases: Sequence[CaseStatistics]) -> None:
+    """Raises NothingGiven, AllConstant, AllHard."""
+    if not cases:
+        raise NothingGiven
+    if all(case.constant for case in cases):
+        raise AllConstant
+    if all(case.hard for case in cases):
+        raise AllHard(len(cases))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +113,7 @@ class CalibrationFit:
     def finish(self, state: FitState) -> FitResult | SummaryPass | RefinePass | LocalPass:
         """The result, or the pass that completes it. Raises NothingGiven, AllConstant, AllHard, InvertedConfidence."""
         cases = list(state.cases.values())
-        if not cases:
-            raise NothingGiven
-        if all(case.constant for case in cases):
-            raise AllConstant
-        if all(case.hard for case in cases):
-            raise AllHard(len(cases))
+        refuse_unfittable(cases)
         patients = Patients.of(cases, self.spec.weight)
         if self.spec.family(self.space) == "network":
             return trained(patients, self.spec, self.space, self.values, self.equipment, self.threads)

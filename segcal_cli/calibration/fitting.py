@@ -96,11 +96,12 @@ class Fitted:
         return max((block.gradient for block in self.blocks if block.gradient is not None), default=0.0)
 
 
-def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
-    """Parameters, fold parameters and intervals. Raises InvertedConfidence."""
+def fit(patients: Patients, spec: FitSpec, space: LabelSpace, *, intervals: bool = True) -> Fitted:
+    """Parameters, fold parameters and, if wanted, intervals. Raises InvertedConfidence."""
     folds, fold_of, chosen = partition(patients, spec)
+    resampled = intervals and len(patients.groups) > 1
     if spec.family(space) == "nodes":
-        return Fitted((_fit_nodes(patients, spec, chosen),), folds, fold_of)
+        return Fitted((_fit_nodes(patients, spec, chosen, resampled=resampled),), folds, fold_of)
     record = spec.record(space)
     assert isinstance(record, Sketched), "every other family has been fitted"
     count = len(space.measured)
@@ -108,7 +109,8 @@ def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
     names = [space.names[c] for c in space.measured]
     blocks = []
     for problems in together:
-        block = _fit_sketches(patients.sketch_tables(problems), problems, record, spec, chosen)
+        tables = patients.sketch_tables(problems)
+        block = _fit_sketches(tables, problems, record, spec, chosen, resampled=resampled)
         if record.slope(block.row) <= 0.0 and not spec.allow_inverted:
             raise InvertedConfidence(", ".join(names[i] for i in problems), record.slope(block.row))
         blocks.append(block)
@@ -141,7 +143,13 @@ def _missing(tables: GroupTables, chosen: np.ndarray) -> str:
 
 
 def _fit_sketches(
-    tables: GroupTables, problems: tuple[int, ...], record: Sketched, spec: FitSpec, chosen: Sequence[np.ndarray]
+    tables: GroupTables,
+    problems: tuple[int, ...],
+    record: Sketched,
+    spec: FitSpec,
+    chosen: Sequence[np.ndarray],
+    *,
+    resampled: bool,
 ) -> Block:
     identity = np.array(record.identity)
     missing = [_missing(tables, groups) for groups in chosen]
@@ -154,7 +162,7 @@ def _fit_sketches(
     everybody = tables.moments(chosen[:1])
     gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim)).max())
     interval = np.full((2, len(record.parameters)), np.nan)
-    if len(chosen[0]) > 1 and not missing[0] and record.parameters:
+    if resampled and not missing[0] and record.parameters:
         interval = bootstrap(
             len(chosen[0]),
             len(tables.bins),
@@ -190,12 +198,12 @@ def _resample(tables: GroupTables, counts: np.ndarray, record: Sketched, aim: Ai
     return rows
 
 
-def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) -> Block:
+def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray], *, resampled: bool) -> Block:
     table = patients.curves()
     groups = len(patients.groups)
     rows = best_temperatures(table.curves(chosen), spec.loss)
     interval = np.full((2, 1), np.nan)
-    if groups > 1:
+    if resampled:
         interval = bootstrap(
             groups, SCAN, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
         )

@@ -53,6 +53,7 @@ METHOD = Method(
     families={"binary": "network", "sigmoid": "network", "softmax": "network"},
     keeps_decisions=True,
     options=("dim", "slice_axis", "epochs", "batch", "learning_rate"),
+    on_gpu=True,
     slope=lambda row: float(1.0 / row[0]),
     cut=lambda row: 0.0,
 )

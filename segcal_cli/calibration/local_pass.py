@@ -107,7 +107,7 @@ def _temperature(patients: Patients, spec: FitSpec, space: LabelSpace) -> Block:
     """The one temperature of all classes."""
     shared = "per-class" if kind_of(space) == "softmax" else "shared"
     alone = replace(spec, method=temperature.METHOD.name, scope=shared, folds=0)
-    return fit(patients, alone, space).blocks[0]
+    return fit(patients, alone, space, intervals=False).blocks[0]
 
 
 @dataclass(frozen=True, slots=True)

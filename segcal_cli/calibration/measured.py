@@ -15,7 +15,7 @@ import numpy as np
 
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Sketched
-from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.result import FitResult, FoldCalibrators, Unmeasured
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages, sketch_summary
 from segcal_cli.core.case import Case
@@ -39,11 +39,17 @@ class MeasuredCases:
 class SummaryPass:
     """An estimator that completes a fit: its result is the fit's result with a summary.
 
-    pending: the fit without summary. threads: do not change a digit.
+    pending: the fit without summary, None in copies that only update. folds: what each case is measured with. threads:
+    do not change a digit.
     """
 
-    pending: Unmeasured
+    pending: Unmeasured | None
+    folds: FoldCalibrators
     threads: int = 1
+
+    def for_update(self) -> SummaryPass:
+        """What workers need: no statistics travel to them."""
+        return replace(self, pending=None)
 
     def empty(self) -> MeasuredCases:
         return MeasuredCases()
@@ -53,7 +59,7 @@ class SummaryPass:
         if case.id in state.cases:
             raise TwiceTheSameCase(case.id)
         volume = case.volume
-        calibrator = self.pending.calibrator_without(case.id)
+        calibrator = self.folds.without(case.id)
         calibrator, given = calibrator.pointwise(volume)
         before = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
         after = partial(calibrator.scores, values=given.values, stored=given.stored)
@@ -71,6 +77,7 @@ class SummaryPass:
         return MeasuredCases({**a.cases, **b.cases})
 
     def finish(self, state: MeasuredCases) -> FitResult:
+        assert self.pending is not None, "only copies for workers lack it"
         patients, fitted = self.pending.patients, self.pending.fitted
         phases = {
             phase: averages([state.cases[case.case][phase] for case in patients.cases], patients, shown_rows, pooled_measures)
@@ -95,7 +102,7 @@ def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
         return pending.with_summary(None, fitted.held_out, passes=pending.passes)
     record = spec.record(space)
     if kind_of(space) == "softmax" or not isinstance(record, Sketched):
-        return SummaryPass(pending, threads)
+        return SummaryPass(pending, pending.fold_calibrators(), threads)
     return pending.with_summary(
         lambda improved: sketch_summary(pending.patients, fitted, record, space, improved=improved),
         fitted.held_out,

@@ -61,7 +61,8 @@ class Method:
     """A calibration method. losses: those that it can be fitted to. options: those that only some methods have.
 
     slope: how many times log-odds are stretched by a row of parameters, NaN where there is no such number. cut: the raw
-    log-odds whose calibrated probability is 0.5. only: what predictions must hold, None if that does not matter.
+    log-odds whose calibrated probability is 0.5. only: what predictions must hold, None if that does not matter. beside:
+    what it needs beside predictions, "" for nothing. on_gpu: whether it has a part that runs there.
     """
 
     name: str
@@ -71,6 +72,8 @@ class Method:
     losses: tuple[str, ...] = ("nll",)
     options: tuple[str, ...] = ()
     only: Values | None = None
+    beside: str = ""
+    on_gpu: bool = False
     slope: Callable[[np.ndarray], float] = no_slope
     cut: Callable[[np.ndarray], float | None] = no_cut
 

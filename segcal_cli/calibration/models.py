@@ -59,6 +59,11 @@ def model_of(spec: FitSpec, space: LabelSpace, values: Values, equipment: Equipm
 
 
 def sampled_by(spec: FitSpec, space: LabelSpace, values: Values, equipment: Equipment = NOTHING) -> Sampled | None:
-    """How cases are sampled, None for methods that need no sample. Raises LayerNeeded."""
+    """How cases are sampled, None for methods that need no sample. Methods with the same features have equal ones.
+
+    Raises LayerNeeded.
+    """
     model = model_of(spec, space, values, equipment)
+    if isinstance(model, AffineModel) and model.method != "matrix":
+        model = AffineModel("vector", 0.0, model.classes)  # what is sampled is the log-softmax for all but matrix
     return None if model is None else Sampled(spec.voxels, spec.seed, model)

@@ -103,6 +103,20 @@ class FitResult:
 
 
 @dataclass(frozen=True, slots=True)
+class FoldCalibrators:
+    """What each case is measured with: the calibrator fitted without the fold of its patient.
+
+    calibrators: one per fold, or the only one where there are no folds. fold: case id -> which of them.
+    """
+
+    calibrators: tuple[Calibrator, ...]
+    fold: Mapping[str, int]
+
+    def without(self, case: str) -> Calibrator:
+        return self.calibrators[self.fold[case]]
+
+
+@dataclass(frozen=True, slots=True)
 class Unmeasured:
     """A fit before its summary: what the second pass, where there is one, carries along. network: of the local method.
     notes, facts: what else there is to say of the fit, in sentences and for the result.
@@ -119,11 +133,12 @@ class Unmeasured:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
-    def calibrator_without(self, case: str) -> Calibrator:
-        """The calibrator fitted without the fold of a case's patient; of all patients if there are no folds."""
-        at = next(i for i, one in enumerate(self.patients.cases) if one.case == case)
-        fold = int(self.fitted.fold_of[self.patients.member[at]]) if self.fitted.folds else None
-        return self._calibrator(fold)
+    def fold_calibrators(self) -> FoldCalibrators:
+        """A calibrator for every case that its patient had no part in; that of all patients if there are no folds."""
+        patients, fitted = self.patients, self.fitted
+        folds = range(fitted.folds) if fitted.folds else (None,)
+        places = {case.case: int(fitted.fold_of[m]) for case, m in zip(patients.cases, patients.member, strict=True)}
+        return FoldCalibrators(tuple(self._calibrator(fold) for fold in folds), places)
 
     def with_summary(
         self,

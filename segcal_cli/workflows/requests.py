@@ -75,6 +75,25 @@ class CalibrateFitOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrateCompareOptions:
+    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions."""
+
+    methods: str | None = None
+    folds: int = 5
+    weight: Literal["voxel", "case"] = "voxel"
+    nesting: Literal["project", "none"] = "project"
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    allow_overlap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CalibrateApplyOptions:
     """What is written, and in which form."""
 

@@ -142,9 +142,7 @@ class FineTuneModel:
                 if self.device == "cpu":
                     parts.append(sums_of(weights, voxels, exclusive=self.exclusive, curvature=False))
                 else:
-                    parts.append(
-                        on_device.linear_sums(weights, voxels, exclusive=self.exclusive, device=self.device)
-                    )
+                    parts.append(on_device.linear_sums(weights, voxels, exclusive=self.exclusive, device=self.device))
         return added(parts)
 
 

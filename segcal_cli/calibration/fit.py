@@ -123,9 +123,7 @@ class CalibrationFit:
         else:
             model = prepared(model, patients)
             fitted = fit_sample(patients, self.spec, model, problem_names(self.space))
-            pending = Unmeasured(
-                self.spec, self.space, self.values, patients, fitted, equipment=self.equipment
-            )
+            pending = Unmeasured(self.spec, self.space, self.values, patients, fitted, equipment=self.equipment)
             if self.spec.refine:
                 return first_refinement(pending, model, self.threads)
         return measured(pending, self.threads)

@@ -53,9 +53,7 @@ def trained(
     inside = _of_groups(patients, ~apart, spec)
     block = _temperature(inside, spec, space)
     row = block.row
-    training = Training(
-        spec.epochs or EPOCHS, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed
-    )
+    training = Training(spec.epochs or EPOCHS, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed)
     outside = _of_groups(patients, apart, spec) if apart.any() else None
     found = train(
         _weighted(inside),

@@ -104,7 +104,9 @@ def standards(tiles: Sequence[Tile], hood: Surroundings, *, image: bool) -> tupl
     totals = np.zeros((3, len(tiles[0].x)))
     for tile in tiles:
         x = np.clip(core(tile.x, hood).astype(np.float64), -CLIPPED, CLIPPED)
-        totals += tile.weight * np.stack([np.full(len(x), x[0].size), x.sum(axis=(1, 2, 3)), (x * x).sum(axis=(1, 2, 3))])
+        totals += tile.weight * np.stack(
+            [np.full(len(x), x[0].size), x.sum(axis=(1, 2, 3)), (x * x).sum(axis=(1, 2, 3))]
+        )
     mean = totals[1] / totals[0]
     spread = np.sqrt(np.maximum(totals[2] / totals[0] - mean * mean, 0.0))
     spread[spread < 1e-6] = 1.0

@@ -80,7 +80,9 @@ class SummaryPass:
         assert self.pending is not None, "only copies for workers lack it"
         patients, fitted = self.pending.patients, self.pending.fitted
         phases = {
-            phase: averages([state.cases[case.case][phase] for case in patients.cases], patients, shown_rows, pooled_measures)
+            phase: averages(
+                [state.cases[case.case][phase] for case in patients.cases], patients, shown_rows, pooled_measures
+            )
             for phase in ("before", "after")
         }
         voxels = np.array([case.voxels for case in patients.cases]) * patients.weights

@@ -86,7 +86,9 @@ def standardised(image: np.ndarray) -> np.ndarray:
 
 def boxes_of(shape: Sequence[int], edges: Sequence[int]) -> list[tuple[slice, ...]]:
     """Boxes that fill a grid, in order; those at the ends are smaller."""
-    runs = [[slice(s, min(s + edge, size)) for s in range(0, size, edge)] for size, edge in zip(shape, edges, strict=True)]
+    runs = [
+        [slice(s, min(s + edge, size)) for s in range(0, size, edge)] for size, edge in zip(shape, edges, strict=True)
+    ]
     return list(product(*runs))
 
 

@@ -52,6 +52,12 @@ class CaseSource:
     found: str = ""
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The first file of the prediction and of its labels: what whoever reads the case must see."""
+        labels = () if self.truth is None else self.truth.labels
+        return self.prediction.parts[0].first.path, *(aligned.header.path for aligned in labels[:1])
+
+    @property
     def format(self) -> str:
         return files.format_name(self.prediction.parts[0].first)
 

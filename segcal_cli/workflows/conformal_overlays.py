@@ -40,7 +40,7 @@ from segcal_cli.workflows.requests import (
     ReliabilityOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -164,7 +164,9 @@ def on_scans(
         )
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
-        with contextlib.closing(results(work, [sources[id] for id in chosen], jobs_of(running))) as stream:
+        with contextlib.closing(
+            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+        ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
                 if result.error is not None:

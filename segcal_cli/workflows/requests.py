@@ -46,6 +46,23 @@ class RunOptions:
 
     jobs: int = 1
     on_failure: Literal["stop", "continue"] | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """Which share of the cases a run takes."""
+
+    shard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """The same of a fit, and the state that the parts of its previous round were merged to."""
+
+    shard: str | None = None
+    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +208,16 @@ class EvaluateOptions:
     bin_table: Path | None = None
     histograms: Path | None = None
     html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """Which further files the parts of ``evaluate`` are merged to."""
+
+    summary: Path | None = None
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

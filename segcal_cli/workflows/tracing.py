@@ -115,9 +115,14 @@ def refuse_copies(facts: Mapping[str, CaseFacts]) -> None:
 
 def without_folders(error: Exception | None) -> str:
     """The error's message with names of files in place of their paths, for what is kept or passed on."""
-    if not isinstance(error, SegcalError):
-        return first_line(error or Exception())
-    return first_line(type(error)(*(_name_of(argument) for argument in error.args)))
+    return first_line(named_alone(error) if isinstance(error, SegcalError) else error or Exception())
+
+
+def named_alone(error: SegcalError) -> SegcalError:
+    """The same error with names of files in place of their paths."""
+    named = type(error)(*(_name_of(argument) for argument in error.args))
+    named.case = error.case
+    return named
 
 
 def _name_of(argument: object) -> object:

@@ -17,7 +17,7 @@ from segcal_cli.calibration import fine_tuning, local, temperature
 from segcal_cli.calibration.affine import LINEAR_METHODS, features
 from segcal_cli.calibration.auxiliary import Surroundings, calibrated
 from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
-from segcal_cli.calibration.equipment import Device
+from segcal_cli.calibration.equipment import Device, LastLayer
 from segcal_cli.calibration.likelihood import sigmoid, softplus
 from segcal_cli.calibration.linear import inputs
 from segcal_cli.calibration.local import LocalNetwork
@@ -63,7 +63,7 @@ class Calibrator:
     temperature. project: whether probabilities of nested regions are made to nest. hood: what a voxel sees, of a
     method that looks at neighbours. network: of the local method, None where T0 alone was kept. Methods that look at
     neighbours or features need ``pointwise`` first. raw: whether it is given predictions as they are. device: of
-    convolutions.
+    convolutions. layer: as it was before fine-tuning, where features are still to be held against predictions.
     """
 
     method: str
@@ -74,6 +74,7 @@ class Calibrator:
     raw: bool = True
     network: LocalNetwork | None = None
     device: Device = "cpu"
+    layer: LastLayer | None = None
 
     @property
     def record(self) -> Method:
@@ -94,7 +95,7 @@ class Calibrator:
                 volume, self.space, self.temperatures(volume)
             )
         if self.method == fine_tuning.METHOD.name:
-            given = fine_tuning.tuned(volume, self.space, self.rows.reshape(problems, -1), self.device)
+            given = fine_tuning.tuned(volume, self.space, self.rows.reshape(problems, -1), self.layer, self.device)
         elif self.hood is not None:
             given = calibrated(volume, self.space, self.rows.reshape(problems, -1), self.hood, self.device)
         else:
@@ -109,8 +110,8 @@ class Calibrator:
         return local.temperatures(volume, self.space, self.network, self.hood, self.device)
 
     def amid_equals(self, slab: np.ndarray) -> np.ndarray:
-        """float64 calibrated p of probabilities float32 "class voxel", each amid neighbours that are all like it, and in
-        a scan of one grey."""
+        """float64 calibrated p of probabilities float32 "class voxel", each amid neighbours that are all like it, and
+        in a scan of one grey."""
         single, stored = self, Stored("float32")
         if self.network is not None:
             # Volumes of one voxel: beyond their ends they go on as they are.

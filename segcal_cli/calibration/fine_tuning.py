@@ -50,8 +50,8 @@ class FeaturesNeeded(InputError):
     """A volume that came without its features."""
 
     template = (
-        "--features FOLDER is needed: fine-tune works on what the network's last layer was given; or load the weights of "
-        "calibrate fit --export-weights into the network and predict anew"
+        "--features FOLDER is needed (calibrate and evaluate have it): fine-tune works on what the network's last "
+        "layer was given; or load the weights of calibrate fit --export-weights into the network, and predict anew"
     )
 
 
@@ -71,8 +71,8 @@ class NotOneModel(InputError):
     """Features and layer do not make the predictions that they came with."""
 
     template = (
-        "{0}: features and last layer are not of one model: what they make is {1:.3g} away from the saved {2} (allowed "
-        "{3:g})"
+        "--features: features and last layer are not of one model: what they make is {0:.3g} away from the saved {1} "
+        "(allowed {2:g})"
     )
 
 
@@ -105,22 +105,9 @@ class FineTuneModel:
         """float32 features "1 feature voxel" at flat voxel indices. Raises FeaturesNeeded, OtherLayer, NotOneModel."""
         found = features_of(case.volume)
         x = found.reshape(len(found), -1)[:, places].astype(np.float32)
-        self._check(case, x, case.volume.array.reshape(len(case.volume.array), -1)[:, places], found.dtype)
+        saved = case.volume.array.reshape(len(case.volume.array), -1)[:, places]
+        refuse_other_model(self.layer, self.space, case.volume, x, saved)
         return x[np.newaxis]
-
-    def _check(self, case: Case, x: np.ndarray, saved: np.ndarray, dtype: np.dtype) -> None:
-        layer, channels = self.layer, len(self.space.channels)
-        if layer.weight.shape != (channels, len(x)) or layer.bias.shape != (channels,):
-            raise OtherLayer(layer.weight.shape, layer.bias.shape, channels, len(x))
-        volume = case.volume
-        made = inputs(np.column_stack([layer.weight, layer.bias]).astype(np.float64), x[np.newaxis])
-        if volume.values == "probabilities":
-            made = np.exp(log_softmax(made)) if self.space.exclusive else sigmoid(made)
-        half = dtype == np.float16 or volume.stored.dtype == "float16" or volume.stored.step is not None
-        allowed = ALLOWED_HALF if half else ALLOWED
-        distance = float(np.abs(made - saved).max(initial=0.0))
-        if not distance <= allowed:
-            raise NotOneModel(case.id, distance, volume.values, allowed)
 
     def sums(self, case: Case, weights: np.ndarray, threads: int) -> Sums:
         """Value and gradient over all counted voxels."""
@@ -153,6 +140,23 @@ def features_of(volume: Volume) -> np.ndarray:
     return volume.features
 
 
+def refuse_other_model(layer: LastLayer, space: LabelSpace, volume: Volume, x: np.ndarray, saved: np.ndarray) -> None:
+    """Raise OtherLayer, NotOneModel unless the layer makes of features x "feature voxel" what was saved, float "class
+    voxel"."""
+    channels = len(space.channels)
+    if layer.weight.shape != (channels, len(x)) or layer.bias.shape != (channels,):
+        raise OtherLayer(layer.weight.shape, layer.bias.shape, channels, len(x))
+    made = inputs(np.column_stack([layer.weight, layer.bias]).astype(np.float64), x[np.newaxis])
+    if volume.values == "probabilities":
+        made = np.exp(log_softmax(made)) if space.exclusive else sigmoid(made)
+    kept = features_of(volume).dtype
+    half = kept == np.float16 or volume.stored.dtype == "float16" or volume.stored.step is not None
+    allowed = ALLOWED_HALF if half else ALLOWED
+    distance = float(np.abs(made - saved).max(initial=0.0))
+    if not distance <= allowed:
+        raise NotOneModel(distance, volume.values, allowed)
+
+
 def problem_weights(layer: LastLayer, space: LabelSpace) -> np.ndarray:
     """float64 "problem feature+1", the offset last: rows of the layer, or the difference of two exclusive ones."""
     rows = np.column_stack([layer.weight, layer.bias]).astype(np.float64)
@@ -172,15 +176,21 @@ def layer_with(weights: np.ndarray, layer: LastLayer, space: LabelSpace) -> Last
     return LastLayer(rows[:, :-1].astype(layer.weight.dtype), rows[:, -1].astype(layer.bias.dtype))
 
 
-def tuned(volume: Volume, space: LabelSpace, weights: np.ndarray, device: Device = "cpu") -> Volume:
-    """The volume as the logits of the new layer, float32. weights: "problem feature+1". Raises FeaturesNeeded."""
+def tuned(
+    volume: Volume, space: LabelSpace, weights: np.ndarray, layer: LastLayer | None = None, device: Device = "cpu"
+) -> Volume:
+    """The volume as the logits of the new layer, float32. weights: "problem feature+1". layer: as it was, where
+    features have not been held against the predictions yet. Raises FeaturesNeeded, OtherLayer, NotOneModel."""
     features = features_of(volume)
     flat = features.reshape(len(features), -1)
-    out = np.zeros((len(volume.array), flat.shape[1]), dtype=np.float32)
+    saved = volume.array.reshape(len(volume.array), -1)
+    out = np.zeros(saved.shape, dtype=np.float32)
     channels = list(space.measured) if kind_of(space) != "softmax" else list(range(len(out)))
     for start in range(0, flat.shape[1], RUN_VOXELS):
         where = slice(start, start + RUN_VOXELS)
         x = flat[np.newaxis, :, where]
+        if layer is not None:
+            refuse_other_model(layer, space, volume, x[0], saved[:, where])
         if device == "cpu":
             out[channels, where] = inputs(weights, x)
         else:

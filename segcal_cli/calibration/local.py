@@ -2,9 +2,9 @@
 
     sigmoid(z / T(x)), or softmax(l / T(x))          T(x) = T0 exp(2 tanh(h(x) / 2))
 
-h is what three convolutions of 3^d with 16 channels, and one of 1^d, make of the log-odds or log-softmax, and of the scan
-if it is given. Where a model is sure for good reasons T is small, along doubtful borders it is large; decisions stay,
-because one T divides all channels of a voxel. Ding, Han, Liu, Niethammer 2021, "Local Temperature Scaling for
+h is what three convolutions of 3^d with 16 channels, and one of 1^d, make of the log-odds or log-softmax, and of the
+scan if it is given. Where a model is sure for good reasons T is small, along doubtful borders it is large; decisions
+stay, because one T divides all channels of a voxel. Ding, Han, Liu, Niethammer 2021, "Local Temperature Scaling for
 Probability Calibration". Here T stays within a factor of e^2 of T0, the temperature that is best for all voxels; and
 as h starts at 0, training starts there.
 """
@@ -115,8 +115,8 @@ def heights(x: Tensor, layers: Sequence[Tensor]) -> Tensor:
 
 
 def as_images(x: np.ndarray, hood: Surroundings, mean: np.ndarray, spread: np.ndarray, device: Device) -> Tensor:
-    """Inputs "input plane row column" as the network takes them: float32, cut off, standardised; slices one by one in two
-    dimensions."""
+    """Inputs "input plane row column" as the network takes them: float32, cut off, standardised; slices one by one in
+    two dimensions."""
     import torch
 
     on = torch.as_tensor(np.ascontiguousarray(x)).to(device=device, dtype=torch.float32)

@@ -103,15 +103,16 @@ def _without_tiles(patients: Patients) -> Patients:
 
 def _temperature(patients: Patients, spec: FitSpec, space: LabelSpace) -> Block:
     """The one temperature of all classes."""
-    shared = "per-class" if kind_of(space) == "softmax" else "shared"
-    alone = replace(spec, method=temperature.METHOD.name, scope=shared, folds=0)
+    alone = replace(spec, method=temperature.METHOD.name, folds=0)
+    if kind_of(space) != "softmax":
+        alone = replace(alone, scope="shared")
     return fit(patients, alone, space, intervals=False).blocks[0]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalPass:
-    """One pass over whole volumes, as an estimator. pending: None in copies that only update. alone, near: calibrators of
-    T0 and of the network. apart: bool "group", patients left out."""
+    """One pass over whole volumes, as an estimator. pending: None in copies that only update. alone, near:
+    calibrators of T0 and of the network. apart: bool "group", patients left out."""
 
     pending: Unmeasured | None
     alone: Calibrator
@@ -165,8 +166,8 @@ class LocalPass:
             block = replace(block, row=row, after=everybody["after"], gradient=self.found.gradient)
         else:
             notes = (
-                f"the network does not beat T = {number(float(block.row[0]))} by {LEAST_GAIN:g} on the patients left out of "
-                f"training (NLL {number(losses['alone'])} -> {number(losses['after'])}); T stands alone",
+                f"the network does not beat T = {number(float(block.row[0]))} by {LEAST_GAIN:g} on the patients left "
+                f"out of training (NLL {number(losses['alone'])} -> {number(losses['after'])}); T stands alone",
             )
         shown = judged if fitted.folds else patients
         phases = {

@@ -28,7 +28,6 @@ from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 
-
 HOODED = (auxiliary.METHOD.name, local.METHOD.name)
 """Methods that look at neighbours, and so depend on the size of voxels."""
 
@@ -214,8 +213,8 @@ class Unmeasured:
         }
 
     def _weights(self) -> dict[str, Any]:
-        """Parameters of a linear map of all classes; of a kernel, a layer or a network, what can be told in a few numbers;
-        else {}."""
+        """Parameters of a linear map of all classes; of a kernel, a layer or a network, what can be told in a few
+        numbers; else {}."""
         if self.spec.method == local.METHOD.name:
             size = 0 if self.network is None else self.network.size
             return {"temperature": float(self.fitted.blocks[0].row[0]), "weights": size}
@@ -294,11 +293,14 @@ def calibrator_from(artifact: Artifact) -> Calibrator:
     if header.method == local.METHOD.name:
         hood = local.surroundings(spec["dim"], spec["slice_axis"])
         network = LocalNetwork.of_arrays(artifact.arrays, float(rows[0, 0]), len(header.space.measured))
-    if header.method == fine_tuning.METHOD.name and rows.size != len(header.space.measured) * (
-        artifact.arrays["layer_weight"].shape[1] + 1
-    ):
-        raise ValueError("the layer has another size")
-    return Calibrator(header.method, header.space, rows, spec["nesting"] == "project", hood, network=network)
+    layer = None
+    if header.method == fine_tuning.METHOD.name:
+        layer = LastLayer(artifact.arrays["layer_weight"], artifact.arrays["layer_bias"])
+        if rows.size != len(header.space.measured) * (layer.weight.shape[1] + 1):
+            raise ValueError("the layer has another size")
+    return Calibrator(
+        header.method, header.space, rows, spec["nesting"] == "project", hood, network=network, layer=layer
+    )
 
 
 def layer_from(artifact: Artifact) -> LastLayer:

@@ -42,8 +42,8 @@ def gain(before: Mapping[str, float | None], after: Mapping[str, float | None]) 
 def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float]]]:
     """Class -> (raw p, calibrated p) at 11 points.
 
-    Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too. {}
-    for a method that looks at features, which no probability tells.
+    Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
+    {} for a method that looks at features, which no probability tells.
     """
     if calibrator.method == fine_tuning.METHOD.name:
         return {}

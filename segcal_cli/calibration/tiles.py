@@ -65,15 +65,14 @@ class Scene:
         """float64 "input plane row column" of a box of planes, rows and columns, and of what is seen around it."""
         half = self.hood.kernel // 2
         reach = (half if self.hood.dim == 3 else 0, half, half)
-        planes, rows, columns = (
-            np.clip(np.arange(part.start - r, part.stop + r), 0, size - 1)
-            for part, r, size in zip(box, reach, self.array.shape[1:], strict=True)
-        )
-        where = np.ix_(planes, rows, columns)
-        part = self.array[(slice(None), *where)]
+        seen = [
+            np.clip(np.arange(run.start - r, run.stop + r), 0, size - 1)
+            for run, r, size in zip(box, reach, self.array.shape[1:], strict=True)
+        ]
+        part = self.array[np.ix_(np.arange(len(self.array)), *seen)]
         x = channel_inputs(part.reshape(len(part), -1), self.volume, self.space)
         x = x.reshape(len(x), *part.shape[1:])
-        return x if self.image is None else np.concatenate([x, self.image[where][np.newaxis]])
+        return x if self.image is None else np.concatenate([x, self.image[np.ix_(*seen)][np.newaxis]])
 
 
 def standardised(image: np.ndarray) -> np.ndarray:

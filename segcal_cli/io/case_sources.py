@@ -20,6 +20,7 @@ from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles
 from segcal_cli.io.checks import ValueReport
+from segcal_cli.io.companions import Companions, at_voxels
 from segcal_cli.io.nnunet import ModelFiles, find_model_files
 from segcal_cli.io.predictions import (
     PredictionSource,
@@ -119,10 +120,12 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
 
 @dataclass(frozen=True, slots=True)
 class CaseReader:
-    """Reads an opened case: the ``load`` half of the work. with_digest: hash the array (fits, overlap checks)."""
+    """Reads an opened case: the ``load`` half of the work. with_digest: hash the array (fits, overlap checks).
+    companions: what comes along with predictions, attached before the transform."""
 
     with_digest: bool = False
     transform: Transform | None = None
+    companions: Companions | None = None
 
     def __call__(self, source: CaseSource) -> Case:
         """Raises the refusals of formats, proofs, values and labels."""
@@ -131,6 +134,10 @@ class CaseReader:
         volume, space = read.volume, source.prediction.space
         digest = digest_of(volume.array) if self.with_digest else ""
         labels, roi = (None, None) if truth is None else read_truth(truth)
+        index = None
+        if self.companions is not None:
+            place = source.prediction.place if truth is None else truth.place
+            volume, index = self.companions.attached(source.id, volume, place)
         if self.transform is not None:
             volume = self.transform(volume, space)
         case = Case(source.id, source.group, space, volume, labels, roi)
@@ -149,7 +156,8 @@ class CaseReader:
             turned="" if truth is None else truth.turned,
             saturation=_saturation(space.names, read.reports),
         )
-        return Case(source.id, source.group, space, volume, labels, roi, facts)
+        case = replace(case, facts=facts)
+        return case if index is None else at_voxels(case, index)
 
 
 def digest_of(array: np.ndarray) -> str:

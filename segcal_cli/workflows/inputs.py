@@ -22,6 +22,7 @@ from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
+from segcal_cli.io.companions import Companions
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
@@ -99,8 +100,10 @@ class Inputs:
             if isinstance(header, ArrayHeader) and header.key == V1_KEY
         }
 
-    def reader(self, *, with_digest: bool = False, transform: Transform | None = None) -> CaseReader:
-        return CaseReader(with_digest, transform)
+    def reader(
+        self, *, with_digest: bool = False, transform: Transform | None = None, companions: Companions | None = None
+    ) -> CaseReader:
+        return CaseReader(with_digest, transform, companions)
 
 
 def find_cases(

@@ -35,6 +35,21 @@ FITTING: dict[str, Words] = {
     "slice_axis": plain(
         "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
     ),
+    "last_layer": plain(
+        "--last-layer",
+        "Method fine-tune: .npz with weight (C, F) and bias (C,) of the network's last layer.",
+        METHOD,
+        "FILE",
+    ),
+    "export_weights": plain(
+        "--export-weights",
+        "Method fine-tune: also write the new weight and bias, to load into the network.",
+        METHOD,
+        "FILE",
+    ),
+    "epochs": plain("--epochs", "Method local: epochs of training, at most. Default: 30.", METHOD, "N"),
+    "batch": plain("--batch", "Method local: tiles of a step of Adam. Default: 4.", METHOD, "N"),
+    "learning_rate": plain("--learning-rate", "Method local: of Adam. Default: 0.001.", METHOD, "R"),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
     "seed": plain("--seed", "Seed of the bootstrap intervals.", METHOD, "N"),
@@ -56,7 +71,8 @@ WORDS: dict[type, dict[str, Words]] = {
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
         "write": plain(
             "--write",
-            "Also write maps of how members disagree: entropy, mutual-information, variance (comma-separated).",
+            "Also write maps of how members disagree: entropy, mutual-information, variance; with method local "
+            "temperature (comma-separated).",
             OUTPUT,
             "LIST",
         ),

@@ -73,6 +73,12 @@ class OneWhole(UsageError):
     template = "{0} does not go with --shard: {1}"
 
 
+class FeaturesToFit(UsageError):
+    """A fit of features without any."""
+
+    template = "--features FOLDER is needed: fine-tune is fitted on what the network's last layer was given"
+
+
 class NotFineTuned(UsageError):
     """Layers of a method that has none."""
 
@@ -231,7 +237,7 @@ def equipment_of(
     *,
     sharded: bool,
 ) -> Equipment:
-    """What the fit has at hand. Raises OneWhole, NotFineTuned, FeaturesNeeded, LayerNeeded, OneModelOnly, NoCuda,
+    """What the fit has at hand. Raises OneWhole, NotFineTuned, FeaturesToFit, LayerNeeded, OneModelOnly, NoCuda,
     DeviceUnused."""
     method = METHODS.get(fitting.method)
     tuning = fitting.method == fine_tuning.METHOD.name
@@ -247,7 +253,7 @@ def equipment_of(
         if reading.calibrator is not None:
             raise OneModelOnly("--calibrator")
         if beside.features is None:
-            raise fine_tuning.FeaturesNeeded
+            raise FeaturesToFit
         if fitting.last_layer is None:
             raise fine_tuning.LayerNeeded
         layer = LastLayer(*read_layer(fitting.last_layer))

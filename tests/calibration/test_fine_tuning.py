@@ -207,7 +207,7 @@ def test_layer_and_features_have_to_fit_and_to_be_there():
     short = LastLayer(layer.weight[:, :-1], layer.bias)
     with pytest.raises(OtherLayer, match=r"^--last-layer: weight is \(4, 4\), bias \(4,\); 4 channels of 5 features"):
         fitted(cases, layer=short)
-    with pytest.raises(LayerNeeded, match="^--last-layer FILE is needed"):
+    with pytest.raises(LayerNeeded, match=r"^--last-layer FILE is needed"):
         CalibrationFit(SPEC, space, "logits").update(CalibrationFit(SPEC, space, "logits").empty(), cases[0])
     bare = [replace(case, volume=replace(case.volume, features=None)) for case in cases]
     with pytest.raises(FeaturesNeeded, match=r"^--features FOLDER is needed.*--export-weights"):
@@ -231,6 +231,13 @@ def test_a_class_without_voxels_keeps_its_row():
     rows = result.calibrator.rows.reshape(3, -1)
     np.testing.assert_array_equal(rows[2], problem_weights(layer_of(space), space)[2])
     assert any("c2: no voxel of it in any case; left as it is" in warning for warning in result.warnings)
+
+
+def test_it_is_no_rival_of_methods_that_need_predictions_only():
+    from segcal_cli.calibration.rivals import rivals_for
+
+    assert {"fine-tune", "local"}.isdisjoint(rivals_for(space_of(3), "logits"))
+    assert "auxiliary" in rivals_for(space_of(3), "logits")
 
 
 def test_passes_that_end_too_early_are_told():

@@ -131,11 +131,8 @@ def test_the_map_of_temperatures_on_the_gpu_is_that_of_the_cpu(dim: int):
 @pytest.mark.parametrize("dim", [2, 3])
 @pytest.mark.parametrize("space", SPACES, ids=NAMES)
 def test_training_on_the_gpu_reaches_the_objective_of_the_cpu(space, dim: int):
-    spec = replace(QUIET, method="local", dim=dim, epochs=8, batch=1, learning_rate=5e-3)
+    spec = replace(QUIET, method="local", dim=dim, epochs=8, batch=1)
     cpu, gpu = both_fits(textured_cases(space), spec, "cuda")
     assert gpu.facts["training"]["losses"][0] == pytest.approx(cpu.facts["training"]["losses"][0], abs=OBJECTIVE)
-    assert gpu.objective["after"] == pytest.approx(cpu.objective["after"], abs=TRAINED)
-
-
-TRAINED = 1e-4
-"""Allowed difference after some dozens of steps of Adam in float32, whose rounding differs between devices."""
+    assert gpu.facts["training"]["losses"] == pytest.approx(cpu.facts["training"]["losses"], abs=OBJECTIVE)
+    assert gpu.objective["after"] == pytest.approx(cpu.objective["after"], abs=OBJECTIVE)

@@ -137,7 +137,6 @@ def _remote_client(address: str) -> Any:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise NoScheduler(address, str(error) or type(error).__name__) from error
-    atexit.register(client.close)
     return client
 
 
@@ -152,16 +151,22 @@ def _local_client(jobs: int) -> Any:
         threads_per_worker=1,
         dashboard_address=None,
         host="127.0.0.1",
+        # Without a dashboard Dask still serves HTTP, on a fixed port that another run may have.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         silence_logs=logging.CRITICAL,
     )
-    client = Client(cluster, set_as_default=False)
+    return Client(cluster, set_as_default=False)
 
-    def close() -> None:
+
+@atexit.register
+def close_clients() -> None:
+    """Let go of every scheduler, and end the workers of this machine."""
+    while _clients:
+        _, client = _clients.popitem()
+        cluster = client.cluster
         client.close()
-        cluster.close()
-
-    atexit.register(close)
-    return client
+        if cluster is not None:
+            cluster.close()
 
 
 def _require_same(client: Any, items: Sequence[Item]) -> None:

@@ -195,7 +195,7 @@ def run(
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
         values = before.values_after
     spec = _fit_spec(fitting, inputs)
-    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs), equipment)
+    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan), equipment)
     job = Job(
         "calibrate fit",
         WithFacts(fit, judge=Judge(inputs.v1_files)),

@@ -126,7 +126,7 @@ def run(
 
     job = Job(
         "conformal-sets fit",
-        WithFacts(SetFit(spec, threads_of(plan.jobs))),
+        WithFacts(SetFit(spec, threads_of(plan))),
         set_reader(inputs, before),
         sources,
         inputs.failures,

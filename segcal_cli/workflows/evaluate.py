@@ -15,7 +15,8 @@ from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_p
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, folders_of
 from segcal_cli.workflows.conventions import settings_of
-from segcal_cli.workflows.judged import entries, file_ends
+from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
+from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -101,7 +102,9 @@ def run(
     refuse_twice(targets)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    refuse_unasked(judging, ASKED_OF, promised)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
@@ -136,7 +139,7 @@ def run(
     if outputs.html is not None:
         from segcal_cli.workflows.reliability import report_alone
 
-        page = partial(report_alone, study, reading, truth, heard)
+        page = partial(report_alone, study, reading, truth, heard, judging)
     return written(study, output, outputs, judging, heard, page)
 
 
@@ -151,17 +154,19 @@ def written(
     """Write the tables of a study. page: makes the HTML report. Raises WriteError, and what judging raises."""
     say(study.evaluation, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    compared = compare(study.verdicts, judging)
+    beside: dict[str, Presented | Compared] = {**presented, **compared}
     html = None if page is None else page()
-    for name, one in presented.items():
+    for name, one in beside.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, html)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
-        result={**evaluation_json(study.evaluation), **entries(list(presented.values()))},
+        result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(*people_tables(study.evaluation), *(table for one in presented.values() for table in one.tables)),
+        tables=(*people_tables(study.evaluation), *(table for one in beside.values() for table in one.tables)),
         failures=study.failures,
     )
 
@@ -179,6 +184,7 @@ class MeasureConclusion:
         options = self.outputs
         asked = (output, options.summary, options.comparison, options.bin_table, options.histograms)
         beside = [path_beside(output, one.name, end) for one in self.rest.judged for end in file_ends(one)]
+        beside += [path_beside(output, kind, end) for kind, end in compared_files(self.rest.judged)]
         return [*(path for path in asked if path is not None), *beside]
 
     def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:

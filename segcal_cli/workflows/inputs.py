@@ -101,9 +101,14 @@ class Inputs:
         }
 
     def reader(
-        self, *, with_digest: bool = False, transform: Transform | None = None, companions: Companions | None = None
+        self,
+        *,
+        with_digest: bool = False,
+        transform: Transform | None = None,
+        with_checksum: bool = False,
+        companions: Companions | None = None,
     ) -> CaseReader:
-        return CaseReader(with_digest, transform, companions)
+        return CaseReader(with_digest, transform, with_checksum, companions)
 
 
 def find_cases(

@@ -21,8 +21,8 @@ from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
-from segcal_cli.ratio.fit import NothingLabelled, RatioSums
-from segcal_cli.ratio.guarantees import guarantee, minimum_text, percent
+from segcal_cli.ratio.fit import NothingLabelled, NothingPredicted, RatioSums
+from segcal_cli.ratio.guarantees import Circumstances, counted, minimum_text, none_scored_text, percent, rounded_down
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
 from segcal_cli.ratio.presets import preset_of
 from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
@@ -34,7 +34,7 @@ from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.ratio_artifacts import KIND, has_region, settings_of, volume_unit
+from segcal_cli.workflows.ratio_artifacts import KIND, has_region, promised, settings_of, volume_unit
 from segcal_cli.workflows.requests import (
     LabelOptions,
     OutputOptions,
@@ -87,11 +87,13 @@ class RatioConclusion:
         table: RatioTable = traced.result
         calibration = Calibration.of(table, self.settings, unit)
         if not len(calibration.scored):
-            raise NothingLabelled(" + ".join(ratio.denominator.names))
+            if not (table["B_label"] > 0).any():
+                raise NothingLabelled(" + ".join(ratio.denominator.names))
+            raise NothingPredicted(none_scored_text(calibration, ratio, unit))
         unannotated = _unannotated(table)
         summary = _summary(calibration, ratio, unit, unannotated)
-        promise = guarantee(calibration, ratio, unit, unannotated, overlapped=overlaps)
-        promise += _after_dropping(len(failures), len(table))
+        circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
+        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table))
         drawn = {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": self.fitting.seed}
         header = Header(
             kind=KIND,
@@ -216,14 +218,17 @@ def chosen_ratio(regions: RatioRegionOptions, space: LabelSpace, observer: Obser
     return ratio
 
 
-def too_few(calibration: Calibration, ratio: Ratio) -> str:
+def too_few(calibration: Calibration, ratio: Ratio, unit: str) -> str:
     """The warning that n patients are too few, or ""."""
     if not calibration.infinite:
         return ""
     settings = calibration.settings
+    if calibration.n == 0:
+        return f"{none_scored_text(calibration, ratio, unit)}: every interval is {ratio.bounds}"
+    patients = counted(calibration.n, "patient")
     return (
-        f"{calibration.n} patients cannot give level {settings.level:g} with {settings.method}: every interval is "
-        f"{ratio.bounds}; {calibration.n_needed} would do"
+        f"{patients} cannot give level {settings.level} with {settings.method}: every interval is {ratio.bounds}; "
+        f"{calibration.n_needed} would do"
     )
 
 
@@ -263,28 +268,29 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
             f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an "
             "interval may have no upper end"
         )
-    if summary["n_without_denominator"]:
-        observer.warn(
-            f"{summary['n_without_denominator']} labels hold no {below}: they count for the volumes, not for the ratio"
-        )
+    without = summary["n_without_denominator"]
+    if without:
+        which = "label holds" if without == 1 else "labels hold"
+        observer.warn(f"{without} {which} no {below}: counted for the volumes, not for the ratio")
     if summary["n_small_denominator"]:
         least = minimum_text(calibration.settings, summary["volume_unit"])
+        small = counted(summary["n_small_denominator"], "case")
         observer.warn(
-            f"{summary['n_small_denominator']} labelled cases are predicted to hold less than {least} of {below}: they "
-            "count for the volumes, not for the ratio"
+            f"{small} predicted to hold less than {least} of {below}: counted for the volumes, not for the ratio"
         )
-    few = too_few(calibration, ratio)
+    few = too_few(calibration, ratio, summary["volume_unit"])
     if few:
         observer.warn(few)
 
 
 def _scored_line(calibration: Calibration, summary: Mapping[str, Any]) -> str:
     bias = summary["r_bias"]
+    ratios, patients = counted(summary["n_ratio_scores"], "ratio"), counted(summary["n_patients"], "patient")
     return (
-        f"{summary['n_ratio_scores']} ratios of {summary['n_patients']} patients; the predicted ratio misses the "
+        f"{ratios} of {patients}; the predicted ratio misses the "
         f"labelled one by {bias['abs_mean']:.4f} on average ({bias['signed_mean']:+.4f} signed). Highest level: "
-        f"{percent(round(summary['highest_level']['nested'], 4))} with nested, joint and cp, "
-        f"{percent(round(summary['highest_level']['care_guaranteed'], 4))} with care-guaranteed"
+        f"{percent(rounded_down(summary['highest_level']['nested']))} with nested, joint and cp, "
+        f"{percent(rounded_down(summary['highest_level']['care_guaranteed']))} with care-guaranteed"
     )
 
 
@@ -292,12 +298,3 @@ def _input_digest(table: RatioTable, digests: Mapping[str, str]) -> str:
     """sha256 over ids, patients and digests of all cases."""
     lines = [f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(table.ids, table.groups, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _after_dropping(failed: int, done: int) -> str:
-    if not failed:
-        return ""
-    return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
-        "related to their scores."
-    )

@@ -52,9 +52,17 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
 from segcal_cli.workflows.together import Together
-from segcal_cli.workflows.tracing import Traced, WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import (
+    Traced,
+    WithFacts,
+    duplicates,
+    hint_at_groups,
+    refuse_hard,
+    refuse_seen,
+    report_facts,
+)
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
@@ -204,6 +212,7 @@ def measure(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
         with_digests=with_digests, judging=judging, along=along, device=device,
     )  # fmt: skip
+    import_ahead("scipy.optimize")
     traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
     return ready.rest.study(traced, [*ready.failures, *failures], observer)
 
@@ -276,19 +285,24 @@ def prepare(
     )
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in rest.loaded:
+        hint_at_groups(one.artifact, one.path, rest.who, reading.groups, observer)
         refuse_seen(one.artifact, one.path, rest.who, {}, allow=sourcing.allow_overlap)
 
     promises = {
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
     }
-    measurement = Measurement(calibrators, settings, threads_of(plan.jobs), rest.others)
+    measurement = Measurement(calibrators, settings, threads_of(plan), rest.others)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
-    hashed = with_digests or len(rest.who) > 1 or bool(rest.loaded)
+    hashed = with_digests or bool(rest.loaded)
+    summed = not hashed and len(rest.who) > 1
     return Preparation(
         WithFacts(Together({SOURCES: measurement, **promises})),
-        JointReader(inputs.reader(with_digest=hashed, transform=transform, companions=companions), transform),
+        JointReader(
+            inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed, companions=companions),
+            transform,
+        ),
         joint,
         tuple(opening_failures),
         inputs,

@@ -163,7 +163,14 @@ class LocalPass:
         if kept:
             everybody = self._losses(state, patients)
             row = block.fold_rows[0]
-            block = replace(block, row=row, after=everybody["after"], gradient=self.found.gradient)
+            block = replace(
+                block,
+                row=row,
+                after=everybody["after"],
+                gradient=self.found.gradient,
+                nll=(block.nll[0], everybody["after"]),
+                steps=self.found.steps,
+            )
         else:
             notes = (
                 f"the network does not beat T = {number(float(block.row[0]))} by {LEAST_GAIN:g} on the patients left "

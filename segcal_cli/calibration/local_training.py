@@ -42,12 +42,13 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A network and how it came about. epochs: that were run; best: the one whose weights were kept, 0 where none beat
-    T0. losses: on the held-out tiles, before training and after each epoch. gradient: the largest of the loss on the
+    """A network and how it came about. epochs: that were run; steps: of Adam; best: the one whose weights were kept,
+    0 where none beat T0. losses: on the held-out tiles, before training and after each epoch. gradient: the largest of the loss on the
     trained tiles."""
 
     network: LocalNetwork
     epochs: int
+    steps: int
     best: int
     losses: tuple[float, ...]
     gradient: float
@@ -96,7 +97,8 @@ def train(
                 break
         gradient = seen.gradient(kept)
     network = LocalNetwork(tuple(kept), mean, spread, temperature, image)
-    return Trained(network, len(losses) - 1, best, tuple(losses), gradient)
+    epochs = len(losses) - 1
+    return Trained(network, epochs, epochs * math.ceil(len(tiles) / training.batch), best, tuple(losses), gradient)
 
 
 def standards(tiles: Sequence[Tile], hood: Surroundings, *, image: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from segcal_cli.calibration.canonical import Kind
 from segcal_cli.calibration.sketch import Moments
+from segcal_cli.calibration.solvers import Tally
 from segcal_cli.core.volume import Values
 
 Family = Literal["sketch", "nodes", "sample", "network"]
@@ -27,12 +28,14 @@ SLOPE_LIMIT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a solver is after. loss: what is minimised. bins, binning: of a histogram, and whether they hold equal mass
-    or have equal width."""
+    """What a solver is after. loss: what is minimised. ace_weight: of the error beside the likelihood. bins, binning:
+    of a histogram, and whether they hold equal mass or have equal width. tally: counts the solver's steps."""
 
     loss: str = "nll"
+    ace_weight: float = 1.0
     bins: int = 20
     binning: Literal["mass", "width"] = "mass"
+    tally: Tally | None = None
 
 
 NLL, BRIER = Aim("nll"), Aim("brier")

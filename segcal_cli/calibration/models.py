@@ -13,6 +13,7 @@ import numpy as np
 from segcal_cli.calibration import auxiliary, fine_tuning
 from segcal_cli.calibration.affine import LINEAR_METHODS, AffineModel
 from segcal_cli.calibration.auxiliary import AuxiliaryModel
+from segcal_cli.calibration.average_error import ACE_LOSSES
 from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.linear import Shape, Sums, Voxels
 from segcal_cli.calibration.spec import FitSpec
@@ -64,6 +65,8 @@ def sampled_by(spec: FitSpec, space: LabelSpace, values: Values, equipment: Equi
     Raises LayerNeeded.
     """
     model = model_of(spec, space, values, equipment)
+    if model is None and spec.loss in ACE_LOSSES and spec.family(space) == "nodes":
+        model = AffineModel("vector", 0.0, len(space.channels))  # sums at nodes do not tell the error of a class
     if isinstance(model, AffineModel) and model.method != "matrix":
         model = AffineModel("vector", 0.0, model.classes)  # what is sampled is the log-softmax for all but matrix
     return None if model is None else Sampled(spec.voxels, spec.seed, model)

@@ -52,7 +52,8 @@ class FitResult:
     """What ``fit`` found. Everything but ``arrays`` and ``calibrator`` is plain numbers and strings.
 
     parameters, interval: name -> number, or class -> number; [low, high]. objective: loss over the fitted voxels
-    before and after, and the largest gradient left. threshold: class -> raw probability at calibrated 0.5, or None.
+    before and after, the largest gradient left, steps of the solver, NLL before and after. threshold: class -> raw
+    probability at calibrated 0.5, or None.
     summary: as documented in ``summary.py``, or None. warnings, notes: sentences. case_ids, group_ids: one per case,
     in byte order of the case ids. arrays: parameters and per-case statistics. passes: over the cases.
     """
@@ -165,6 +166,9 @@ class Unmeasured:
                 "before": fitted.mean("before"),
                 "after": fitted.mean("after"),
                 "gradient": fitted.gradient,
+                "iterations": fitted.steps,
+                "nll_before": fitted.nll[0],
+                "nll_after": fitted.nll[1],
                 "in_sample": True,
             },
             threshold=self._threshold(calibrator),

@@ -123,7 +123,7 @@ def statistics_of(
     voxels = case.labels.codes.size if counted is None else int(np.count_nonzero(counted))
     if voxels == 0:
         raise NothingToFit(case.id)
-    reader = _Reader(case, family, squares, single=voxels > ROUNDING_MATTERS)
+    reader = _Reader(case, family, squares, voxels > ROUNDING_MATTERS, sampled is not None)
     problems = len(case.space.measured)
     tables = np.zeros((problems, SUMS, BINS))
     sums: list[NodeSums] = []
@@ -192,6 +192,7 @@ class _Reader:
     family: Family
     squares: bool
     single: bool
+    sampled: bool
 
     def read(self, chunk: Chunk) -> _Partial:
         """Statistics of one chunk; threads share the reader."""
@@ -210,15 +211,21 @@ class _Reader:
         if volume.values == "probabilities":
             zeros = zero_where_true(chunk, members, case.space)
             partial = replace(partial, zeros=zeros, soft=bool(((chunk.array > 0.0) & (chunk.array < 1.0)).any()))
+        if self.sampled:
+            partial = replace(partial, worth=self._worth(chunk))
         if self.family == "sample":
-            if kind_of(case.space) == "softmax":
-                p = np.exp(log_probabilities(chunk.array, volume.values, volume.stored))
-                return replace(partial, worth=unsure(p, exclusive=True))
-            p = sigmoid(log_odds(chunk.array, volume.values, volume.stored, case.space))
-            return replace(partial, worth=unsure(p, exclusive=False))
+            return partial
         if self.family == "nodes":
             logs = log_probabilities(chunk.array, volume.values, volume.stored)
             return replace(partial, nodes=node_sums(logs, chunk.codes, squares=self.squares, single=self.single))
         z = log_odds(chunk.array, volume.values, volume.stored, case.space)
         rows = [table_of(z[i], members[c][chunk.codes]) for i, c in enumerate(case.space.measured)]
         return replace(partial, tables=np.stack(rows))
+
+    def _worth(self, chunk: Chunk) -> np.ndarray:
+        """float64 "voxel": how much sampling each voxel is worth."""
+        volume, space = self.case.volume, self.case.space
+        if kind_of(space) == "softmax":
+            p = np.exp(log_probabilities(chunk.array, volume.values, volume.stored))
+            return unsure(p, exclusive=True)
+        return unsure(sigmoid(log_odds(chunk.array, volume.values, volume.stored, space)), exclusive=False)

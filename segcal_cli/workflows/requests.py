@@ -78,7 +78,8 @@ class CalibrateFitOptions:
     """What is fitted, on whose word, and how the gain is estimated."""
 
     method: str = "temperature"
-    loss: Literal["nll", "brier"] = "nll"
+    loss: Literal["nll", "brier", "soft-ace", "nll+ace"] = "nll"
+    ace_weight: float = 1.0
     weight: Literal["voxel", "case"] = "voxel"
     scope: Literal["per-class", "shared"] = "per-class"
     nesting: Literal["project", "none"] = "project"

@@ -13,7 +13,10 @@ FITTING: dict[str, Words] = {
         METHOD,
         "NAME",
     ),
-    "loss": plain("--loss", "What the fit minimises.", METHOD),
+    "loss": plain(
+        "--loss", "What the fit minimises; the soft average calibration error: temperature, platt, beta only.", METHOD
+    ),
+    "ace_weight": plain("--ace-weight", "Loss nll+ace: weight of the average calibration error.", METHOD, "W"),
     "weight": plain("--weight", "Whether each voxel counts the same, or each case.", METHOD),
     "scope": plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
     "nesting": plain("--nesting", "Nested regions: keep p(inner) <= p(outer) by projection, or leave it.", METHOD),

@@ -13,6 +13,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("calibrate",),
     ("calibrate", "fit"),
     ("calibrate", "apply"),
+    ("calibrate", "compare"),
     ("cluster",),
     ("cluster", "fit"),
     ("cluster", "apply"),

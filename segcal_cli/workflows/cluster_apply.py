@@ -257,7 +257,7 @@ def run(
     )
     with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
         run.refuse_existing(outputs)
-        run.map(reader, writer, "making sets", beside={} if atlases is None else {"atlas": atlases.paths})
+        run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
         rows = [row for found in run.results.values() for row in found["rows"]]
         run.write(CASES, csv_text(COLUMNS, rows))
     records = [{key: value for key, value in record.items() if key != "rows"} for record in run.documents]

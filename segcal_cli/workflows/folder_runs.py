@@ -82,15 +82,15 @@ class FolderRun:
         maker: Maker,
         what: str,
         given: Callable[[CaseSource], Mapping[str, Any]] | None = None,
-        beside: Mapping[str, Mapping[str, Path]] | None = None,
+        beside: Callable[[str], Mapping[str, Path]] | None = None,
     ) -> None:
-        """Bring every case up to date. given: what options say of a case, besides its group. beside: role -> case ->
-        a file that it is made from besides.
+        """Bring every case up to date. given: what options say of a case, besides its group. beside: case id ->
+        role -> a file that it is made from besides.
 
         Raises CaseErrors where no case came to anything.
         """
         self.what = what
-        tasks = self._tasks(given, beside or {})
+        tasks = self._tasks(given, beside)
         work = Work(
             KeepingReader(reader, self.settings, self.files, self.writing.skip_existing, self.writing.verify),
             KeepingWriter(maker, self.files),
@@ -161,18 +161,15 @@ class FolderRun:
     def _tasks(
         self,
         given: Callable[[CaseSource], Mapping[str, Any]] | None,
-        beside: Mapping[str, Mapping[str, Path]],
+        beside: Callable[[str], Mapping[str, Path]] | None,
     ) -> list[Task]:
         cases = {case.id: case for case in self.inputs.files}
         folders = given_folders(self.inputs.given, self.inputs.reading)
         tasks = []
         for source in self.inputs.sources:
             files = input_files(cases[source.id], self.inputs.reading, folders)
-            files += tuple(
-                InputFile(role, path[source.id], path[source.id].name)
-                for role, path in beside.items()
-                if source.id in path
-            )
+            others = {} if beside is None else beside(source.id)
+            files += tuple(InputFile(role, path, path.name) for role, path in others.items())
             more = {} if given is None else given(source)
             seen = tuple(self.inputs.seen.get(file.path) for file in files)
             tasks.append(Task(source, files, {"group": source.group, **more}, self.known.get(source.id), seen))

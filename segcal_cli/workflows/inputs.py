@@ -30,6 +30,7 @@ from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
+from segcal_cli.io.companions import Companions
 from segcal_cli.io.fingerprints import size_and_time
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
@@ -121,9 +122,14 @@ class Inputs:
         }
 
     def reader(
-        self, *, with_digest: bool = False, transform: Transform | None = None, with_checksum: bool = False
+        self,
+        *,
+        with_digest: bool = False,
+        transform: Transform | None = None,
+        with_checksum: bool = False,
+        companions: Companions | None = None,
     ) -> CaseReader:
-        return CaseReader(with_digest, transform, with_checksum)
+        return CaseReader(with_digest, transform, with_checksum, companions)
 
 
 def find_cases(

@@ -15,7 +15,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Item, Result, Work
 from segcal_cli.workflows.requests import RunOptions
-from segcal_cli.workflows.running import jobs_of, on_failure_of
+from segcal_cli.workflows.running import cluster_of, jobs_of, on_failure_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def map_cases(
     total = len(items)
     if not (stop and failed) and items:
         observer.progress(0, total, what)
-        with contextlib.closing(results(work, items, jobs_of(running))) as stream:
+        with contextlib.closing(results(work, items, jobs_of(running), cluster_of(running))) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, total, what)
                 if result.error is None:

@@ -6,6 +6,7 @@ stays itself. A progress bar appears only where stderr is a terminal; elsewhere 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -134,6 +135,8 @@ class Console:
             self._log.flush()
         except OSError as error:
             # A log on a full disk is no reason to lose the run.
+            with contextlib.suppress(OSError):
+                self._log.close()
             self._log = None
             self._say(f"warning: the log cannot be written: {(error.strerror or str(error)).lower()}")
 

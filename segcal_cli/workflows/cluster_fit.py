@@ -48,7 +48,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     WithFacts,
     refuse_seen,
@@ -145,7 +145,7 @@ def run(
         reader,
         inputs.sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         ClusterConclusion(
             spec=spec,
             space=inputs.space,

@@ -48,7 +48,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of, threads_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.strata import NoVoxelSize, parse_strata
 from segcal_cli.workflows.tracing import (
     WithFacts,
@@ -139,7 +139,7 @@ def run(
         set_reader(inputs, before),
         sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         SetConclusion(
             spec=spec,
             space=inputs.space,

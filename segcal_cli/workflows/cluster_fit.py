@@ -51,6 +51,7 @@ from segcal_cli.workflows.running import plan_of
 from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    names_alone,
     refuse_seen,
 )
 
@@ -150,7 +151,7 @@ def run(
             spec=spec,
             space=inputs.space,
             values=inputs.values,
-            fitting=fitting,
+            fitting=names_alone(fitting),
             read_as=read_as,
             who=who,
             before=before,

@@ -52,6 +52,7 @@ from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.strata import NoVoxelSize, parse_strata
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    names_alone,
     refuse_seen,
 )
 
@@ -144,8 +145,8 @@ def run(
             spec=spec,
             space=inputs.space,
             values=inputs.values,
-            fitting=fitting,
-            strata=rule,
+            fitting=names_alone(fitting),
+            strata=None if rule is None else rule.portable,
             read_as=reading_spec(reading, truth, None if before is None else before.artifact),
             roi=has_region(inputs),
             ignored=inputs.table.ignore is not None or truth.ignore_label is not None,

@@ -1,4 +1,4 @@
-"""``apply --shard`` and ``segcal merge`` of records: the files of one run, and a record for the next one to go on from."""
+"""``apply --shard`` and ``segcal merge`` of records: the files of one run, and a record to go on from."""
 
 from __future__ import annotations
 

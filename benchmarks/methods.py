@@ -6,8 +6,8 @@ The figures are those of ``segcal calibrate compare``, as a table in Markdown: m
 all voxels pooled (micro). ``*`` marks the best method of a column, and those that Wilcoxon's test over patients does
 not tell from it. Options after the folders go to the command.
 
-``local`` cannot be cross-validated in one reading, so it has a table of its own: ``calibrate fit --method local`` leaves
-every fifth patient out of training, and these are measured, raw, through one temperature and through the network.
+``local`` cannot be cross-validated in one reading, so it has a table of its own: ``calibrate fit --method local``
+leaves every fifth patient out of training, and these are measured, raw, through one temperature and through the network.
 ``fine-tune`` needs features, which a folder of predictions does not hold.
 """
 
@@ -62,9 +62,8 @@ def local_rows(arguments: list[str], dim: int) -> list[str]:
     for name, phase, nll in (("raw", "before", "before"), ("temperature", "", "alone"), ("local", "after", "after")):
         measures = [f"{summary[phase]['micro']['all'][key]:.5f}" if phase else "" for key in LOCAL_KEYS]
         last = f"{seconds:.0f}" if name == "local" else ""
-        rows.append(
-            f"| {name if name != 'local' else f'local, {dim}-D'} | {told['nll'][nll]:.5f} | {' | '.join(measures)} | {last} |"
-        )
+        shown = f"local, {dim}-D" if name == "local" else name
+        rows.append(f"| {shown} | {told['nll'][nll]:.5f} | {' | '.join(measures)} | {last} |")
     return rows if dim == 2 else rows[-1:]
 
 

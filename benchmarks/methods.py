@@ -7,8 +7,8 @@ all voxels pooled (micro). ``*`` marks the best method of a column, and those th
 not tell from it. Options after the folders go to the command.
 
 ``local`` cannot be cross-validated in one reading, so it has a table of its own: ``calibrate fit --method local``
-leaves every fifth patient out of training, and these are measured, raw, through one temperature and through the network.
-``fine-tune`` needs features, which a folder of predictions does not hold.
+leaves every fifth patient out of training, and these are measured, raw, through one temperature and through the
+network. ``fine-tune`` needs features, which a folder of predictions does not hold.
 """
 
 from __future__ import annotations

@@ -136,8 +136,10 @@ class CaseReader:
         truth = source.truth
         read = read_prediction(source.prediction, None if truth is None else truth.place)
         volume, space = read.volume, source.prediction.space
-        digest = digest_of(volume.array) if self.with_digest else ""
-        checksum = checksum_of(volume.array) if self.with_checksum else ""
+        constant = all(report.constant for report in read.reports)
+        # A blank prediction says nothing of whose it is: two of them are not one scan.
+        digest = digest_of(volume.array) if self.with_digest and not constant else ""
+        checksum = checksum_of(volume.array) if self.with_checksum and not constant else ""
         labels, roi = (None, None) if truth is None else read_truth(truth)
         index = None
         if self.companions is not None:
@@ -153,7 +155,7 @@ class CaseReader:
             checksum=checksum,
             proof=read.proof,
             hard=all(report.hard for report in read.reports),
-            constant=all(report.constant for report in read.reports),
+            constant=constant,
             stored=source.prediction.stored.dtype,
             grid_distance_mm=None if truth is None else truth.distance_mm,
             padding_share=case.padding_share,

@@ -155,9 +155,10 @@ def written(
     say(study.evaluation, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     compared = compare(study.verdicts, judging)
-    beside: dict[str, Presented | Compared] = {**presented, **compared}
+    # An artifact may be called as its kind.
+    beside: list[tuple[str, Presented | Compared]] = [*presented.items(), *compared.items()]
     html = None if page is None else page()
-    for name, one in beside.items():
+    for name, one in beside:
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, html)
@@ -166,7 +167,7 @@ def written(
     return Outcome(
         result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(*people_tables(study.evaluation), *(table for one in beside.values() for table in one.tables)),
+        tables=(*people_tables(study.evaluation), *(table for _, one in beside for table in one.tables)),
         failures=study.failures,
     )
 

@@ -38,6 +38,7 @@ from segcal_cli.workflows.ratio_artifacts import (
     load_ratio,
     refuse_other_region,
     refuse_other_unit,
+    refuse_unused,
     settings_of,
     volume_unit,
 )
@@ -91,6 +92,7 @@ def run(
     loaded = load_ratio(artifact, "ntr-interval apply")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)
+    refuse_unused(statistics, settings)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
     for path in (output, *triage):
@@ -283,6 +285,8 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
         for row in alarmed[:SHOWN_ALARMS]
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
+    if not alarmed:
+        return Table(f"No alarm in {counted(len(rows), 'case')}", ("",), ())
     return Table(
         f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
         ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),

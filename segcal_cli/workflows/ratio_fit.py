@@ -71,6 +71,8 @@ def run(
     require_file_place(output)
     if fitting.bins < 1:
         raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
+    if fitting.seed < 0:
+        raise BadSetting(f"--seed {fitting.seed} is not allowed; it must be 0 or more")
     settings = settings_of(statistics, Settings())
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, regions=True)
@@ -114,7 +116,8 @@ def run(
     unannotated = _unannotated(table)
     summary = _summary(calibration, ratio, unit, unannotated)
     circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
-    promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table))
+    roi = has_region(inputs.sources)
+    promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table), roi=roi)
     header = Header(
         kind=KIND,
         method=settings.method,
@@ -129,7 +132,7 @@ def run(
             "kde": {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": fitting.seed} if kernel else None,
             "settings": settings.to_json(),
             **reading_spec(reading, truth, None if before is None else before.artifact),
-            "roi": has_region(inputs.sources),
+            "roi": roi,
             "overlap_allowed": overlaps,
         },
         case_ids=table.ids,

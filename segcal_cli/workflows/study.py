@@ -179,7 +179,15 @@ def measure(
         for name in (*calibrators, *others)
     ]
     evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
-    verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
+    seen = {entry.loaded.artifact.digest for entry in named if in_sample[str(entry.loaded.path)]}
+    verdicts = tuple(
+        Verdict(
+            one,
+            traced.result[one.name],
+            under or in_sample[str(one.path)] or one.artifact.header.spec.get("calibrator") in seen,
+        )
+        for one in judged
+    )
     return Study(
         evaluation,
         inputs.values,

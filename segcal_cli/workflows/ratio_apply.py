@@ -123,8 +123,8 @@ def run(
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
         counts=outcome.counts,
-        lines=(promise,),
-        tables=(_people(rows, alarmed, judged),),
+        lines=(promise, *([] if alarmed else [f"No alarm in {counted(len(rows), 'case')}"])),
+        tables=(_people(rows, alarmed, judged),) if alarmed else (),
         failures=outcome.failures,
     )
 
@@ -285,8 +285,6 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
         for row in alarmed[:SHOWN_ALARMS]
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
-    if not alarmed:
-        return Table(f"No alarm in {counted(len(rows), 'case')}", ("",), ())
     return Table(
         f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
         ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.engine import failure_records
+from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
 from segcal_cli.ratio.fit import NothingLabelled, NothingPredicted, RatioSums
-from segcal_cli.ratio.guarantees import Circumstances, counted, minimum_text, none_scored_text, percent, rounded_down
+from segcal_cli.ratio.guarantees import Circumstances, minimum_text, none_scored_text, percent, rounded_down
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
 from segcal_cli.ratio.presets import preset_of
 from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
@@ -28,8 +30,9 @@ from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable, to_arrays
 from segcal_cli.ratio.thresholds import Calibration
+from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.calibrate_fit import Judge
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.ratio_artifacts import KIND, has_region, promised, settings_of, volume_unit
@@ -40,16 +43,99 @@ from segcal_cli.workflows.requests import (
     RatioFitOptions,
     RatioOptions,
     RatioRegionOptions,
+    RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
-from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts, without_folders
+from segcal_cli.workflows.running import plan_of
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.tracing import Traced, WithFacts, refuse_seen, report_facts, without_folders
 
 
 class NoRatio(UsageError):
     """Nobody said what is divided by what."""
 
     template = "give --numerator and --denominator, or --preset; possible regions are {0}"
+
+
+@dataclass(frozen=True, slots=True)
+class RatioConclusion:
+    """What remains of a fit once all cases have been read. unit: of volumes. roi: some cases have a region. kernel: the
+    kernel estimate of the calibration error was asked for. read_as: see ``reading_spec``. who: id and group of every
+    case. before: the calibrator that predictions were read through.
+    """
+
+    ratio: Ratio
+    settings: Settings
+    unit: str
+    space: LabelSpace
+    values: Values
+    fitting: RatioFitOptions
+    preset: str | None
+    kernel: bool
+    read_as: Mapping[str, object]
+    roi: bool
+    who: tuple[tuple[str, str], ...]
+    before: LoadedCalibrator | None
+
+    def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
+        """Write the artifact. Raises SeenCases, NothingLabelled, WriteError."""
+        ratio, unit, before = self.ratio, self.unit, self.before
+        report_facts(traced.facts, observer)
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        overlaps = before is not None and refuse_seen(
+            before.artifact, before.path, self.who, digests, allow=self.fitting.allow_overlap
+        )
+        table: RatioTable = traced.result
+        calibration = Calibration.of(table, self.settings, unit)
+        if not len(calibration.scored):
+            if not (table["B_label"] > 0).any():
+                raise NothingLabelled(" + ".join(ratio.denominator.names))
+            raise NothingPredicted(none_scored_text(calibration, ratio, unit))
+        unannotated = _unannotated(table)
+        summary = _summary(calibration, ratio, unit, unannotated)
+        circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
+        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table), roi=self.roi)
+        drawn = {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": self.fitting.seed}
+        header = Header(
+            kind=KIND,
+            method=self.settings.method,
+            # Names of unions were for the options; values stand in the spec.
+            space=replace(self.space, regions=()),
+            values=self.values,
+            spec={
+                **ratio.to_json(),
+                "preset": self.preset,
+                "bins": self.fitting.bins,
+                "volume_unit": unit,
+                "kde": drawn if self.kernel else None,
+                "settings": self.settings.to_json(),
+                **self.read_as,
+                "roi": self.roi,
+                "overlap_allowed": overlaps,
+            },
+            case_ids=table.ids,
+            group_ids=table.groups,
+            case_digests=digests,
+            fit_input_digest=_input_digest(table, digests),
+            guarantee=promise,
+            seed=self.fitting.seed,
+            dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
+            results=summary,
+        )
+        digest = write_artifact(output, Artifact(header, to_arrays(table)))
+        _warn(calibration, ratio, summary, observer)
+        done = len(table)
+        return Outcome(
+            result={
+                "artifact": {"file": output.name, "sha256": digest},
+                **ratio.to_json(),
+                **summary,
+                "guarantee": promise,
+            },
+            counts=Counts(done + len(failures), done, len(failures)),
+            lines=(_scored_line(calibration, summary), promise),
+            failures=tuple(failure_records(failures)),
+        )
 
 
 def run(
@@ -64,8 +150,11 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    sharding: RoundOptions = WHOLE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
+    parse_shard(sharding.shard)
+    plan = plan_of(running)
     refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
@@ -80,84 +169,38 @@ def run(
     settings.check(contained=ratio.contained)
     raise_all(same_predictions(inputs.files))
     reading = inputs.reading
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
-    unit = volume_unit(inputs.sources)
-    who = [(source.id, source.group) for source in inputs.sources]
+    who = tuple((source.id, source.group) for source in inputs.sources)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
     kernel = settings.calibration_error == "kde"
     wanted = Wanted(labels=True, blocks=True, bins=fitting.bins, kernel_seed=fitting.seed if kernel else None)
-    reader = inputs.reader(
-        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
-    )
-    traced, failures = run_estimator(
+    job = Job(
+        "ntr-interval fit",
         WithFacts(RatioSums(ratio, wanted), judge=Judge(inputs.v1_files)),
-        reader,
+        inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)),
         inputs.sources,
-        plan,
-        observer,
+        inputs.failures,
+        list_digest(inputs),
+        RatioConclusion(
+            ratio=ratio,
+            settings=settings,
+            unit=volume_unit(inputs.sources),
+            space=inputs.space,
+            values=inputs.values,
+            fitting=fitting,
+            preset=regions.preset,
+            kernel=kernel,
+            read_as=reading_spec(reading, truth, None if before is None else before.artifact),
+            roi=has_region(inputs.sources),
+            who=who,
+            before=before,
+        ),
         "fitting",
     )
-    report_facts(traced.facts, observer)
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    overlaps = before is not None and refuse_seen(
-        before.artifact, before.path, who, digests, allow=fitting.allow_overlap
-    )
-    failures = [*inputs.failures, *failures]
-    table: RatioTable = traced.result
-    calibration = Calibration.of(table, settings, unit)
-    if not len(calibration.scored):
-        if not (table["B_label"] > 0).any():
-            raise NothingLabelled(" + ".join(ratio.denominator.names))
-        raise NothingPredicted(none_scored_text(calibration, ratio, unit))
-    unannotated = _unannotated(table)
-    summary = _summary(calibration, ratio, unit, unannotated)
-    circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
-    roi = has_region(inputs.sources)
-    promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table), roi=roi)
-    header = Header(
-        kind=KIND,
-        method=settings.method,
-        # Names of unions were for the options; values stand in the spec.
-        space=replace(inputs.space, regions=()),
-        values=inputs.values,
-        spec={
-            **ratio.to_json(),
-            "preset": regions.preset,
-            "bins": fitting.bins,
-            "volume_unit": unit,
-            "kde": {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": fitting.seed} if kernel else None,
-            "settings": settings.to_json(),
-            **reading_spec(reading, truth, None if before is None else before.artifact),
-            "roi": roi,
-            "overlap_allowed": overlaps,
-        },
-        case_ids=table.ids,
-        group_ids=table.groups,
-        case_digests=digests,
-        fit_input_digest=_input_digest(table, digests),
-        guarantee=promise,
-        seed=fitting.seed,
-        dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
-        results=summary,
-    )
-    digest = write_artifact(output, Artifact(header, to_arrays(table)))
-    _warn(calibration, ratio, summary, observer)
-    done = len(table)
-    return Outcome(
-        result={
-            "artifact": {"file": output.name, "sha256": digest},
-            **ratio.to_json(),
-            **summary,
-            "guarantee": promise,
-        },
-        counts=Counts(done + len(failures), done, len(failures)),
-        lines=(_scored_line(calibration, summary), promise),
-        failures=tuple(failure_records(failures)),
-    )
+    return carried_out(job, plan, sharding, output, observer)
 
 
 def chosen_ratio(regions: RatioRegionOptions, space: LabelSpace, observer: Observer) -> Ratio:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.ratio.comparison import TERTILES, Comparison
-from segcal_cli.ratio.guarantees import counted, percent
+from segcal_cli.ratio.guarantees import percent
 from segcal_cli.ratio.table import RatioTable
-from segcal_cli.reporting.tables import Table, csv_text, short
+from segcal_cli.reporting.tables import Table, counted, csv_text, short
 
 METHOD_COLUMNS = (
     "method",

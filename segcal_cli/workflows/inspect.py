@@ -11,6 +11,7 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
+from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.kinds import KINDS, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
@@ -113,7 +114,7 @@ def header_lines(artifact: Artifact) -> list[str]:
     classes = ", ".join(f"{c.name} ({'/'.join(map(str, sorted(c.values)))})" for c in header.space.channels)
     lines = [
         f"kind        {header.kind}, method {header.method}",
-        f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}",
+        f"fitted on   {counted(header.n_cases, 'case')} of {counted(header.n_groups, 'patient')}, {header.values}",
         f"fitted by   segcal {header.segcal_version}",
         f"classes     {classes}; {'exclusive' if header.space.exclusive else 'independent'}",
         f"guarantee   {header.guarantee}",

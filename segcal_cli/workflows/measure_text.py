@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
 from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared
-from segcal_cli.reporting.tables import Table, short
+from segcal_cli.reporting.tables import Table, counted, short
 from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation, SourceResult
 
 BEST_MARK = "*"
@@ -72,7 +72,7 @@ def _means(evaluation: Evaluation) -> Table:
             rows.append((_name(source), name, *(_cell(evaluation, source, name, one, micro=micro) for one in shown)))
     first = evaluation.sources[0]
     how = "All voxels pooled (micro), [interval] over" if micro else "Mean ± standard deviation over"
-    caption = f"{how} {evaluation.n_groups} patients ({len(first.cases)} cases). "
+    caption = f"{how} {counted(evaluation.n_groups, 'patient')} ({counted(len(first.cases), 'case')}). "
     caption += f"{evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
     caption += GUARANTEE.format(n=evaluation.n_groups)
     if any(source.in_sample for source in evaluation.sources):

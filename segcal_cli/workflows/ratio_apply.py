@@ -19,7 +19,7 @@ from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
-from segcal_cli.ratio.guarantees import counted, guaranteed, percent
+from segcal_cli.ratio.guarantees import guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting, Settings
@@ -27,7 +27,7 @@ from segcal_cli.ratio.shift import DRIFT_P, LEAST_EFFECTIVE, Weights, drift, out
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
-from segcal_cli.reporting.tables import Table, csv_text, short
+from segcal_cli.reporting.tables import Table, counted, csv_text, short
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
@@ -38,6 +38,7 @@ from segcal_cli.workflows.ratio_artifacts import (
     load_ratio,
     refuse_other_region,
     refuse_other_unit,
+    refuse_unused,
     settings_of,
     volume_unit,
 )
@@ -91,6 +92,7 @@ def run(
     loaded = load_ratio(artifact, "ntr-interval apply")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)
+    refuse_unused(statistics, settings)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
     for path in (output, *triage):
@@ -121,8 +123,8 @@ def run(
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
         counts=outcome.counts,
-        lines=(promise,),
-        tables=(_people(rows, alarmed, judged),),
+        lines=(promise, *([] if alarmed else [f"No alarm in {counted(len(rows), 'case')}"])),
+        tables=(_people(rows, alarmed, judged),) if alarmed else (),
         failures=outcome.failures,
     )
 

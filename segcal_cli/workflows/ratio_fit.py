@@ -22,7 +22,7 @@ from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
 from segcal_cli.ratio.fit import NothingLabelled, NothingPredicted, RatioSums
-from segcal_cli.ratio.guarantees import Circumstances, counted, minimum_text, none_scored_text, percent, rounded_down
+from segcal_cli.ratio.guarantees import Circumstances, minimum_text, none_scored_text, percent, rounded_down
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
 from segcal_cli.ratio.presets import preset_of
 from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
@@ -30,6 +30,7 @@ from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable, to_arrays
 from segcal_cli.ratio.thresholds import Calibration
+from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
@@ -93,7 +94,7 @@ class RatioConclusion:
         unannotated = _unannotated(table)
         summary = _summary(calibration, ratio, unit, unannotated)
         circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
-        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table))
+        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table), roi=self.roi)
         drawn = {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": self.fitting.seed}
         header = Header(
             kind=KIND,
@@ -159,6 +160,8 @@ def run(
     require_file_place(output)
     if fitting.bins < 1:
         raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
+    if fitting.seed < 0:
+        raise BadSetting(f"--seed {fitting.seed} is not allowed; it must be 0 or more")
     settings = settings_of(statistics, Settings())
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, regions=True)

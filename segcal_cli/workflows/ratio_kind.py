@@ -12,13 +12,14 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.ratio.comparison import Comparison, biases, comparisons, method_entry, width_parts
 from segcal_cli.ratio.fit import RatioSums
-from segcal_cli.ratio.guarantees import counted, guaranteed
+from segcal_cli.ratio.guarantees import guaranteed
 from segcal_cli.ratio.regions import Region
 from segcal_cli.ratio.settings import METHODS
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import with_ratio
 from segcal_cli.reporting.pictures import Picture
+from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.ratio_artifacts import (

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.ratio.comparison import TERTILES, Comparison
-from segcal_cli.ratio.guarantees import counted, percent
+from segcal_cli.ratio.guarantees import percent
 from segcal_cli.ratio.table import RatioTable
-from segcal_cli.reporting.tables import Table, csv_text, short
+from segcal_cli.reporting.tables import Table, counted, csv_text, short
 
 METHOD_COLUMNS = (
     "method",
@@ -129,7 +129,8 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
     ]
     title = f"{name}: intervals of the ratio at level {percent(level)}"
     if not rows:
-        yield Table(title, ("method",), (("(none)",),), _why_empty(entry))
+        # The reason stands in a cell: a title is folded to the width of its table.
+        yield Table("", (title,), ((_why_empty(entry),),))
         return
     bias = entry["r_bias"]
     caption = (

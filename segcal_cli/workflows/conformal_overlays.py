@@ -133,6 +133,7 @@ def on_scans(
     study: Study,
     plots: Sequence[str],
     picturing: ReliabilityOptions,
+    judging: JudgeOptions,
     predictions: Path,
     labels: Path,
     reading: PredictionOptions,
@@ -148,7 +149,7 @@ def on_scans(
         if judged.artifact.header.kind != "conformal-sets":
             continue
         loaded = loaded_sets(judged.path, judged.artifact)
-        alpha, alphas = judged_levels(loaded, JudgeOptions())
+        alpha, alphas = judged_levels(loaded, judging)
         verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
         chosen = chosen_cases(verdict, picturing.max_cases)
         before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")

@@ -10,7 +10,8 @@ from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.conventions import settings_of
-from segcal_cli.workflows.judged import entries, file_ends
+from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
+from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -72,7 +73,9 @@ def run(
             raise OutputTwice(path)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    refuse_unasked(judging, ASKED_OF, promised)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
@@ -92,21 +95,23 @@ def run(
     )  # fmt: skip
     say(study.evaluation, heard)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    compared = compare(study.verdicts, judging)
+    written: dict[str, Presented | Compared] = {**presented, **compared}
     page = None
     if outputs.html is not None:
         from segcal_cli.workflows.reliability import report_alone
 
-        page = report_alone(study, reading, truth, heard)
-    for name, one in presented.items():
+        page = report_alone(study, reading, truth, heard, judging)
+    for name, one in written.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, page)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
-        result={**evaluation_json(study.evaluation), **entries(list(presented.values()))},
+        result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(*people_tables(study.evaluation), *(table for one in presented.values() for table in one.tables)),
+        tables=(*people_tables(study.evaluation), *(table for one in written.values() for table in one.tables)),
         failures=study.failures,
     )
 

@@ -101,7 +101,9 @@ def present(
     return Presented("ntr_interval", entry, tuple(people_tables(name, entry, loaded.settings.level)), files)
 
 
-def pictures(name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str]) -> Iterator[Picture]:
+def pictures(
+    name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str], options: JudgeOptions
+) -> Iterator[Picture]:
     """For ``reliability``: intervals, widths, errors, at the level of the fit."""
     loaded = loaded_ratio(path, artifact)
     compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)

@@ -88,6 +88,11 @@ WORDS: dict[type, dict[str, Words]] = {
             RUNNING,
         ),
     },
+    requests.DeviceOptions: {
+        "device": plain(
+            "--device", "Where the heavy array work runs. auto: a CUDA GPU where there is one, else the CPU.", RUNNING
+        ),
+    },
     requests.OutputOptions: {
         "overwrite": Words(("--overwrite",), "Replace outputs that exist.", OUTPUT),
     },

@@ -27,7 +27,6 @@ from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Grid, Stored, Values, Volume
 
-
 LARGEST_PARAMETER = 1e4
 """Fitted parameters are some tens at most; beyond this, sums over voxels leave the numbers that count them exactly."""
 
@@ -280,7 +279,7 @@ def _try(calibrator: Calibrator, values: Values) -> None:
         p = alone.apply(given.array, given.values, given.stored).array
         scores = alone.scores(given.array.reshape(classes, -1), given.values, given.stored)
     logs = [log for log in (scores.log_p, scores.log_q) if log is not None]
-    probable = all(((0 <= one) & (one <= 1)).all() for one in (p, scores.p))
+    probable = all(((one >= 0) & (one <= 1)).all() for one in (p, scores.p))
     if not probable or not all((log >= -2 * TRIED_LOGIT * LARGEST_PARAMETER).all() for log in logs):
         raise ValueError("its parameters give no probabilities")
 

@@ -133,7 +133,7 @@ def _check_numbers(columns: Mapping[str, np.ndarray]) -> None:
         known = column[~np.isnan(column)]
         if known.size < column.size and name in (*VOLUMES, *LABELLED, "sum_b2", "voxels", "voxel_mm3"):
             raise ValueError(f"{name} holds NaN")
-        if known.size and not (0 <= known.min() and known.max() <= LARGEST):
+        if known.size and not (known.min() >= 0 and known.max() <= LARGEST):
             raise ValueError(f"{name} holds {known.min():g} to {known.max():g}")
     if any((columns[name] <= 0).any() for name in ("voxels", "voxel_mm3")):
         raise ValueError("a case without voxels")

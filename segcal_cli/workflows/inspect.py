@@ -14,7 +14,6 @@ from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
 from segcal_cli.workflows.saved_studies import KIND as SAVED
 
-
 DAMAGE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, ZeroDivisionError)
 """What results in a header or arrays raise where they are shown, and are not what their kind writes."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.cli.builders import AFFINE, Scan, make_scans, sigmoid, softmax, write_npz, write_volume
+from tests.cli.builders import Scan, make_scans, sigmoid, softmax, write_npz, write_volume
 from tests.cli.builders_reading import segcal
 from tests.fuzz.mutations import (
     Damage,
@@ -208,6 +208,21 @@ def build_ratios(root: Path) -> None:
           root / "ratio.npz")  # fmt: skip
 
 
+CLUSTERS = ("kmeans", "grid", "annuli")
+
+
+def build_clusters(root: Path) -> None:
+    scans = cases_of(count=4)
+    for scan in scans:
+        write_volume(root / "predictions" / f"{scan.name}.nii.gz", softmax(scan.logits))
+    _labels(root, scans)
+    _classes(root)
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    for method in CLUSTERS:
+        more = {"grid": ("--grid", "2x2x1"), "annuli": ("--shape", "circle")}.get(method, ())
+        _done("cluster", "fit", *both, "--alpha", "0.4", "--method", method, *more, "-o", root / f"{method}.npz")
+
+
 def build_study(root: Path) -> None:
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
@@ -331,6 +346,17 @@ SCENES = (
             ("inspect", "{victim}"),
             ("inspect", "{victim}", "--json"),
             _apply("ntr-interval", "{victim}", "{}/out/table.csv"),
+            (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+        ),
+    ),
+    Scene(
+        "cluster-artifacts",
+        build_clusters,
+        tuple(Victim(f"{method}.npz", (damaged_artifact,)) for method in CLUSTERS),
+        (
+            ("inspect", "{victim}"),
+            ("inspect", "{victim}", "--json"),
+            _apply("cluster", "{victim}"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
         ),
     ),

@@ -200,14 +200,15 @@ def from_arrays(
 
 def _clusters_made(regions: Regions, channel: int) -> int:
     """How many clusters a map can put the voxels of a class into."""
+    if regions.method == "boundary":
+        return len(regions.edges[channel]) + 2 if channel in regions.edges else 1
+    if regions.sizes[channel] == 1 or channel in regions.cells:
+        return 1
     if regions.method == "grid":
         return math.prod(regions.blocks)
     if regions.method == "atlas":
-        return len(regions.values) + 1
-    if regions.method == "boundary":
-        return len(regions.edges[channel]) + 2 if channel in regions.edges else 1
-    whole = regions.sizes[channel] == 1 or channel in regions.cells
-    return 1 if whole or regions.placing is None else regions.placing.n_cells
+        return len(regions.values)
+    return 1 if regions.placing is None else regions.placing.n_cells
 
 
 def with_map_of(other: Model, spec: MapSpec) -> MapSpec:

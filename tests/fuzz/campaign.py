@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tests.fuzz.scenes import SCENES
-from tests.fuzz.trials import Finding, Stage, scene_of
+from tests.fuzz.scenes import SCENES, scene_of
+from tests.fuzz.trials import Finding, Stage
 
 SEED = 1
 """Of the trials in the test suite, and where nothing else is asked for."""

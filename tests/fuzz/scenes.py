@@ -170,6 +170,11 @@ def build_tables(root: Path) -> None:
     _csv(root / "groups.csv", ["case", "group"], [[s.name, f"patient {i // 2}"] for i, s in enumerate(scans)])
 
 
+def scene_of(name: str) -> Scene:
+    """Raises StopIteration for a name that is none."""
+    return next(scene for scene in SCENES if scene.name == name)
+
+
 def _csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])

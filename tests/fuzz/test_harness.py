@@ -17,8 +17,8 @@ import pytest
 from tests.fuzz import trials
 from tests.fuzz.campaign import keep, parts
 from tests.fuzz.mutations import damaged_gzip, damaged_png, damaged_zip
-from tests.fuzz.scenes import SCENES
-from tests.fuzz.trials import Stage, limited, scene_of
+from tests.fuzz.scenes import SCENES, scene_of
+from tests.fuzz.trials import Stage, limited
 
 
 @pytest.fixture(scope="module")

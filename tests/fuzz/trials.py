@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from typer.main import get_command
 
 from segcal_cli.cli.app import app
-from tests.fuzz.scenes import OUT, SCENES, Scene
+from tests.fuzz.scenes import OUT, Scene
 
 ALLOWED = (0, 2, 3, 4, 5, 8)
 """Exit codes that bad input may have: all that are documented but 1 (a bug) and 130 (interrupted)."""
@@ -151,8 +151,3 @@ def limited() -> Iterator[None]:
 
 def _hang(*_: object) -> None:
     raise Hang
-
-
-def scene_of(name: str) -> Scene:
-    """Raises StopIteration for a name that is none."""
-    return next(scene for scene in SCENES if scene.name == name)

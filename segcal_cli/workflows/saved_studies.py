@@ -269,12 +269,21 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
 def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings: Settings) -> None:
     """Raises ValueError for arrays of one source that have another shape, type or order of size than counts have."""
     bins, top = (classes, settings.grid.bins), (settings.grid.bins,)
-    one = {"n": bins, "hits": bins, "p": bins, "whole": (classes, len(WHOLE)), "sums": (classes, len(SUMS))}
+    one: dict[str, tuple[int, ...]] = {
+        "n": bins,
+        "hits": bins,
+        "p": bins,
+        "whole": (classes, len(WHOLE)),
+        "sums": (classes, len(SUMS)),
+    }
     one |= {"top_n": top, "top_hits": top, "top_p": top, "joint": (len(JOINT),), "bias_ml": (classes,)}
     cells = dict.fromkeys(("n", "hits", "p"), (classes, settings.grid.size))
     shapes: dict[str, tuple[int, ...]] = {name: (cases, *shape) for name, shape in one.items()}
     shapes |= {f"pooled_{name}": shape for name, shape in (one | cells).items()}
-    floats = {"rows": (cases, classes, len(CLASS_COLUMNS)), "all": (cases, len(ALL_COLUMNS))}
+    floats: dict[str, tuple[int, ...]] = {
+        "rows": (cases, classes, len(CLASS_COLUMNS)),
+        "all": (cases, len(ALL_COLUMNS)),
+    }
     kinds = dict.fromkeys(shapes, "i") | dict.fromkeys(floats, "f") | {"spaced": "b", "curves": "i"}
     for name, shape in {**shapes, **floats, "spaced": (cases,)}.items():
         if of[name].shape != shape:

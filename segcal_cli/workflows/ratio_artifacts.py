@@ -112,8 +112,12 @@ def loaded_ratio(path: Path, artifact: Artifact) -> LoadedRatio:
             for name in ("numerator", "denominator")
         ]
         settings = Settings.from_json(spec["settings"])
-        return LoadedRatio(path, artifact, from_artifact(artifact), Ratio(*regions), settings, spec["volume_unit"])
-    except (KeyError, ValueError, TypeError, IndexError, SegcalError) as error:
+        ratio, unit = Ratio(*regions), spec["volume_unit"]
+        settings.check(contained=ratio.contained)
+        if unit not in ("ml", "voxel") or type(spec["bins"]) is not int or spec["bins"] < 1:
+            raise ValueError(f"volumes in {unit}, {spec['bins']} bins")
+        return LoadedRatio(path, artifact, from_artifact(artifact), ratio, settings, unit)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedTable(path, f"its table of cases is damaged ({error})") from error
 
 

@@ -45,11 +45,6 @@ def csv_cell(value: Any) -> str:
     return str(value)
 
 
-def counted(n: int, word: str) -> str:
-    """1 case, 2 cases."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
 def short(value: float | int | None, digits: int = 4) -> str:
     """A number for people: a dash for what is undefined."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

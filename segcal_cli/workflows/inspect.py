@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
-from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.kinds import KINDS, Description, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
@@ -56,7 +55,12 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         raise NotAnArtifact(path, f"its contents are damaged ({type(error).__name__}: {error})") from error
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
-    return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
+    return Outcome(
+        {**header_document(artifact), **described.document},
+        Counts(n, n),
+        data="\n".join(lines) + "\n",
+        closing=f"{path.name} is a {artifact.header.kind} artifact",
+    )
 
 
 def _described(path: Path, artifact: Artifact, alphas: list[float], verbose: bool) -> Description:
@@ -127,9 +131,10 @@ def header_lines(artifact: Artifact) -> list[str]:
     """The header in words, one fact a line; the same for every kind."""
     header = artifact.header
     classes = ", ".join(f"{c.name} ({'/'.join(map(str, sorted(c.values)))})" for c in header.space.channels)
+    on = f"{count_text(header.n_cases, 'case')} of {count_text(header.n_groups, 'patient')}"
     lines = [
         f"kind        {header.kind}, method {header.method}",
-        f"fitted on   {counted(header.n_cases, 'case')} of {counted(header.n_groups, 'patient')}, {header.values}",
+        f"fitted on   {on}, {header.values}",
         f"fitted by   segcal {header.segcal_version}",
         f"classes     {classes}; {'exclusive' if header.space.exclusive else 'independent'}",
         f"guarantee   {header.guarantee}",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -30,7 +30,6 @@ from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable, to_arrays
 from segcal_cli.ratio.thresholds import Calibration
-from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
@@ -228,7 +227,7 @@ def too_few(calibration: Calibration, ratio: Ratio, unit: str) -> str:
     settings = calibration.settings
     if calibration.n == 0:
         return f"{none_scored_text(calibration, ratio, unit)}: every interval is {ratio.bounds}"
-    patients = counted(calibration.n, "patient")
+    patients = count_text(calibration.n, "patient")
     return (
         f"{patients} cannot give level {settings.level} with {settings.method}: every interval is {ratio.bounds}; "
         f"{calibration.n_needed} would do"
@@ -277,7 +276,7 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
         observer.warn(f"{without} {which} no {below}: counted for the volumes, not for the ratio")
     if summary["n_small_denominator"]:
         least = minimum_text(calibration.settings, summary["volume_unit"])
-        small = counted(summary["n_small_denominator"], "case")
+        small = count_text(summary["n_small_denominator"], "case")
         observer.warn(
             f"{small} predicted to hold less than {least} of {below}: counted for the volumes, not for the ratio"
         )
@@ -288,7 +287,7 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
 
 def _scored_line(calibration: Calibration, summary: Mapping[str, Any]) -> str:
     bias = summary["r_bias"]
-    ratios, patients = counted(summary["n_ratio_scores"], "ratio"), counted(summary["n_patients"], "patient")
+    ratios, patients = count_text(summary["n_ratio_scores"], "ratio"), count_text(summary["n_patients"], "patient")
     return (
         f"{ratios} of {patients}; the predicted ratio misses the "
         f"labelled one by {bias['abs_mean']:.4f} on average ({bias['signed_mean']:+.4f} signed). Highest level: "

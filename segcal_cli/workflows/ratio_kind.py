@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.ratio.comparison import Comparison, biases, comparisons, method_entry, width_parts
 from segcal_cli.ratio.fit import RatioSums
@@ -19,7 +19,6 @@ from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.ratio.thresholds import with_ratio
 from segcal_cli.reporting.pictures import Picture
-from segcal_cli.reporting.tables import counted
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.ratio_artifacts import (
@@ -59,8 +58,8 @@ def describe(path: Path, artifact: Artifact) -> Description:
         f"numerator   {_region(loaded.ratio.numerator)}",
         f"denominator {_region(loaded.ratio.denominator)}",
         f"ratio       in {loaded.ratio.bounds}; volumes in {unit}",
-        f"scores      {counted(results['n_ratio_scores'], 'ratio')} of {counted(results['n_patients'], 'patient')}; "
-        f"{counted(results['n_without_denominator'], 'label')} without a denominator, "
+        f"scores      {count_text(results['n_ratio_scores'], 'ratio')} of {count_text(results['n_patients'], 'patient')}; "
+        f"{count_text(results['n_without_denominator'], 'label')} without a denominator, "
         f"{results['n_small_denominator']} predicted below the minimum",
         f"defaults    {settings_text(loaded.settings, loaded.unit)}",
         "",

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.ratio.comparison import TERTILES, Comparison
 from segcal_cli.ratio.guarantees import percent
 from segcal_cli.ratio.table import RatioTable
-from segcal_cli.reporting.tables import Table, counted, csv_text, short
+from segcal_cli.reporting.tables import Table, csv_text, short
 
 METHOD_COLUMNS = (
     "method",
@@ -134,8 +135,8 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
         return
     bias = entry["r_bias"]
     caption = (
-        f"{entry['n_ratio']} of {counted(entry['n_cases'], 'case')} with a labelled ratio, "
-        f"{counted(entry['n_patients'], 'patient')}; mean absolute R-Bias {short(bias['abs_mean'])} (hard masks "
+        f"{entry['n_ratio']} of {count_text(entry['n_cases'], 'case')} with a labelled ratio, "
+        f"{count_text(entry['n_patients'], 'patient')}; mean absolute R-Bias {short(bias['abs_mean'])} (hard masks "
         f"{short(entry['r_bias_hard']['abs_mean'])})"
     )
     if entry["in_sample"]:
@@ -161,8 +162,8 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
 
 def _why_empty(entry: Mapping[str, Any]) -> str:
     below = " + ".join(entry["denominator"]["names"])
-    cases, without = counted(entry["n_cases"], "case"), counted(entry["n_without_denominator"], "label")
-    small = counted(entry["n_small_denominator"], "case")
+    cases, without = count_text(entry["n_cases"], "case"), count_text(entry["n_without_denominator"], "label")
+    small = count_text(entry["n_small_denominator"], "case")
     return f"None of {cases} can be scored: {without} without {below}, {small} predicted below the least {below}"
 
 

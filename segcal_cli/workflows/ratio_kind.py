@@ -58,7 +58,8 @@ def describe(path: Path, artifact: Artifact) -> Description:
         f"numerator   {_region(loaded.ratio.numerator)}",
         f"denominator {_region(loaded.ratio.denominator)}",
         f"ratio       in {loaded.ratio.bounds}; volumes in {unit}",
-        f"scores      {count_text(results['n_ratio_scores'], 'ratio')} of {count_text(results['n_patients'], 'patient')}; "
+        f"scores      {count_text(results['n_ratio_scores'], 'ratio')} "
+        f"of {count_text(results['n_patients'], 'patient')}; "
         f"{count_text(results['n_without_denominator'], 'label')} without a denominator, "
         f"{results['n_small_denominator']} predicted below the minimum",
         f"defaults    {settings_text(loaded.settings, loaded.unit)}",

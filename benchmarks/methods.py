@@ -2,9 +2,9 @@
 
     python benchmarks/methods.py PREDICTIONS LABELS --values logits --classes dataset.json
 
-Each method is fitted through the command line; NLL, ECE, ACE, Brier score and Dice are those of its summary, each
-patient measured with parameters fitted without its fold, mean over the patients (macro) and all voxels pooled (micro).
-Options after the folders go to ``segcal calibrate fit``.
+The figures are those of ``segcal calibrate compare``, as a table in Markdown: means over the patients (macro), and of
+all voxels pooled (micro). ``*`` marks the best method of a column, and those that Wilcoxon's test over patients does
+not tell from it. Options after the folders go to the command.
 """
 
 from __future__ import annotations
@@ -16,44 +16,38 @@ import tempfile
 import time
 from pathlib import Path
 
-METHODS = ("temperature", "platt", "beta", "isotonic", "histogram", "vector", "matrix", "dirichlet", "auxiliary")
-
-KEYS = ("nll", "ece", "ace", "brier", "dice")
+KEYS = ("dice", "ece", "ace", "mce", "brier", "nll", "joint_nll")
 
 
-def fitted(method: str, arguments: list[str], folder: Path) -> tuple[dict, float]:
-    """The result of a fit, and its seconds."""
-    words = ["calibrate", "fit", *arguments, "--method", method, "-o", str(folder / f"{method}.npz"), "--json"]
-    start = time.perf_counter()
-    run = subprocess.run([sys.executable, "-m", "segcal_cli.cli.app", *words], capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    document = json.loads(run.stdout)
-    return document["result"] if run.returncode == 0 else {}, seconds
+def compared(arguments: list[str]) -> tuple[dict, float]:
+    """The result of a comparison, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["calibrate", "compare", *arguments, "-o", str(Path(folder) / "table.csv"), "--json", "--quiet"]
+        start = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, "-m", "segcal_cli.cli.app", *words], stdout=subprocess.PIPE, text=True, check=True
+        )
+        return json.loads(run.stdout)["result"], time.perf_counter() - start
 
 
-def row(name: str, phase: dict, seconds: float | None, joint: float | None) -> str:
-    cells = []
-    for average in ("macro", "micro"):
-        cells += [f"{phase[average]['all'][key]:.5f}" for key in KEYS]
-    joined = "" if joint is None else f"{joint:.5f}"
-    return f"| {name} | {joined} | {' | '.join(cells)} | {'' if seconds is None else f'{seconds:.1f}'} |"
+def cells(row: dict) -> list[str]:
+    """Macro values, marked, then micro ones."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.5f}"
+
+    macro = [shown(row[key]) + ("*" if row[f"{key}_bold"] else "") for key in KEYS]
+    return [*macro, *(shown(row[f"{key}_micro"]) for key in KEYS)]
 
 
 def main(arguments: list[str]) -> None:
-    heads = [f"{key} {average}" for average in ("macro", "micro") for key in KEYS]
-    print(f"| method | joint nll micro | {' | '.join(heads)} | s |\n|{'---|' * (len(heads) + 3)}")
-    shown = False
-    with tempfile.TemporaryDirectory() as folder:
-        for method in METHODS:
-            result, seconds = fitted(method, arguments, Path(folder))
-            if not result:
-                print(f"| {method} | does not fit these predictions |", flush=True)
-                continue
-            before, after = result["summary"]["before"], result["summary"]["after"]
-            if not shown:
-                print(row("raw", before, None, before["micro"]["all"].get("joint_nll")))
-                shown = True
-            print(row(method, after, seconds, after["micro"]["all"].get("joint_nll")), flush=True)
+    result, seconds = compared(arguments)
+    heads = [*KEYS, *(f"{key} micro" for key in KEYS)]
+    print(f"| method | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
+    for row in result["table"]:
+        if row["class"] == "(all)":
+            print(f"| {row['method']} | {' | '.join(cells(row))} |")
+    print(f"\n{result['n_cases']} cases of {result['n_groups']} patients, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

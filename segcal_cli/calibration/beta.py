@@ -12,15 +12,17 @@ u = F theta, and c and v the mean and variance of z in a bin, the second-order t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from segcal_cli.calibration.error_fits import Linear, fitted_to_error
 from segcal_cli.calibration.likelihood import sigmoid, softplus
 from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.platt import OFFSET_LIMIT
 from segcal_cli.calibration.sketch import Moments
-from segcal_cli.calibration.solvers import Evaluation, newton
+from segcal_cli.calibration.solvers import Evaluation, Tally, newton
 from segcal_cli.calibration.temperature import best_slopes
 
 
@@ -91,25 +93,25 @@ def solve(moments: Moments, aim: Aim, near: np.ndarray | None = None) -> np.ndar
     """float64 "problem 3", rows (a, b, c) of least loss with 0 <= a, b <= 20. near: a row to start from."""
     objective = Objective(moments)
     if near is None:
-        slopes = best_slopes(moments, Aim("nll"))
+        slopes = best_slopes(moments, replace(aim, loss="nll"))
         start = np.stack([slopes[:, 0], slopes[:, 0], slopes[:, 1]], axis=1)
     else:
         start = np.tile(near, (len(moments.total), 1))
-    rows = _solved(objective.nll, start)
-    return rows if aim.loss == "nll" else _solved(lambda theta: objective.of(aim, theta), rows)
+    rows = _solved(objective.nll, start, aim.tally)
+    return rows if aim.loss == "nll" else _solved(lambda theta: objective.of(aim, theta), rows, aim.tally)
 
 
-def _solved(objective: object, start: np.ndarray) -> np.ndarray:
+def _solved(objective: object, start: np.ndarray, tally: Tally | None) -> np.ndarray:
     """The free optimum; a problem with a negative slope once more, with that slope held at 0."""
     upper = np.array([SLOPE_LIMIT, SLOPE_LIMIT, OFFSET_LIMIT])
-    rows = newton(objective, start, -upper, upper)  # type: ignore[arg-type]
+    rows = newton(objective, start, -upper, upper, tally)  # type: ignore[arg-type]
     for _ in range(2):  # holding one slope can turn the other negative
         wrong = rows[:, :2] < 0.0
         if not wrong.any():
             break
         held = np.concatenate([wrong | (rows[:, :2] == 0.0), np.zeros((len(rows), 1), dtype=bool)], axis=1)
         low, high = np.where(held, 0.0, -upper), np.where(held, 0.0, upper)
-        rows = newton(objective, np.where(held, 0.0, rows), low, high)  # type: ignore[arg-type]
+        rows = newton(objective, np.where(held, 0.0, rows), low, high, tally)  # type: ignore[arg-type]
     return rows
 
 
@@ -150,20 +152,29 @@ def cut_of(row: np.ndarray) -> float | None:
 CUT_RANGE = 700.0
 """Log-odds between which the cut is sought: beyond, probabilities are 0 and 1 in every type."""
 
-METHOD = Sketched(
-    name="beta",
-    families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
-    parameters=("a", "b", "c"),
-    identity=(1.0, 1.0, 0.0),
-    keeps_decisions=False,
-    scopes=("per-class", "shared"),
-    losses=("nll", "brier"),
-    solve=solve,
-    log_odds=log_odds,
-    loss=loss_of,
-    gradient=gradient_of,
-    slope=slope_of,
-    cut=cut_of,
+
+def values(z: np.ndarray) -> np.ndarray:
+    """float64 "3 ...": log p, -log(1 - p) and 1 of log-odds."""
+    return features(z).value
+
+
+METHOD = fitted_to_error(
+    Sketched(
+        name="beta",
+        families={"binary": "sketch", "sigmoid": "sketch", "softmax": "sketch"},
+        parameters=("a", "b", "c"),
+        identity=(1.0, 1.0, 0.0),
+        keeps_decisions=False,
+        scopes=("per-class", "shared"),
+        losses=("nll", "brier"),
+        solve=solve,
+        log_odds=log_odds,
+        loss=loss_of,
+        gradient=gradient_of,
+        slope=slope_of,
+        cut=cut_of,
+    ),
+    Linear(values, np.copy, (1.0, 1.0, 0.0), (0.0, 0.0, -OFFSET_LIMIT), (SLOPE_LIMIT, SLOPE_LIMIT, OFFSET_LIMIT)),
 )
 
 

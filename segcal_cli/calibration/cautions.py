@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.calibration.average_error import ACE_LOSSES
 from segcal_cli.calibration.fitting import Fitted, at_bound
 from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import joint
+from segcal_cli.calibration.solvers import SMALL_GRADIENT
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
@@ -28,6 +30,9 @@ DICE_LOSS = 0.005
 
 SUSPICIOUS_TEMPERATURE, SUSPICIOUS_DICE = 0.9, 0.97
 """Predictions that want to be sharper although their overlap is this good look like those of training cases."""
+
+FAR = 0.2
+"""Temperatures of two losses that differ by more, relatively, tell different stories."""
 
 IDENTICAL = 1e-6
 """T this close to 1 changes nothing."""
@@ -58,7 +63,12 @@ def of_fit(
     """Warnings and notes that need no summary."""
     record = spec.record(space)
     warnings = [*_split(spec), *_few(patients, fitted), *_classes(fitted, record, space, spec)]
-    warnings += [*_zeros(patients, space), *_coarse(patients, values)]
+    warnings += [
+        *_zeros(patients, space),
+        *_coarse(patients, values),
+        *_unfinished(fitted, spec, space),
+        *_far_from_likeliest(fitted, record, space, spec),
+    ]
     notes = []
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
@@ -77,7 +87,7 @@ def of_summary(
 ) -> list[str]:
     """Warnings about what the fit gained. held_out: NLL before and after."""
     before, after = held_out
-    where = "out of fold" if fitted.folds else "in-sample"
+    where = fitted.where
     warnings = []
     if not improved(before, after):
         warnings.append(f"no gain: NLL {number(before)} -> {number(after)} {where}")
@@ -164,6 +174,32 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
                 f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or "
                 "labels made from them?"
             )
+
+
+def _unfinished(fitted: Fitted, spec: FitSpec, space: LabelSpace) -> Iterator[str]:
+    if spec.family(space) == "sample" and spec.refine and fitted.gradient >= SMALL_GRADIENT:
+        yield (
+            f"the exact passes ended before the optimum: the largest gradient is {number(fitted.gradient)}, not below "
+            f"{SMALL_GRADIENT:g}; give --refine more than {spec.refine}, or more --voxels"
+        )
+
+
+def _far_from_likeliest(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -> Iterator[str]:
+    if spec.loss not in ACE_LOSSES:
+        return
+    names = [space.names[c] for c in space.measured]
+    for block in fitted.blocks:
+        if block.likeliest is None:
+            continue
+        slope, likeliest = record.slope(block.row), record.slope(block.likeliest)
+        if abs(likeliest / slope - 1.0) > FAR:
+            who = "all classes" if joint(record, space) or len(block.problems) > 1 else names[block.problems[0]]
+            what = (
+                f"T is {number(1.0 / slope)}, that of least NLL {number(1.0 / likeliest)}"
+                if record.keeps_decisions
+                else f"the slope is {number(slope)}, that of least NLL {number(likeliest)}"
+            )
+            yield f"{who}: {what}: the average calibration error goes by rare middle probabilities"
 
 
 def _zeros(patients: Patients, space: LabelSpace) -> Iterator[str]:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.calibration.average_error import ACE_LOSSES
+from segcal_cli.calibration.error_fits import SampledError
 from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched, stacked
 from segcal_cli.calibration.nodes import LOG_LIMIT, SCAN, Curves, best_temperatures, slope_at
-from segcal_cli.calibration.patients import GroupTables, Patients, bootstrap
+from segcal_cli.calibration.patients import GroupCurves, GroupTables, Patients, bootstrap, joined
+from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.errors import FitError
 from segcal_cli.core.labels import LabelSpace
@@ -24,6 +27,10 @@ next."""
 
 BOUND_TOLERANCE = 1e-9
 """A slope this close to its bound, relatively, is at it."""
+
+
+SLOPE_STEP = 1e-4
+"""In 1/T: the step of a difference quotient, where a loss has no formula for its slope."""
 
 
 class InvertedConfidence(FitError):
@@ -42,7 +49,8 @@ class Block:
     problems: their indices. row: float64 "parameter". fold_rows: float64 "fold parameter", fitted without each fold.
     before, after: loss over all voxels; gradient: the largest at the optimum, None where nothing was fitted. left:
     why the block was left as it is, or "". interval: float64 "2 parameter", NaN without one. held_out: NLL of the
-    folds before and after, each with the parameters fitted without it.
+    folds before and after, each with the parameters fitted without it. nll: over all voxels before and after, without
+    penalties. steps: of the solver. likeliest: the row of least NLL, where something else was minimised.
     """
 
     problems: tuple[int, ...]
@@ -54,17 +62,27 @@ class Block:
     left: str
     interval: np.ndarray
     held_out: tuple[float, float]
+    nll: tuple[float, float]
+    steps: int
+    likeliest: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """All blocks. folds: 0 where the summary has to be in-sample. fold_of: int64 "group". left: classes inside a
-    block that were left as they are, and why."""
+    block that were left as they are, and why. apart: the one fold holds the patients that were left out of training,
+    and only they are measured."""
 
     blocks: tuple[Block, ...]
     folds: int
     fold_of: np.ndarray
     left: tuple[tuple[str, str], ...] = ()
+    apart: bool = False
+
+    @property
+    def where(self) -> str:
+        """What the measures before and after stand on, in words."""
+        return ("held out" if self.apart else "out of fold") if self.folds else "in-sample"
 
     def rows(self, problems: int, fold: int | None = None) -> np.ndarray:
         """float64 "problem parameter" of all patients, or of those outside a fold. A softmax temperature: one row."""
@@ -84,16 +102,29 @@ class Fitted:
         return float(before), float(after)
 
     @property
+    def nll(self) -> tuple[float, float]:
+        """NLL over all voxels before and after, mean over problems."""
+        weights = [len(block.problems) for block in self.blocks]
+        before, after = np.average([block.nll for block in self.blocks], weights=weights, axis=0)
+        return float(before), float(after)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the solver, of all blocks."""
+        return sum(block.steps for block in self.blocks)
+
+    @property
     def gradient(self) -> float:
         """The largest gradient of all blocks that were fitted; 0 where none was."""
         return max((block.gradient for block in self.blocks if block.gradient is not None), default=0.0)
 
 
-def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
-    """Parameters, fold parameters and intervals. Raises InvertedConfidence."""
+def fit(patients: Patients, spec: FitSpec, space: LabelSpace, *, intervals: bool = True) -> Fitted:
+    """Parameters, fold parameters and, if wanted, intervals. Raises InvertedConfidence."""
     folds, fold_of, chosen = partition(patients, spec)
+    resampled = intervals and len(patients.groups) > 1
     if spec.family(space) == "nodes":
-        return Fitted((_fit_nodes(patients, spec, chosen),), folds, fold_of)
+        return Fitted((_fit_nodes(patients, spec, chosen, resampled=resampled),), folds, fold_of)
     record = spec.record(space)
     assert isinstance(record, Sketched), "every other family has been fitted"
     count = len(space.measured)
@@ -101,7 +132,8 @@ def fit(patients: Patients, spec: FitSpec, space: LabelSpace) -> Fitted:
     names = [space.names[c] for c in space.measured]
     blocks = []
     for problems in together:
-        block = _fit_sketches(patients.sketch_tables(problems), problems, record, spec, chosen)
+        tables = patients.sketch_tables(problems)
+        block = _fit_sketches(tables, problems, record, spec, chosen, resampled=resampled)
         if record.slope(block.row) <= 0.0 and not spec.allow_inverted:
             raise InvertedConfidence(", ".join(names[i] for i in problems), record.slope(block.row))
         blocks.append(block)
@@ -134,25 +166,33 @@ def _missing(tables: GroupTables, chosen: np.ndarray) -> str:
 
 
 def _fit_sketches(
-    tables: GroupTables, problems: tuple[int, ...], record: Sketched, spec: FitSpec, chosen: Sequence[np.ndarray]
+    tables: GroupTables,
+    problems: tuple[int, ...],
+    record: Sketched,
+    spec: FitSpec,
+    chosen: Sequence[np.ndarray],
+    *,
+    resampled: bool,
 ) -> Block:
     identity = np.array(record.identity)
     missing = [_missing(tables, groups) for groups in chosen]
     rows = np.tile(identity, (len(chosen), 1))
     enough = [i for i, reason in enumerate(missing) if not reason]
+    tally = Tally()
     if enough:
-        solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim)
+        solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim(tally))
         found = dict(zip(enough, solved, strict=True))
         rows = stacked([found.get(i, identity) for i in range(len(chosen))])
     everybody = tables.moments(chosen[:1])
-    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim)).max())
+    gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim())).max())
     interval = np.full((2, len(record.parameters)), np.nan)
-    if len(chosen[0]) > 1 and not missing[0] and record.parameters:
+    # The soft error is sought by evaluating it, too slowly for a thousand resamples.
+    if resampled and not missing[0] and record.parameters and spec.loss not in ACE_LOSSES:
         interval = bootstrap(
             len(chosen[0]),
             len(tables.bins),
             spec.seed,
-            lambda counts: _resample(tables, counts, record, spec.aim, rows[0]),
+            lambda counts: _resample(tables, counts, record, spec.aim(), rows[0]),
         )
     parts = held_out_parts(chosen)
     outside, outside_rows = tables.moments(parts), rows[-len(parts) :]
@@ -160,16 +200,20 @@ def _fit_sketches(
         record.loss(outside, np.tile(identity, (len(parts), 1)), NLL),
         record.loss(outside, outside_rows, NLL),
     )
+    ends = (identity[np.newaxis], rows[:1])
     return Block(
         problems=problems,
         row=rows[0],
         fold_rows=rows[1:],
-        before=float(record.loss(everybody, identity[np.newaxis], spec.aim)[0]),
-        after=float(record.loss(everybody, rows[:1], spec.aim)[0]),
+        before=float(record.loss(everybody, ends[0], spec.aim())[0]),
+        after=float(record.loss(everybody, ends[1], spec.aim())[0]),
         gradient=gradient,
         left=missing[0],
         interval=interval,
         held_out=averaged(held_out, outside.total),
+        nll=(float(record.loss(everybody, ends[0], NLL)[0]), float(record.loss(everybody, ends[1], NLL)[0])),
+        steps=tally.steps,
+        likeliest=None if spec.loss == "nll" or missing[0] else record.solve(everybody, NLL)[0],
     )
 
 
@@ -183,15 +227,59 @@ def _resample(tables: GroupTables, counts: np.ndarray, record: Sketched, aim: Ai
     return rows
 
 
-def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) -> Block:
+def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray], *, resampled: bool) -> Block:
     table = patients.curves()
     groups = len(patients.groups)
-    rows = best_temperatures(table.curves(chosen), spec.loss)
+    tally = Tally()
+    if spec.loss in ACE_LOSSES:
+        return _fit_sampled_temperature(patients, table, spec, chosen, tally)
+    rows = best_temperatures(table.curves(chosen), spec.loss, tally)
     interval = np.full((2, 1), np.nan)
-    if groups > 1:
+    if resampled:
         interval = bootstrap(
             groups, SCAN, spec.seed, lambda counts: best_temperatures(table.resampled(counts), spec.loss)[:, np.newaxis]
         )
+    everybody = table.curves(chosen[:1])
+    losses = [float(everybody.loss(spec.loss, at)[0]) for at in (np.ones(1), rows[:1])]
+    gradient = _node_gradient(everybody, rows[0], spec.loss)
+    return _node_block(table, spec, chosen, rows, (losses[0], losses[1]), gradient, interval, tally)
+
+
+def _fit_sampled_temperature(
+    patients: Patients, table: GroupCurves, spec: FitSpec, chosen: Sequence[np.ndarray], tally: Tally
+) -> Block:
+    """A softmax temperature fitted to the soft error of a sample of voxels, with the likelihood of all of them."""
+    rows = np.empty(len(chosen))
+    losses: tuple[float, float] = (0.0, 0.0)
+    gradient = 0.0
+    for i, groups in enumerate(chosen):
+        voxels = sum(case.voxels for case, group in zip(patients.cases, patients.member, strict=True) if groups[group])
+        error = SampledError(joined(patients, groups), float(voxels))
+        curves = table.curves([groups])
+
+        def loss(temperature: float, error: SampledError = error, curves: Curves = curves) -> float:
+            likelihood = 0.0 if spec.loss == "soft-ace" else float(curves.nll(np.array([temperature]))[0])
+            return likelihood + (1.0 if spec.loss == "soft-ace" else spec.ace_weight) * error(temperature)
+
+        rows[i] = error.least(loss, rows[0] if i else None, tally)
+        if i == 0:
+            losses = (loss(1.0), loss(rows[0]))
+            slopes = [loss(1.0 / (1.0 / rows[0] + step)) for step in (SLOPE_STEP, -SLOPE_STEP)]
+            gradient = abs(slopes[0] - slopes[1]) / (2.0 * SLOPE_STEP)
+    return _node_block(table, spec, chosen, rows, losses, gradient, np.full((2, 1), np.nan), tally)
+
+
+def _node_block(
+    table: GroupCurves,
+    spec: FitSpec,
+    chosen: Sequence[np.ndarray],
+    rows: np.ndarray,
+    losses: tuple[float, float],
+    gradient: float,
+    interval: np.ndarray,
+    tally: Tally,
+) -> Block:
+    """The block of softmax temperatures, of everybody and without each fold."""
     everybody = table.curves(chosen[:1])
     parts = held_out_parts(chosen)
     outside = table.curves(parts)
@@ -200,12 +288,15 @@ def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray]) 
         problems=(0,),
         row=rows[:1],
         fold_rows=rows[1:, np.newaxis],
-        before=float(everybody.loss(spec.loss, np.ones(1))[0]),
-        after=float(everybody.loss(spec.loss, rows[:1])[0]),
-        gradient=_node_gradient(everybody, rows[0], spec.loss),
+        before=losses[0],
+        after=losses[1],
+        gradient=gradient,
         left="",
         interval=interval,
         held_out=averaged((outside.nll(ones), outside.nll(rows[-len(parts) :])), outside.total),
+        nll=(float(everybody.nll(np.ones(1))[0]), float(everybody.nll(rows[:1])[0])),
+        steps=tally.steps,
+        likeliest=None if spec.loss == "nll" else best_temperatures(everybody, "nll"),
     )
 
 

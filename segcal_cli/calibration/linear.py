@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcal_cli.calibration.likelihood import softplus
-from segcal_cli.calibration.solvers import Evaluation, newton
+from segcal_cli.calibration.solvers import Evaluation, Tally, newton
 
 BLOCK_NUMBERS = 1 << 18
 """Features times voxels worked on at a time: float64 arrays of this length stay in a core's cache."""
@@ -148,8 +148,10 @@ class Shape:
         return matrix[np.ix_(chosen, chosen)]
 
 
-def best_weights(voxels: Voxels, shape: Shape, *, exclusive: bool, near: np.ndarray | None = None) -> np.ndarray:
-    """float64 W "class feature" of least mean loss on these voxels. near: where to start."""
+def best_weights(
+    voxels: Voxels, shape: Shape, *, exclusive: bool, near: np.ndarray | None = None, tally: Tally | None = None
+) -> np.ndarray:
+    """float64 W "class feature" of least mean loss on these voxels. near: where to start. tally: counts the steps."""
 
     def objective(theta: np.ndarray) -> Evaluation:
         weights = shape.full(theta[0])
@@ -161,4 +163,4 @@ def best_weights(voxels: Voxels, shape: Shape, *, exclusive: bool, near: np.ndar
     if not start.size:
         return shape.start
     endless = np.full(start.size, np.inf)
-    return shape.full(newton(objective, start[np.newaxis], -endless, endless)[0])
+    return shape.full(newton(objective, start[np.newaxis], -endless, endless, tally)[0])

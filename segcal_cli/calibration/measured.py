@@ -15,7 +15,7 @@ import numpy as np
 
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Sketched
-from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.result import FitResult, FoldCalibrators, Unmeasured
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages, sketch_summary
 from segcal_cli.core.case import Case
@@ -39,11 +39,17 @@ class MeasuredCases:
 class SummaryPass:
     """An estimator that completes a fit: its result is the fit's result with a summary.
 
-    pending: the fit without summary. threads: do not change a digit.
+    pending: the fit without summary, None in copies that only update. folds: what each case is measured with. threads:
+    do not change a digit.
     """
 
-    pending: Unmeasured
+    pending: Unmeasured | None
+    folds: FoldCalibrators
     threads: int = 1
+
+    def for_update(self) -> SummaryPass:
+        """What workers need: no statistics travel to them."""
+        return replace(self, pending=None)
 
     def empty(self) -> MeasuredCases:
         return MeasuredCases()
@@ -53,7 +59,7 @@ class SummaryPass:
         if case.id in state.cases:
             raise TwiceTheSameCase(case.id)
         volume = case.volume
-        calibrator = self.pending.calibrator_without(case.id)
+        calibrator = self.folds.without(case.id)
         calibrator, given = calibrator.pointwise(volume)
         before = partial(scores_of, values=volume.values, stored=volume.stored, exclusive=case.space.exclusive)
         after = partial(calibrator.scores, values=given.values, stored=given.stored)
@@ -71,14 +77,17 @@ class SummaryPass:
         return MeasuredCases({**a.cases, **b.cases})
 
     def finish(self, state: MeasuredCases) -> FitResult:
+        assert self.pending is not None, "only copies for workers lack it"
         patients, fitted = self.pending.patients, self.pending.fitted
         phases = {
-            phase: averages([state.cases[case.case][phase] for case in patients.cases], patients, _rows, _pool)
+            phase: averages(
+                [state.cases[case.case][phase] for case in patients.cases], patients, shown_rows, pooled_measures
+            )
             for phase in ("before", "after")
         }
         voxels = np.array([case.voxels for case in patients.cases]) * patients.weights
         held_out = tuple(
-            float(np.average([_joint(state.cases[case.case][phase]) for case in patients.cases], weights=voxels))
+            float(np.average([joint_nll(state.cases[case.case][phase]) for case in patients.cases], weights=voxels))
             for phase in ("before", "after")
         )
         return self.pending.with_summary(
@@ -95,7 +104,7 @@ def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
         return pending.with_summary(None, fitted.held_out, passes=pending.passes)
     record = spec.record(space)
     if kind_of(space) == "softmax" or not isinstance(record, Sketched):
-        return SummaryPass(pending, threads)
+        return SummaryPass(pending, pending.fold_calibrators(), threads)
     return pending.with_summary(
         lambda improved: sketch_summary(pending.patients, fitted, record, space, improved=improved),
         fitted.held_out,
@@ -103,7 +112,7 @@ def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
     )
 
 
-def _joint(measures: CaseMeasures) -> float:
+def joint_nll(measures: CaseMeasures) -> float:
     """Negative log-likelihood per voxel: of exclusive classes together, of independent ones their mean."""
     value = measures.all["joint_nll"]
     if value is None:
@@ -112,7 +121,7 @@ def _joint(measures: CaseMeasures) -> float:
     return float(value)
 
 
-def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
+def pooled_measures(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     pooled: Pooled = reduce(add, (case.pooled for case in cases))
     counts = pooled.counts()
     columns = binned_columns(counts, None, SETTINGS)
@@ -123,7 +132,7 @@ def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     return replace(cases[0], classes=classes, all=all_row(pooled.averaged, classes, counts, SETTINGS), pooled=pooled)
 
 
-def _rows(measures: CaseMeasures) -> Rows:
+def shown_rows(measures: CaseMeasures) -> Rows:
     return {
         "classes": {name: _chosen(row, KEYS) for name, row in measures.classes.items()},
         "all": _chosen(measures.all, (*KEYS, *JOINT_KEYS)),

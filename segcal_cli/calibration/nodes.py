@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from segcal_cli.calibration.solvers import Tally
+
 LOG_LIMIT = float(np.log(20.0))
 """Temperatures are sought in [1/20, 20]."""
 
@@ -145,9 +147,9 @@ class Curves:
         return ((table @ _TO_COEFFICIENTS.T) * basis).sum(axis=1)
 
 
-def best_temperatures(curves: Curves, loss: str) -> np.ndarray:
+def best_temperatures(curves: Curves, loss: str, tally: Tally | None = None) -> np.ndarray:
     """float64 "problem": the temperature in [1/20, 20] with the least loss, the root of its derivative by Brent's
-    method."""
+    method. tally: counts the steps."""
     from scipy.optimize import brentq
 
     coefficients, linear = curves.slopes(loss)
@@ -166,7 +168,10 @@ def best_temperatures(curves: Curves, loss: str) -> np.ndarray:
         elif slopes[i, high] <= 0.0:
             best[i] = scan[high]
         else:
-            best[i] = brentq(slope_at, scan[low], scan[high], args=(coefficients[i], linear[i]), xtol=1e-14)
+            ends, given = (scan[low], scan[high]), (coefficients[i], linear[i])
+            best[i], told = brentq(slope_at, *ends, args=given, xtol=1e-14, full_output=True)
+            if tally is not None:
+                tally.steps += told.iterations
     return np.exp(-LOG_LIMIT * best)
 
 

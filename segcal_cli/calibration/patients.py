@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.nodes import NODES, Curves
 from segcal_cli.calibration.sketch import SUMS, Moments, moments_of
 from segcal_cli.calibration.statistics import CaseStatistics
@@ -117,6 +118,20 @@ def curves_of(table: np.ndarray) -> Curves:
     kept = nodes.shape[1] > NODES
     d = nodes[:, :NODES]
     return Curves(d, table[:, -2], table[:, -1], nodes[:, NODES:] if kept else None)
+
+
+def joined(patients: Patients, groups: np.ndarray) -> Voxels:
+    """The samples of the chosen groups, bool "group", as one."""
+    parts = []
+    for case, group, weight in zip(patients.cases, patients.member, patients.weights, strict=True):
+        if groups[group]:
+            assert case.sample is not None, "the sample family keeps samples"
+            parts.append(Voxels(case.sample.x, case.sample.truth, case.sample.weights * weight))
+    return Voxels(
+        np.concatenate([part.x for part in parts], axis=2),
+        np.concatenate([part.truth for part in parts], axis=1),
+        np.concatenate([part.weights for part in parts]),
+    )
 
 
 def bootstrap(groups: int, width: int, seed: int, solve: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -16,14 +16,12 @@ import numpy as np
 from segcal_cli.calibration.linear import Sums, sums_of
 from segcal_cli.calibration.measured import SummaryPass, measured
 from segcal_cli.calibration.models import Model
+from segcal_cli.calibration.patients import joined
 from segcal_cli.calibration.result import FitResult, Unmeasured
-from segcal_cli.calibration.sampled import blocks_of, joined, shape_for
-from segcal_cli.calibration.solvers import VALUE_ROUNDING
+from segcal_cli.calibration.sampled import blocks_of, shape_for
+from segcal_cli.calibration.solvers import SMALL_GRADIENT, VALUE_ROUNDING
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.core.case import Case
-
-SMALL_GRADIENT = 1e-8
-"""Largest gradient of the mean loss at which a fit has arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,8 @@ class RefinePass:
         if last is None or value <= last.value + VALUE_ROUNDING * abs(last.value):
             step = self._step(pending, gradient)
             last = Accepted(self.tried, value, gradient, step)
-            pending = self._with_block(pending, self.tried, pending.fitted.blocks[0].before, value, gradient)
+            before = pending.fitted.blocks[0].before * (1 if self.model.exclusive else len(self.tried))
+            pending = self._with_block(pending, self.tried, before, value, gradient)
         else:
             last = replace(last, step=0.5 * last.step)
         pending = replace(pending, passes=pending.passes + 1)
@@ -123,7 +122,10 @@ class RefinePass:
         fitted = pending.fitted
         folds = [fitted.rows(len(fitted.blocks), fold).reshape(weights.shape) for fold in range(fitted.folds)]
         size = float(np.abs(gradient).max(initial=0.0))
-        blocks = blocks_of([weights, *folds], self.model, before, after, size, fitted.blocks[0].held_out)
+        shape = shape_for(pending.patients, self.model)
+        nll = (before - shape.penalty(self.start), after - shape.penalty(weights))
+        held_out = fitted.blocks[0].held_out
+        blocks = blocks_of([weights, *folds], self.model, before, after, size, held_out, nll, fitted.steps)
         return replace(pending, fitted=replace(fitted, blocks=blocks))
 
 

@@ -19,7 +19,8 @@ from segcal_cli.calibration.fitting import (
 )
 from segcal_cli.calibration.linear import Shape, Voxels, best_weights, sums_of
 from segcal_cli.calibration.models import Model
-from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.patients import Patients, joined
+from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 
 
@@ -27,10 +28,12 @@ def fit_sample(patients: Patients, spec: FitSpec, model: Model, names: Sequence[
     """Weights, fold weights and losses on the samples. names: of the problems."""
     folds, fold_of, chosen = partition(patients, spec)
     found: list[np.ndarray] = []
+    tally = Tally()
     for groups in chosen:
         shape = model.shape(present(patients, groups))
         near = found[0] if found else None
-        found.append(best_weights(joined(patients, groups), shape, exclusive=model.exclusive, near=near))
+        sample = joined(patients, groups)
+        found.append(best_weights(sample, shape, exclusive=model.exclusive, near=near, tally=tally))
     start = model.shape(present(patients, chosen[0])).start
     parts = held_out_parts(chosen)
     outside = [joined(patients, groups) for groups in parts]
@@ -46,7 +49,9 @@ def fit_sample(patients: Patients, spec: FitSpec, model: Model, names: Sequence[
         found[0], sums_of(found[0], everybody, exclusive=model.exclusive, curvature=False)
     )
     size = float(np.abs(gradient).max(initial=0.0))
-    return Fitted(blocks_of(found, model, before, after, size, held_out), folds, fold_of, left(patients, names))
+    nll = (before - shape.penalty(start), after - shape.penalty(found[0]))
+    blocks = blocks_of(found, model, before, after, size, held_out, nll, tally.steps)
+    return Fitted(blocks, folds, fold_of, left(patients, names))
 
 
 def blocks_of(
@@ -56,36 +61,30 @@ def blocks_of(
     after: float,
     gradient: float,
     held_out: tuple[float, float],
+    nll: tuple[float, float],
+    steps: int,
 ) -> tuple[Block, ...]:
-    """Blocks of weights "class feature" of everybody and of the folds: one for a softmax, else one per problem."""
+    """Blocks of weights "class feature" of everybody and of the folds: one for a softmax, else one per problem.
+
+    before, after, nll: of all problems together; gradient: of their sum.
+    """
+    share = 1 if model.exclusive else len(found[0])
     rows = [weights.reshape(1, -1) if model.exclusive else weights for weights in found]
     return tuple(
         Block(
             problems=(i,),
             row=rows[0][i],
             fold_rows=np.array([row[i] for row in rows[1:]]).reshape(len(rows) - 1, len(rows[0][i])),
-            before=before,
-            after=after,
-            gradient=gradient,
+            before=before / share,
+            after=after / share,
+            gradient=gradient / share,
             left="",
             interval=np.full((2, 0), np.nan),
             held_out=held_out,
+            nll=(nll[0] / share, nll[1] / share),
+            steps=steps if i == 0 else 0,  # all blocks were found together
         )
         for i in range(len(rows[0]))
-    )
-
-
-def joined(patients: Patients, groups: np.ndarray) -> Voxels:
-    """The samples of the chosen groups, bool "group", as one."""
-    parts = []
-    for case, group, weight in zip(patients.cases, patients.member, patients.weights, strict=True):
-        if groups[group]:
-            assert case.sample is not None, "the sample family keeps samples"
-            parts.append(Voxels(case.sample.x, case.sample.truth, case.sample.weights * weight))
-    return Voxels(
-        np.concatenate([part.x for part in parts], axis=2),
-        np.concatenate([part.truth for part in parts], axis=1),
-        np.concatenate([part.weights for part in parts]),
     )
 
 

@@ -9,12 +9,16 @@ side on saturated logits and diverge.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 GRADIENT_TOLERANCE = 1e-11
 """Steps end when every gradient, per voxel, is below this; rounding of their sums is a tenth of it."""
+
+SMALL_GRADIENT = 1e-8
+"""Largest gradient of the mean loss at which a fit by exact passes over all voxels has arrived."""
 
 MOST_STEPS = 200
 """A convex problem takes 5 to 15; this only ends one that rounding keeps from settling."""
@@ -30,6 +34,13 @@ RIDGE = 1e-12
 zero."""
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many steps solvers took, for reports."""
+
+    steps: int = 0
+
+
 class Evaluation(NamedTuple):
     """Of each problem: value "problem", gradient "problem parameter", curvature "problem parameter parameter" (>=
     0)."""
@@ -43,8 +54,10 @@ Objective = Callable[[np.ndarray], Evaluation]
 """Of parameters float64 "problem parameter"."""
 
 
-def newton(objective: Objective, start: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """float64 "problem parameter": the minimum within the bounds, from start.
+def newton(
+    objective: Objective, start: np.ndarray, lower: np.ndarray, upper: np.ndarray, tally: Tally | None = None
+) -> np.ndarray:
+    """float64 "problem parameter": the minimum within the bounds, from start. tally: counts the steps.
 
     lower, upper: float64 "parameter", infinite where free. A parameter at its bound whose gradient points outward is
     held there; with lower = upper a parameter is fixed.
@@ -58,6 +71,8 @@ def newton(objective: Objective, start: np.ndarray, lower: np.ndarray, upper: np
         settled |= np.abs(slope).max(axis=1) <= GRADIENT_TOLERANCE
         if settled.all():
             break
+        if tally is not None:
+            tally.steps += 1
         step = np.where(settled[:, np.newaxis], 0.0, _newton_step(slope, now.curvature, held))
         theta, now, descended = _descend(objective, theta, now, step, lower, upper)
         settled |= ~descended

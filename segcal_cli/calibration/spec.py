@@ -6,11 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from segcal_cli.calibration import local
 from segcal_cli.calibration.auxiliary import KERNELS, Surroundings
+from segcal_cli.calibration.average_error import ACE_LOSSES
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
 from segcal_cli.calibration.registry import KIND_WORDS, METHODS, UnknownMethod, method_for, methods_for
+from segcal_cli.calibration.solvers import Tally
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
@@ -18,7 +21,10 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
-OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis")
+OWN_OPTIONS = (
+    "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
+    "learning_rate",
+)  # fmt: skip
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
@@ -33,17 +39,20 @@ class BadOption(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class FitSpec:
-    """A fit. loss: what is minimised. weight: every voxel counts the same, or every case does.
+    """A fit. loss: what is minimised. ace_weight: of the soft average calibration error beside the likelihood.
 
-    scope: one calibrator per sigmoid region, or one for all. nesting: whether nested regions are made to nest. folds:
-    of the cross-validation that the summary stands on, 0 for an in-sample summary. summary: whether there is one.
-    allow_inverted: fit although higher confidence goes with less of the class. histogram_bins, binning: of the
-    histogram method. odir: penalty of the dirichlet method. voxels: most that are sampled of a case; refine: most
-    passes over all voxels that follow. kernel, dim, pad, slice_axis: of the auxiliary method. Raises BadOption.
+    weight: every voxel counts the same, or every case does. scope: one calibrator per sigmoid region, or one for all.
+    nesting: whether nested regions are made to nest. folds: of the cross-validation that the summary stands on, 0 for
+    an in-sample summary. summary: whether there is one. allow_inverted: fit although higher confidence goes with less
+    of the class. histogram_bins, binning: of the histogram method. odir: penalty of the dirichlet method. voxels: most
+    that are sampled of a case; refine: most passes over all voxels that follow. kernel, dim, pad, slice_axis: of the
+    auxiliary method. epochs, batch, learning_rate: of training, None for what the method takes by itself. Raises
+    BadOption.
     """
 
     method: str = "temperature"
     loss: str = "nll"
+    ace_weight: float = 1.0
     weight: Literal["voxel", "case"] = "voxel"
     scope: Literal["per-class", "shared"] = "per-class"
     nesting: Literal["project", "none"] = "project"
@@ -60,6 +69,9 @@ class FitSpec:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,12 +95,21 @@ class FitSpec:
             raise BadOption("folds", self.folds, "it is 0 (in-sample summary) or at least 2")
         if not 2 <= self.histogram_bins <= MOST_BINS:
             raise BadOption("histogram-bins", self.histogram_bins, f"it is between 2 and {MOST_BINS}")
+        if not 0.0 < self.ace_weight < math.inf:
+            raise BadOption("ace-weight", self.ace_weight, "it is more than 0")
+        if self.ace_weight != 1.0 and self.loss != "nll+ace":
+            raise BadOption("ace-weight", self.ace_weight, "it is for --loss nll+ace")
         if not 0.0 <= self.odir < math.inf:
             raise BadOption("odir", self.odir, "it is 0 or more")
         if self.voxels < 1:
             raise BadOption("voxels", self.voxels, "it is 1 or more")
         if self.refine < 0:
             raise BadOption("refine", self.refine, "it is 0 or more")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise BadOption(name, getattr(self, name), "it is 1 or more")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
+            raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
 
     def check(self, space: LabelSpace, values: Values | None = None) -> None:
         """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
@@ -110,6 +131,8 @@ class FitSpec:
             )
             raise BadOption("loss", self.loss, f"{self.method} cannot be fitted to it; {advice}")
         if self.scope == "shared":
+            if self.loss in ACE_LOSSES:
+                raise BadOption("scope", self.scope, f"--loss {self.loss} is that of one class; per-class fits it")
             kind = kind_of(space)
             if kind != "sigmoid":
                 raise BadOption("scope", self.scope, f"it is for sigmoid regions, and this is {KIND_WORDS[kind]}")
@@ -121,13 +144,14 @@ class FitSpec:
 
     @property
     def surroundings(self) -> Surroundings:
-        """What a voxel of the auxiliary method sees."""
+        """What a voxel of a method that looks at neighbours sees."""
+        if self.method == local.METHOD.name:
+            return local.surroundings(self.dim, self.slice_axis)
         return Surroundings(self.kernel, self.dim, self.pad, self.slice_axis)
 
-    @property
-    def aim(self) -> Aim:
-        """What the solver is after."""
-        return Aim(self.loss, self.histogram_bins, self.binning)
+    def aim(self, tally: Tally | None = None) -> Aim:
+        """What the solver is after. tally: counts its steps."""
+        return Aim(self.loss, self.ace_weight, self.histogram_bins, self.binning, tally)
 
     def record(self, space: LabelSpace) -> Method:
         """The method. Raises UnknownMethod."""

@@ -26,6 +26,7 @@ from segcal_cli.calibration.method import Family
 from segcal_cli.calibration.nodes import ROUNDING_MATTERS, NodeSums, added, node_sums
 from segcal_cli.calibration.sampling import MOST_NUMBERS, draw, generator, unsure
 from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_of
+from segcal_cli.calibration.tiles import Tile
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, LabelError
 from segcal_cli.core.volume import Stored
@@ -56,7 +57,7 @@ class CaseStatistics:
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
-    int64 "class", voxels of each class in all.
+    int64 "class", voxels of each class in all. tiles: network family only. spacing_mm: voxel edges along x, y and z.
     """
 
     case: str
@@ -73,6 +74,8 @@ class CaseStatistics:
     roi: bool
     sample: Voxels | None = None
     positives: np.ndarray | None = None
+    tiles: tuple[Tile, ...] = ()
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 class Sampler(Protocol):
@@ -120,7 +123,7 @@ def statistics_of(
     voxels = case.labels.codes.size if counted is None else int(np.count_nonzero(counted))
     if voxels == 0:
         raise NothingToFit(case.id)
-    reader = _Reader(case, family, squares, single=voxels > ROUNDING_MATTERS)
+    reader = _Reader(case, family, squares, voxels > ROUNDING_MATTERS, sampled is not None)
     problems = len(case.space.measured)
     tables = np.zeros((problems, SUMS, BINS))
     sums: list[NodeSums] = []
@@ -156,6 +159,7 @@ def statistics_of(
         roi=case.roi is not None,
         sample=sample,
         positives=None if sample is None else _positives(case),
+        spacing_mm=case.volume.grid.spacing_mm,
     )
 
 
@@ -188,6 +192,7 @@ class _Reader:
     family: Family
     squares: bool
     single: bool
+    sampled: bool
 
     def read(self, chunk: Chunk) -> _Partial:
         """Statistics of one chunk; threads share the reader."""
@@ -206,15 +211,21 @@ class _Reader:
         if volume.values == "probabilities":
             zeros = zero_where_true(chunk, members, case.space)
             partial = replace(partial, zeros=zeros, soft=bool(((chunk.array > 0.0) & (chunk.array < 1.0)).any()))
+        if self.sampled:
+            partial = replace(partial, worth=self._worth(chunk))
         if self.family == "sample":
-            if kind_of(case.space) == "softmax":
-                p = np.exp(log_probabilities(chunk.array, volume.values, volume.stored))
-                return replace(partial, worth=unsure(p, exclusive=True))
-            p = sigmoid(log_odds(chunk.array, volume.values, volume.stored, case.space))
-            return replace(partial, worth=unsure(p, exclusive=False))
+            return partial
         if self.family == "nodes":
             logs = log_probabilities(chunk.array, volume.values, volume.stored)
             return replace(partial, nodes=node_sums(logs, chunk.codes, squares=self.squares, single=self.single))
         z = log_odds(chunk.array, volume.values, volume.stored, case.space)
         rows = [table_of(z[i], members[c][chunk.codes]) for i, c in enumerate(case.space.measured)]
         return replace(partial, tables=np.stack(rows))
+
+    def _worth(self, chunk: Chunk) -> np.ndarray:
+        """float64 "voxel": how much sampling each voxel is worth."""
+        volume, space = self.case.volume, self.case.space
+        if kind_of(space) == "softmax":
+            p = np.exp(log_probabilities(chunk.array, volume.values, volume.stored))
+            return unsure(p, exclusive=True)
+        return unsure(sigmoid(log_odds(chunk.array, volume.values, volume.stored, space)), exclusive=False)

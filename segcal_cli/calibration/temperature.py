@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from segcal_cli.calibration.error_fits import Linear, fitted_to_error
 from segcal_cli.calibration.likelihood import LOSSES
 from segcal_cli.calibration.method import SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
@@ -20,11 +21,11 @@ def best_slopes(moments: Moments, aim: Aim, first: float = 1.0) -> np.ndarray:
     start = np.zeros((len(moments.total), 2))
     start[:, 0] = first
     lower, upper = np.array([1.0 / SLOPE_LIMIT, 0.0]), np.array([SLOPE_LIMIT, 0.0])
-    likeliest = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper)
+    likeliest = newton(lambda theta: LOSSES["nll"](moments, theta), start, lower, upper, aim.tally)
     # Other losses are not convex; they are sought from the likeliest temperature, which is unique.
     if aim.loss == "nll":
         return likeliest
-    return newton(lambda theta: LOSSES[aim.loss](moments, theta), likeliest, lower, upper)
+    return newton(lambda theta: LOSSES[aim.loss](moments, theta), likeliest, lower, upper, aim.tally)
 
 
 def solve(moments: Moments, aim: Aim, near: np.ndarray | None = None) -> np.ndarray:
@@ -61,18 +62,31 @@ def _linear(rows: np.ndarray) -> np.ndarray:
     return np.stack([1.0 / rows[:, 0], np.zeros(len(rows))], axis=1)
 
 
-METHOD = Sketched(
-    name="temperature",
-    families={"binary": "sketch", "sigmoid": "sketch", "softmax": "nodes"},
-    parameters=("temperature",),
-    identity=(1.0,),
-    keeps_decisions=True,
-    scopes=("per-class", "shared"),
-    losses=("nll", "brier"),
-    solve=solve,
-    log_odds=log_odds,
-    loss=loss_of,
-    gradient=gradient_of,
-    slope=slope_of,
-    cut=cut_of,
+def features(z: np.ndarray) -> np.ndarray:
+    """float64 "1 ...": log-odds themselves, what 1/T is a factor of."""
+    return z[np.newaxis]
+
+
+def turned(row: np.ndarray) -> np.ndarray:
+    """1/T of T, and T of 1/T."""
+    return 1.0 / row
+
+
+METHOD = fitted_to_error(
+    Sketched(
+        name="temperature",
+        families={"binary": "sketch", "sigmoid": "sketch", "softmax": "nodes"},
+        parameters=("temperature",),
+        identity=(1.0,),
+        keeps_decisions=True,
+        scopes=("per-class", "shared"),
+        losses=("nll", "brier"),
+        solve=solve,
+        log_odds=log_odds,
+        loss=loss_of,
+        gradient=gradient_of,
+        slope=slope_of,
+        cut=cut_of,
+    ),
+    Linear(features, turned, (1.0,), (1.0 / SLOPE_LIMIT,), (SLOPE_LIMIT,)),
 )

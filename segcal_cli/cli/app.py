@@ -15,6 +15,7 @@ from segcal_cli.cli import (
     convert,
     evaluate,
     inspect,
+    merge,
     ntr_interval,
     pairs,
     reliability,
@@ -36,6 +37,7 @@ app.add_typer(ntr_interval.app, name="ntr-interval")
 app.command("evaluate")(evaluate.evaluate)
 app.command("reliability")(reliability.reliability)
 app.command("pairs")(pairs.pairs)
+app.command("merge")(merge.merge)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 

@@ -1,4 +1,4 @@
-"""``segcal calibrate fit|apply``."""
+"""``segcal calibrate fit|apply|compare``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def fit(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.RoundOptions,
+    beside: requests.CompanionOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -41,7 +44,7 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: calibrate_fit.run(
-            predictions, labels, output, fitting, reading, truth, running, writing, observer
+            predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding, beside, device
         ),
     )
 
@@ -54,7 +57,9 @@ def apply(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.", show_default=False)],
     applying: requests.CalibrateApplyOptions,
     reading: requests.PredictionOptions,
+    beside: requests.CompanionOptions,
     running: requests.RunOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -66,6 +71,43 @@ def apply(
         talking.console(),
         talking.json,
         lambda observer: calibrate_apply.run(
-            artifact, predictions, output, applying, reading, running, writing, observer
+            artifact, predictions, output, applying, reading, running, writing, observer, beside, device
+        ),
+    )
+
+
+@app.command("compare")
+@options.expanded
+def compare(
+    predictions: options.Predictions,
+    labels: options.Labels,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="The table to write (.csv): a row per method and class.", show_default=False
+        ),
+    ],
+    comparing: requests.CalibrateCompareOptions,
+    measuring: requests.MeasureOptions,
+    drawing: requests.IntervalOptions,
+    reading: requests.PredictionOptions,
+    truth: requests.LabelOptions,
+    running: requests.RunOptions,
+    writing: requests.OutputOptions,
+    talking: options.Talking,
+) -> None:
+    """Compare calibration methods: Dice, ECE and more of each, on patients that it was not fitted on.
+
+    Reads the cases twice; marks the best method and those that no test over patients tells from it. Writes no
+    artifact: `calibrate fit` makes one of the method you choose.
+    """
+    from segcal_cli.workflows import calibrate_compare
+
+    exits.guarded(
+        "calibrate compare",
+        talking.console(),
+        talking.json,
+        lambda observer: calibrate_compare.run(
+            predictions, labels, output, comparing, measuring, drawing, reading, truth, running, writing, observer
         ),
     )

@@ -27,6 +27,9 @@ def evaluate(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
+    beside: requests.CompanionOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     judging: requests.JudgeOptions,
     talking: options.Talking,
@@ -53,5 +56,8 @@ def evaluate(
             writing,
             judging,
             observer,
+            sharding,
+            beside,
+            device,
         ),
     )

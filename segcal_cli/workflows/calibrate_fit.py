@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from segcal_cli.calibration import fine_tuning, local
+from segcal_cli.calibration.equipment import Equipment, LastLayer
 from segcal_cli.calibration.fit import CalibrationFit
-from segcal_cli.calibration.result import FitResult, to_artifact_parts
+from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.result import FitResult, layer_from, to_artifact_parts
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
-from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.engine import failure_records
+from segcal_cli.execution.work import Result
+from segcal_cli.io.artifacts import read_artifact, write_artifact
+from segcal_cli.io.atomic import writing as writing_file
+from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
+from segcal_cli.io.companions import Companions, read_layer
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.beside import (
+    ALONE,
+    ANYWHERE,
+    OneModelOnly,
+    companions_of,
+    folders_of,
+    needs_of,
+    on,
+    require_companions,
+)
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     CalibrateFitOptions,
+    CompanionOptions,
+    DeviceOptions,
     LabelOptions,
     OutputOptions,
     PredictionOptions,
+    RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
 from segcal_cli.workflows.tracing import (
+    Traced,
     WithFacts,
     after_dropping,
     refuse_copies,
@@ -39,6 +65,24 @@ from segcal_cli.workflows.tracing import (
     report_facts,
     without_folders,
 )
+
+
+class OneWhole(UsageError):
+    """Shards of what cannot be split."""
+
+    template = "{0} does not go with --shard: {1}"
+
+
+class FeaturesToFit(UsageError):
+    """A fit of features without any."""
+
+    template = "--features FOLDER is needed: fine-tune is fitted on what the network's last layer was given"
+
+
+class NotFineTuned(UsageError):
+    """Layers of a method that has none."""
+
+    template = "--{0} is for --method fine-tune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +97,64 @@ class Judge:
         refuse_copies(facts)
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrateConclusion:
+    """What remains of a fit once all cases have been read. who: id and group of every case. roi: some have a region.
+
+    before: the calibrator that predictions were read through. read_as: see ``reading_spec``.
+    """
+
+    spec: FitSpec
+    space: LabelSpace
+    values: Values
+    read_as: Mapping[str, object]
+    roi: bool
+    who: tuple[tuple[str, str], ...]
+    before: LoadedCalibrator | None
+    allow_overlap: bool
+
+    def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
+        """Write the artifact. Raises SeenCases, WriteError."""
+        report_facts(traced.facts, observer)
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        overlaps = False
+        if self.before is not None:
+            overlaps = refuse_seen(self.before.artifact, self.before.path, self.who, digests, allow=self.allow_overlap)
+        result: FitResult = traced.result
+        results, arrays = to_artifact_parts(result)
+        header = Header(
+            kind="calibrate",
+            method=self.spec.method,
+            space=self.space,
+            values=self.values,
+            spec={
+                **self.spec.to_json(),
+                **self.read_as,
+                "source": _source(traced.facts),
+                "roi": self.roi,
+                "overlap_allowed": overlaps,
+            },
+            case_ids=result.case_ids,
+            group_ids=result.group_ids,
+            case_digests=digests,
+            fit_input_digest=_input_digest(digests, result),
+            guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
+            seed=self.spec.seed,
+            dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
+            results=results,
+        )
+        digest = write_artifact(output, Artifact(header, arrays))
+        for warning in result.warnings:
+            observer.warn(warning)
+        done = len(traced.facts)
+        return Outcome(
+            result={**results, "artifact": {"file": output.name, "sha256": digest}, "guarantee": header.guarantee},
+            counts=Counts(done + len(failures), done, len(failures)),
+            lines=tuple(line for line in report(result) if not line.startswith("warning: ")),
+            failures=tuple(failure_records(failures)),
+        )
+
+
 def run(
     predictions: Path,
     labels: Path,
@@ -63,71 +165,115 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    sharding: RoundOptions = WHOLE,
+    beside: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
-    refuse_existing([output], overwrite=writing.overwrite)
-    require_file_place(output)
+    sharded = parse_shard(sharding.shard) is not None or sharding.resume is not None
+    plan = plan_of(running)
+    outputs = [output, *([] if fitting.export_weights is None else [fitting.export_weights])]
+    for path in outputs:
+        refuse_inside(path, (predictions, labels, *map(Path, reading.member), *folders_of(beside)))
+    refuse_existing(outputs, overwrite=writing.overwrite)
+    for path in outputs:
+        require_file_place(path)
+    equipment = equipment_of(fitting, reading, beside, device, sharded=sharded)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))
+    before = None if before is None else on(before, equipment.device)
+    companions = _companions(fitting, reading, beside, before)
+    require_companions(companions, inputs.sources)
     reading = inputs.reading
     values = inputs.values
-    who = [(source.id, source.group) for source in inputs.sources]
+    who = tuple((source.id, source.group) for source in inputs.sources)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, values, reading_spec(reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
         values = before.values_after
     spec = _fit_spec(fitting, inputs)
-    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs))
-    estimator = WithFacts(fit, judge=Judge(inputs.v1_files))
-    reader = inputs.reader(
-        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan), equipment)
+    job = Job(
+        "calibrate fit",
+        WithFacts(fit, judge=Judge(inputs.v1_files)),
+        inputs.reader(
+            with_digest=True,
+            transform=None if before is None else CalibratorTransform(before.calibrator),
+            companions=companions,
+        ),
+        inputs.sources,
+        inputs.failures,
+        list_digest(inputs),
+        CalibrateConclusion(
+            spec=spec,
+            space=inputs.space,
+            values=inputs.values,
+            read_as=reading_spec(reading, truth, None if before is None else before.artifact),
+            roi=any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
+            who=who,
+            before=before,
+            allow_overlap=fitting.allow_overlap,
+        ),
+        "fitting",
     )
-    traced, failures = run_estimator(estimator, reader, inputs.sources, plan, observer, "fitting")
-    report_facts(traced.facts, observer)
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    overlaps = False
-    if before is not None:
-        overlaps = refuse_seen(before.artifact, before.path, who, digests, allow=fitting.allow_overlap)
+    outcome = carried_out(job, plan, sharding, output, observer)
+    if fitting.export_weights is None:
+        return outcome
+    layer = layer_from(read_artifact(output))
+    with writing_file(fitting.export_weights) as file:
+        write_bundle(file, {"weight": layer.weight, "bias": layer.bias})
+    line = f"weights of the new last layer: {fitting.export_weights.name}"
+    return replace(outcome, lines=(*outcome.lines, line))
 
-    failures = [*inputs.failures, *failures]
-    result: FitResult = traced.result
-    results, arrays = to_artifact_parts(result)
-    dropped = tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures)
-    header = Header(
-        kind="calibrate",
-        method=spec.method,
-        space=inputs.space,
-        values=inputs.values,
-        spec={
-            **spec.to_json(),
-            **reading_spec(reading, truth, None if before is None else before.artifact),
-            "source": _source(traced.facts),
-            "roi": any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
-            "overlap_allowed": overlaps,
-        },
-        case_ids=result.case_ids,
-        group_ids=result.group_ids,
-        case_digests=digests,
-        fit_input_digest=_input_digest(digests, result),
-        guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
-        seed=spec.seed,
-        dropped=dropped,
-        results=results,
-    )
-    digest = write_artifact(output, Artifact(header, arrays))
-    for warning in result.warnings:
-        observer.warn(warning)
-    done = len(traced.facts)
-    return Outcome(
-        result={**results, "artifact": {"file": output.name, "sha256": digest}, "guarantee": header.guarantee},
-        counts=Counts(done + len(failures), done, len(failures)),
-        lines=tuple(line for line in report(result) if not line.startswith("warning: ")),
-        failures=tuple(failure_records(failures)),
+
+def equipment_of(
+    fitting: CalibrateFitOptions,
+    reading: PredictionOptions,
+    beside: CompanionOptions,
+    device: DeviceOptions,
+    *,
+    sharded: bool,
+) -> Equipment:
+    """What the fit has at hand. Raises OneWhole, NotFineTuned, FeaturesToFit, LayerNeeded, OneModelOnly, NoCuda,
+    DeviceUnused."""
+    method = METHODS.get(fitting.method)
+    tuning = fitting.method == fine_tuning.METHOD.name
+    if sharded and fitting.method == local.METHOD.name:
+        raise OneWhole("--method local", "its training needs all cases")
+    if sharded and fitting.export_weights is not None:
+        raise OneWhole("--export-weights", "it is written once all cases have been read")
+    for name in ("last_layer", "export_weights"):
+        if getattr(fitting, name) is not None and not tuning:
+            raise NotFineTuned(name.replace("_", "-"))
+    layer = None
+    if tuning:
+        if reading.calibrator is not None:
+            raise OneModelOnly("--calibrator")
+        if beside.features is None:
+            raise FeaturesToFit
+        if fitting.last_layer is None:
+            raise fine_tuning.LayerNeeded
+        layer = LastLayer(*read_layer(fitting.last_layer))
+    on_cpu = method is None or not method.on_gpu
+    where = device_of(device, cpu_only=f"method {fitting.method}" if on_cpu else None)
+    return Equipment(where, layer, beside.images is not None and fitting.method == local.METHOD.name)
+
+
+def _companions(
+    fitting: CalibrateFitOptions, reading: PredictionOptions, beside: CompanionOptions, before: LoadedCalibrator | None
+) -> Companions | None:
+    """Features and scans of the cases: those of the method, or of the calibrator in front of it."""
+    tuning = fitting.method == fine_tuning.METHOD.name
+    needs = needs_of([] if before is None else [before])
+    return companions_of(
+        beside,
+        reading,
+        features=tuning or needs["features"],
+        images=fitting.method == local.METHOD.name or needs["images"],
+        some=tuning,
     )
 
 

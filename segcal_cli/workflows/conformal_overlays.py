@@ -40,7 +40,7 @@ from segcal_cli.workflows.requests import (
     ReliabilityOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -165,7 +165,9 @@ def on_scans(
         )
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
-        with contextlib.closing(results(work, [sources[id] for id in chosen], jobs_of(running))) as stream:
+        with contextlib.closing(
+            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+        ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
                 if result.error is not None:
@@ -283,6 +285,8 @@ def _pictures(
             yield Picture("overlay", label, name, None, words.title, words.caption, overlay(strips, words))
             for one in shown:
                 mark = marks[one.case, label]
+                if mark:
+                    mark += f" at alpha {verdict.alpha:g}"
                 words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
                 drawing = overlay(one.strips[target], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)

@@ -31,6 +31,14 @@ class PredictionOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CompanionOptions:
+    """What comes along with predictions, for calibrators that look at more than those."""
+
+    features: Path | None = None
+    images: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LabelOptions:
     """How labels are found and read, and which voxels count."""
 
@@ -46,6 +54,23 @@ class RunOptions:
 
     jobs: int = 1
     on_failure: Literal["stop", "continue"] | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """Which share of the cases a run takes."""
+
+    shard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """The same of a fit, and the state that the parts of its previous round were merged to."""
+
+    shard: str | None = None
+    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +78,8 @@ class CalibrateFitOptions:
     """What is fitted, on whose word, and how the gain is estimated."""
 
     method: str = "temperature"
-    loss: Literal["nll", "brier"] = "nll"
+    loss: Literal["nll", "brier", "soft-ace", "nll+ace"] = "nll"
+    ace_weight: float = 1.0
     weight: Literal["voxel", "case"] = "voxel"
     scope: Literal["per-class", "shared"] = "per-class"
     nesting: Literal["project", "none"] = "project"
@@ -69,9 +95,33 @@ class CalibrateFitOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    last_layer: Path | None = None
+    export_weights: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateCompareOptions:
+    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions."""
+
+    methods: str | None = None
+    folds: int = 5
+    weight: Literal["voxel", "case"] = "voxel"
+    nesting: Literal["project", "none"] = "project"
+    histogram_bins: int = 20
+    binning: Literal["mass", "width"] = "mass"
+    odir: float = 1e-6
+    voxels: int = 20_000
+    kernel: int = 5
+    dim: int = 2
+    pad: Literal["replicate", "zero"] = "replicate"
+    slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    allow_overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +222,16 @@ class EvaluateOptions:
     bin_table: Path | None = None
     histograms: Path | None = None
     html: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """Which further files the parts of ``evaluate`` are merged to."""
+
+    summary: Path | None = None
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import reads
 from segcal_cli.execution.work import Result
 from segcal_cli.io.case_files import SamePrediction
 from segcal_cli.io.checks import OnlyHardMasks, RoundedSoftmax
@@ -39,9 +40,9 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class WithFacts:
-    """An estimator that also gathers facts; its result is Traced. Passes after the first gather nothing new.
+    """An estimator that also gathers facts; its result is Traced.
 
-    judge: looks at the facts of all cases before anything is computed from them, and raises what they forbid.
+    judge: looks at the facts of the first pass before anything is computed from them, and raises what they forbid.
     """
 
     inner: Estimator
@@ -59,15 +60,18 @@ class WithFacts:
     ) -> tuple[Any, dict[str, CaseFacts]]:
         return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
 
+    def reads(self, case: str) -> bool:
+        """See ``core/estimator.py``."""
+        return reads(self.inner, case)
+
     def for_update(self) -> WithFacts:
         """The copy that travels with every case; see ``core/estimator.py``."""
         light = getattr(self.inner, "for_update", None)
         return self if light is None else WithFacts(light())
 
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
-        facts = self.facts
-        if facts is None:
-            facts = dict(sorted(state[1].items(), key=lambda item: item[0].encode()))
+        facts = {**(self.facts or {}), **state[1]}
+        facts = dict(sorted(facts.items(), key=lambda item: item[0].encode()))
         if self.facts is None and self.judge is not None:
             self.judge(facts)
         result = self.inner.finish(state[0])
@@ -115,9 +119,14 @@ def refuse_copies(facts: Mapping[str, CaseFacts]) -> None:
 
 def without_folders(error: Exception | None) -> str:
     """The error's message with names of files in place of their paths, for what is kept or passed on."""
-    if not isinstance(error, SegcalError):
-        return first_line(error or Exception())
-    return first_line(type(error)(*(_name_of(argument) for argument in error.args)))
+    return first_line(named_alone(error) if isinstance(error, SegcalError) else error or Exception())
+
+
+def named_alone(error: SegcalError) -> SegcalError:
+    """The same error with names of files in place of their paths."""
+    named = type(error)(*(_name_of(argument) for argument in error.args))
+    named.case = error.case
+    return named
 
 
 def _name_of(argument: object) -> object:
@@ -157,6 +166,19 @@ def refuse_seen(
         shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
         raise SeenCases(len(seen), name, shown)
     return bool(seen)
+
+
+def hint_at_groups(
+    artifact: Artifact, name: Path, cases: Sequence[tuple[str, str]], rule: str | None, observer: Observer
+) -> None:
+    """Warn where an artifact knows patients, and nobody told the cases (id, group) here apart. rule: of --groups."""
+    header = artifact.header
+    by_patient = any(group != case for case, group in zip(header.case_ids, header.group_ids, strict=True))
+    if rule is None and by_patient and all(group == case for case, group in cases):
+        observer.warn(
+            f"{name.name} was fitted with patients as units ({header.n_groups} of {header.n_cases} cases), and here "
+            "each case is taken as a patient of its own: give --groups, or scans of patients of the fit go unnoticed"
+        )
 
 
 def after_dropping(failures: Sequence[Result], done: int) -> str:

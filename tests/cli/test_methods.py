@@ -12,7 +12,10 @@ from segcal_cli.calibration import patients
 from segcal_cli.calibration.registry import METHODS
 from tests.cli.builders import Folders, make_folders, make_scans, segcal, write_volume
 
-EXTRA = {"histogram": ["--histogram-bins", "5"]}
+EXTRA = {"histogram": ["--histogram-bins", "5"], "local": ["--epochs", "2"]}
+
+ALONE = [name for name, record in METHODS.items() if not record.beside]
+"""Methods that need predictions only; ``test_nets.py`` has the others."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,7 @@ def with_logits(root: Path, classes: int) -> Folders:
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
 @pytest.mark.parametrize("values", ["logits", "probabilities"])
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", ALONE)
 def test_fit_inspect_apply_evaluate(tmp_path: Path, method: str, values: str, classes: int):
     folders = with_logits(tmp_path, classes)
     predictions = folders.predictions if values == "probabilities" else tmp_path / "logits"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, COVERAGE, OUTPUT, PICTURES, Words, plain
 from segcal_cli.workflows import requests
 
@@ -21,6 +23,13 @@ COVERAGE_WORDS = {
     ),
 }
 """What ``evaluate`` and ``reliability`` ask of cluster artifacts alike."""
+
+TABLES = {
+    "summary": plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+    "comparison": plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
+    "bin_table": plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
+    "histograms": plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+}
 
 WORDS: dict[type, dict[str, Words]] = {
     requests.MeasureOptions: {
@@ -94,11 +103,12 @@ WORDS: dict[type, dict[str, Words]] = {
         "seed": plain("--seed", "Seed of everything that is drawn. Default: 0.", COMPARING, "N"),
     },
     requests.EvaluateOptions: {
-        "summary": plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
-        "comparison": plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
-        "bin_table": plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        **TABLES,
         "html": plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
+    },
+    requests.MergeOptions: {
+        name: replace(words, help=f"Of parts of evaluate: {words.help[0].lower()}{words.help[1:]}")
+        for name, words in TABLES.items()
     },
     requests.ReliabilityOptions: {
         "plots": plain(

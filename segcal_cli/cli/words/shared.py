@@ -5,6 +5,14 @@ from __future__ import annotations
 from segcal_cli.cli.words.spelling import LABELS, OUTPUT, READING, RUNNING, Words, plain
 from segcal_cli.workflows import requests
 
+SHARD = plain(
+    "--shard",
+    "Read every N-th patient only, from the I-th, and write a part to -o; segcal merge joins the parts of all N shards "
+    "to what one run would write.",
+    RUNNING,
+    "I/N",
+)
+
 WORDS: dict[type, dict[str, Words]] = {
     requests.PredictionOptions: {
         "cases": plain(
@@ -66,6 +74,21 @@ WORDS: dict[type, dict[str, Words]] = {
             "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
         ),
     },
+    requests.CompanionOptions: {
+        "features": plain(
+            "--features",
+            "Method fine-tune: CASE.npz with what the network's last layer was given: features (F, z, y, x); to fit, "
+            "(n, F) with index and shape will do.",
+            READING,
+            "FOLDER",
+        ),
+        "images": plain(
+            "--images",
+            "Method local: the scans, named as the cases, which the network then sees too.",
+            READING,
+            "FOLDER",
+        ),
+    },
     requests.LabelOptions: {
         "label_pattern": plain(
             "--label-pattern",
@@ -86,6 +109,25 @@ WORDS: dict[type, dict[str, Words]] = {
             "What a failing case does. Default: stop for fit and evaluate (nothing is "
             "written), continue for apply and convert.",
             RUNNING,
+        ),
+        "engine": plain("--engine", "local: processes on this machine; dask: workers of a Dask cluster.", RUNNING),
+        "scheduler": plain(
+            "--scheduler",
+            "Address of a running Dask scheduler (tcp://HOST:PORT). Without it --engine dask starts --jobs workers on "
+            "this machine.",
+            RUNNING,
+            "ADDRESS",
+        ),
+    },
+    requests.ShardOptions: {"shard": SHARD},
+    requests.RoundOptions: {
+        "shard": SHARD,
+        "resume": plain(
+            "--resume",
+            "Go on from the state that segcal merge wrote: the next round of a method that reads the cases more than "
+            "once.",
+            RUNNING,
+            "STATE",
         ),
     },
     requests.DeviceOptions: {

@@ -1,0 +1,135 @@
+"""Rivals: several methods fitted to the same cases, each only as far as measuring it on new patients asks for.
+
+A comparison needs no calibrator of all patients, no interval and no exact passes: only, for every method and fold, the
+parameters found without that fold. Those come from the statistics of one reading of the cases, and methods that stand
+on the same statistics share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from segcal_cli.calibration.canonical import kind_of, problem_names
+from segcal_cli.calibration.fit import FitState, OtherValues, refuse_unfittable
+from segcal_cli.calibration.fitting import fit
+from segcal_cli.calibration.method import Family
+from segcal_cli.calibration.models import model_of, sampled_by
+from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.registry import METHODS, methods_for
+from segcal_cli.calibration.result import FoldCalibrators, Unmeasured
+from segcal_cli.calibration.sampled import fit_sample, prepared
+from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.calibration.statistics import CaseStatistics, Sampled, TwiceTheSameCase, statistics_of
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import FitError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.volume import Values
+
+FOLDED: tuple[Family, ...] = ("sketch", "nodes", "sample")
+"""Families whose parameters for every fold come from one reading."""
+
+
+def rivals_for(space: LabelSpace, values: Values) -> tuple[str, ...]:
+    """Names of the methods that can be compared on such predictions."""
+    kind = kind_of(space)
+    return tuple(
+        name
+        for name in methods_for(kind)
+        if METHODS[name].families[kind] in FOLDED and METHODS[name].only in (None, values) and not METHODS[name].beside
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rivals:
+    """What all methods came to. methods: name -> its calibrators by fold. left_out: name -> why it could not be fitted.
+
+    folds: 0 where patients were measured with parameters that they had a part in.
+    """
+
+    methods: Mapping[str, FoldCalibrators]
+    left_out: Mapping[str, str]
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RivalState:
+    """Which statistics -> the statistics of every case."""
+
+    kinds: Mapping[int, FitState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RivalFits:
+    """The estimator. specs: name -> what is fitted. Raises UnknownMethod, BadOption, TooManyBranches."""
+
+    specs: Mapping[str, FitSpec]
+    space: LabelSpace
+    values: Values
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for spec in self.specs.values():
+            spec.check(self.space, self.values)
+
+    def empty(self) -> RivalState:
+        return RivalState({i: FitState() for i in range(len(self._kinds()))})
+
+    def update(self, state: RivalState, case: Case) -> RivalState:
+        """Raises NoTruthToFit, NothingToFit, OtherValues, TwiceTheSameCase."""
+        if case.volume.values != self.values:
+            raise OtherValues(case.id, case.volume.values, self.values)
+        one = {}
+        for i, (family, sampled) in enumerate(self._kinds()):
+            read = statistics_of(case, family, squares=False, threads=self.threads, sampled=sampled)
+            one[i] = FitState({case.id: read})
+        return self.merge(state, RivalState(one))
+
+    def merge(self, a: RivalState, b: RivalState) -> RivalState:
+        """Raises TwiceTheSameCase."""
+        merged = {}
+        for i, of in a.kinds.items():
+            for case in sorted(set(of.cases) & set(b.kinds[i].cases)):
+                raise TwiceTheSameCase(case)
+            merged[i] = FitState({**of.cases, **b.kinds[i].cases})
+        return RivalState(merged)
+
+    def finish(self, state: RivalState) -> Rivals:
+        """Raises NothingGiven, AllConstant, AllHard; FitError of the first method if no method can be fitted."""
+        kinds = self._kinds()
+        methods: dict[str, FoldCalibrators] = {}
+        errors: dict[str, FitError] = {}
+        folds = 0
+        for name, spec in self.specs.items():
+            cases = list(state.kinds[kinds.index(self._kind(spec))].cases.values())
+            refuse_unfittable(cases)
+            try:
+                pending = self._fitted(spec, cases)
+            except FitError as error:
+                errors[name] = error
+                continue
+            folds = pending.fitted.folds
+            methods[name] = pending.fold_calibrators()
+        if not methods:
+            raise next(iter(errors.values()))
+        return Rivals(methods, {name: str(error) for name, error in errors.items()}, folds)
+
+    def _fitted(self, spec: FitSpec, cases: list[CaseStatistics]) -> Unmeasured:
+        patients = Patients.of(cases, spec.weight)
+        model = model_of(spec, self.space, self.values)
+        if model is None:
+            found = fit(patients, spec, self.space, intervals=False)
+        else:
+            found = fit_sample(patients, spec, prepared(model, patients), problem_names(self.space))
+        return Unmeasured(spec, self.space, self.values, patients, found)
+
+    def _kinds(self) -> list[tuple[Family, Sampled | None]]:
+        """The kinds of statistics that are needed, each once."""
+        kinds = []
+        for spec in self.specs.values():
+            if self._kind(spec) not in kinds:
+                kinds.append(self._kind(spec))
+        return kinds
+
+    def _kind(self, spec: FitSpec) -> tuple[Family, Sampled | None]:
+        return spec.family(self.space), sampled_by(spec, self.space, self.values)

@@ -1,0 +1,235 @@
+"""``calibrate compare``: every method on the same patients, each measured where it was not fitted.
+
+The table of Rousseau, Becker, Bertels, Blaschko, Valkenborg 2021, "Post training uncertainty calibration of deep
+networks for medical image segmentation": overlap and calibration error of each method, means over patients, and which
+of them chance cannot tell from the best. The cases are read twice: once for the statistics of all methods, from which
+each is fitted without every fold in turn, and once to measure all of them, each patient through the calibrators that
+have not seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.rivals import RivalFits, Rivals, RivalState, rivals_for
+from segcal_cli.calibration.spec import OWN_OPTIONS, BadOption, FitSpec
+from segcal_cli.core.case import Case
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.observer import Observer
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.engine import failure_records, run_estimator
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.case_files import same_predictions
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.problems import raise_all
+from segcal_cli.metrics.measures import Settings
+from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.calibrate_fit import Judge
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.measure_document import evaluation_json
+from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
+from segcal_cli.workflows.measurement import Measured, Measurement
+from segcal_cli.workflows.method_table import columns_of, method_rows, people_table, shown_measures
+from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.requests import (
+    CalibrateCompareOptions,
+    IntervalOptions,
+    LabelOptions,
+    MeasureOptions,
+    OutputOptions,
+    PredictionOptions,
+    RunOptions,
+)
+from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts
+
+RAW = "raw"
+"""The predictions as they are: the first row of every table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison came to: the methods with their folds, and what was measured of each."""
+
+    rivals: Rivals
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The first pass: the statistics of all methods."""
+
+    fits: RivalFits
+    settings: Settings
+    threads: int
+
+    def empty(self) -> RivalState:
+        return self.fits.empty()
+
+    def update(self, state: RivalState, case: Case) -> RivalState:
+        return self.fits.update(state, case)
+
+    def merge(self, a: RivalState, b: RivalState) -> RivalState:
+        return self.fits.merge(a, b)
+
+    def finish(self, state: RivalState) -> Measuring:
+        return Measuring(self.fits.finish(state), self.settings, self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """The second pass: every method on every case, through calibrators that have not seen its patient."""
+
+    rivals: Rivals
+    settings: Settings
+    threads: int
+
+    def empty(self) -> Measured:
+        return Measured()
+
+    def update(self, state: Measured, case: Case) -> Measured:
+        calibrators = {name: of.without(case.id) for name, of in self.rivals.methods.items()}
+        return Measurement({RAW: None, **calibrators}, self.settings, self.threads).update(state, case)
+
+    def merge(self, a: Measured, b: Measured) -> Measured:
+        return Measurement({}, self.settings).merge(a, b)
+
+    def finish(self, state: Measured) -> Compared:
+        return Compared(self.rivals, state)
+
+
+def run(
+    predictions: Path,
+    labels: Path,
+    output: Path,
+    comparing: CalibrateCompareOptions,
+    measuring: MeasureOptions,
+    drawing: IntervalOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Fit and measure every method, write the table. Raises what reading and fitting raise; then nothing is written."""
+    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
+    refuse_existing([output], overwrite=writing.overwrite)
+    require_file_place(output)
+    settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
+    if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
+        raise RegionNeeded(measuring.convention)
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, labels, reading, truth, observer)
+    plan = plan_of(running)
+    if plan.on_failure == "stop":
+        inputs.require_all()
+    raise_all(same_predictions(inputs.files))
+    values = inputs.values
+    who = [(source.id, source.group) for source in inputs.sources]
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, values, reading_spec(inputs.reading, None, None))
+        refuse_seen(before.artifact, before.path, who, {}, allow=comparing.allow_overlap)
+        values = before.values_after
+    roi = any(source.truth is not None and source.truth.roi is not None for source in inputs.sources)
+    threads = threads_of(plan)
+    fits = RivalFits(specs_of(comparing, inputs.space, values, settings.seed), inputs.space, values, threads)
+    estimator = WithFacts(Fitting(fits, settings, threads), judge=Judge(inputs.v1_files))
+    transform = None if before is None else CalibratorTransform(before.calibrator)
+    reader = inputs.reader(with_digest=True, transform=transform)
+    traced, failures = run_estimator(estimator, reader, inputs.sources, plan, observer, "comparing")
+    report_facts(traced.facts, observer)
+    overlap = False
+    if before is not None:
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        overlap = refuse_seen(before.artifact, before.path, who, digests, allow=comparing.allow_overlap)
+    compared: Compared = traced.result
+    for name, reason in compared.rivals.left_out.items():
+        observer.warn(f"{name} is left out: {reason}")
+    evaluation = _evaluation(compared, inputs.space, settings, roi=roi, overlap=overlap)
+    evaluation = replace(evaluation, intervals=intervals, convention=measuring.convention)
+    shown = shown_measures(settings, asked=measuring.metrics is not None)
+    write_text(output, csv_text(columns_of(shown), method_rows(evaluation, shown)))
+    failed = [*inputs.failures, *failures]
+    done = len(traced.facts)
+    return Outcome(
+        result={
+            "methods": list(compared.rivals.methods),
+            "left_out": dict(compared.rivals.left_out),
+            "folds": compared.rivals.folds,
+            "evaluated_on": "cross-validation" if compared.rivals.folds else "in-sample",
+            "table": list(method_rows(evaluation, shown)),
+            **_document(evaluation),
+        },
+        counts=Counts(done + len(failed), done, len(failed)),
+        tables=(people_table(evaluation, shown, compared.rivals.folds),),
+        failures=tuple(failure_records(failed)),
+    )
+
+
+def specs_of(
+    comparing: CalibrateCompareOptions, space: LabelSpace, values: Values, seed: int = 0
+) -> dict[str, FitSpec]:
+    """Method -> what is fitted; each with those of the methods' own options that it has.
+
+    Raises BadOption for methods named twice and options that no compared method has; UnknownMethod comes with the fit.
+    """
+    names: Sequence[str] = rivals_for(space, values)
+    if comparing.methods is not None:
+        names = [name.strip() for name in comparing.methods.split(",")]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadOption("methods", comparing.methods, f"{name} stands there twice")
+            if name not in METHODS:
+                raise BadOption(
+                    "methods", comparing.methods, f"{name or 'an empty name'} is none of {', '.join(METHODS)}"
+                )
+    given: Mapping[str, Any] = {
+        name: getattr(comparing, name)
+        for name in OWN_OPTIONS
+        if hasattr(comparing, name) and getattr(comparing, name) != FitSpec.__dataclass_fields__[name].default
+    }
+    for option, value in given.items():
+        owners = [name for name, record in METHODS.items() if option in record.options]
+        if not set(owners) & set(names):
+            raise BadOption(option.replace("_", "-"), value, f"it is for {', '.join(owners)}, which is not compared")
+    return {
+        name: FitSpec(
+            method=name,
+            weight=comparing.weight,
+            nesting=comparing.nesting,
+            folds=comparing.folds,
+            seed=seed,
+            **{option: value for option, value in given.items() if option in METHODS[name].options},
+        )
+        for name in names
+    }
+
+
+def _evaluation(compared: Compared, space: LabelSpace, settings: Settings, *, roi: bool, overlap: bool) -> Evaluation:
+    """Every method as a source of one evaluation; in-sample ones are marked."""
+    measured = compared.measured
+    sources = [
+        SourceResult(
+            name=name,
+            artifact=None,
+            in_sample=overlap or (name != RAW and not compared.rivals.folds),
+            cases=measured.of(name),
+            pooled=measured.pooled[name],
+        )
+        for name in (RAW, *compared.rivals.methods)
+    ]
+    return Evaluation(space, settings, sources, roi)
+
+
+def _document(evaluation: Evaluation) -> dict[str, Any]:
+    """What ``evaluate`` says of sources, without the artifacts that there are none of."""
+    document = evaluation_json(evaluation)
+    for source in document["sources"]:
+        del source["artifact"], source["artifact_reason"]
+    return document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import affine, auxiliary, beta, histogram, isotonic, platt, temperature
+from segcal_cli.calibration import affine, auxiliary, beta, ensemble, histogram, isotonic, platt, temperature
 from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
@@ -18,6 +18,7 @@ METHODS: dict[str, Method] = {
         histogram.METHOD,
         *affine.METHODS,
         auxiliary.METHOD,
+        ensemble.METHOD,
     )
 }
 

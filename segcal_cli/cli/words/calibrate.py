@@ -8,8 +8,8 @@ from segcal_cli.workflows import requests
 FITTING: dict[str, Words] = {
     "method": plain(
         "--method",
-        "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, "
-        "matrix, dirichlet.",
+        "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, matrix, "
+        "dirichlet; ensemble: the mean of several predictions as it is.",
         METHOD,
         "NAME",
     ),

@@ -13,7 +13,9 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import clusters
 import evaluating
+import losses
 import ratios
 import sets
 import startup
@@ -22,6 +24,11 @@ SUITE = {
     "startup": startup.run,
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
+    "cluster-table-1": clusters.table_1,
+    "cluster-searches": clusters.speed,
+    "cluster-gpu": clusters.devices,
+    "cluster-memory": clusters.memory,
+    "losses": losses.run,
     "ratio": ratios.run,
     "sets": sets.run,
 }

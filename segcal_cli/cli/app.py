@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from segcal_cli import __version__
-from segcal_cli.cli import calibrate, conformal_sets, convert, evaluate, inspect, ntr_interval, pairs, reliability
+from segcal_cli.cli import (
+    calibrate,
+    cluster,
+    conformal_sets,
+    convert,
+    evaluate,
+    inspect,
+    merge,
+    ntr_interval,
+    pairs,
+    reliability,
+)
 
 app = typer.Typer(
     name="segcal",
@@ -20,11 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(conformal_sets.app, name="conformal-sets")
 app.add_typer(ntr_interval.app, name="ntr-interval")
 app.command("evaluate")(evaluate.evaluate)
 app.command("reliability")(reliability.reliability)
 app.command("pairs")(pairs.pairs)
+app.command("merge")(merge.merge)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 

@@ -27,6 +27,7 @@ def fit(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.RoundOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -41,7 +42,7 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: calibrate_fit.run(
-            predictions, labels, output, fitting, reading, truth, running, writing, observer
+            predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding
         ),
     )
 

@@ -27,6 +27,7 @@ def evaluate(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
     writing: requests.OutputOptions,
     judging: requests.JudgeOptions,
     talking: options.Talking,
@@ -53,5 +54,6 @@ def evaluate(
             writing,
             judging,
             observer,
+            sharding,
         ),
     )

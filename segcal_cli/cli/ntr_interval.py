@@ -29,6 +29,7 @@ def fit(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.RoundOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -43,7 +44,18 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: ratio_fit.run(
-            predictions, labels, output, regions, statistics, fitting, reading, truth, running, writing, observer
+            predictions,
+            labels,
+            output,
+            regions,
+            statistics,
+            fitting,
+            reading,
+            truth,
+            running,
+            writing,
+            observer,
+            sharding,
         ),
     )
 

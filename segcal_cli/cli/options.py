@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from segcal_cli.cli.console import QUIET, Console
-from segcal_cli.cli.words import calibrate, conformal_sets, measuring, ntr_interval, shared
+from segcal_cli.cli.words import calibrate, cluster, conformal_sets, measuring, ntr_interval, shared
 from segcal_cli.cli.words.spelling import TALKING, Words, plain
 
 Predictions = Annotated[
@@ -66,6 +66,7 @@ REGISTRY: dict[type, dict[str, Words]] = {
     **measuring.WORDS,
     **calibrate.WORDS,
     **conformal_sets.WORDS,
+    **cluster.WORDS,
     **ntr_interval.WORDS,
     Talking: {
         "json": Words(("--json",), "Print one JSON document on stdout.", TALKING),

@@ -28,6 +28,7 @@ def reliability(
     truth: requests.LabelOptions,
     running: requests.RunOptions,
     writing: requests.OutputOptions,
+    covering: requests.CoverageOptions,
     talking: options.Talking,
 ) -> None:
     """Draw how far the probabilities of PREDICTIONS can be trusted: pictures, their numbers as CSV, and one HTML
@@ -50,6 +51,7 @@ def reliability(
             truth,
             running,
             writing,
+            covering,
             observer,
         ),
     )

@@ -34,7 +34,7 @@ def conformal_rank(n: int, alpha: float) -> int:
     """The rank k, from 1, whose score is the threshold; k = n + 1 means that n units are too few. Raises BadLevel."""
     if not 0.0 < alpha < 1.0:
         raise BadLevel(alpha)
-    return n + 1 - math.floor(alpha * (n + 1) + LEVEL_ROUNDING)
+    return max(1, n + 1 - math.floor(alpha * (n + 1) + LEVEL_ROUNDING))
 
 
 def conformal_quantile(scores: np.ndarray, alpha: float) -> float:

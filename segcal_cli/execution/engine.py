@@ -1,7 +1,8 @@
 """The engine: runs work over cases, and estimators over passes.
 
 Serial runs decode the next two cases in threads while one is computed. With more jobs, cases go to spawned
-processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Estimator states merge
+processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Dask workers may stand in
+for processes (``distributed.py``). Estimator states merge
 exactly and in any order, so neither way, nor the order in which cases finish, can be seen in what comes out.
 """
 
@@ -22,6 +23,7 @@ from typing import Any, Literal
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.distributed import Cluster, results_of
 from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, WorkerDied, attempt, attempt_both
 
 OnFailure = Literal["stop", "continue"]
@@ -42,10 +44,13 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run. jobs: worker processes; 1 = in this process. on_failure: see ``run_estimator``."""
+    """How to run. jobs: worker processes; 1 = in this process. on_failure: see ``run_estimator``. cluster: where Dask
+    workers are, None without Dask.
+    """
 
     jobs: int = 1
     on_failure: OnFailure = "stop"
+    cluster: Cluster | None = None
 
 
 def usable_cores() -> int:
@@ -55,12 +60,20 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def results(work: Work, items: Sequence[Item], jobs: int = 1) -> Generator[Result, None, None]:
-    """Do the work on every item; yields as cases finish, in no promised order. Raises UnforeseenError for a bug.
+def results(
+    work: Work, items: Sequence[Item], jobs: int = 1, cluster: Cluster | None = None
+) -> Generator[Result, None, None]:
+    """Do the work on every item; yields as cases finish, in no promised order. Raises UnforeseenError for a bug, and
+    what ``execution/distributed.py`` raises.
 
     Closing the iterator early cancels what has not started.
     """
-    source = _serial(work, items) if jobs == 1 or len(items) == 1 else _parallel(work, items, jobs)
+    if cluster is not None:
+        source = _on_dask(work, items, jobs, cluster)
+    elif jobs == 1 or len(items) == 1:
+        source = _serial(work, items)
+    else:
+        source = _parallel(work, items, jobs)
     with contextlib.closing(source):
         for result in source:
             if isinstance(result.error, UnforeseenError):
@@ -85,20 +98,26 @@ def run_estimator(
         failed = {failure.id for failure in failures}
         remaining = [item for item in items if item.id not in failed]
         label = what if number == 1 else f"{what}, pass {number}"
-        state, new_failures = _one_pass(current, load, remaining, plan, observer, label)
+        state, new_failures = one_pass(current, load, remaining, plan, observer, label)
+        if new_failures and len(new_failures) == len(remaining):
+            raise CaseErrors(*(failure.error for failure in new_failures))
         failures += new_failures
         current = current.finish(state)
     return current, sorted(failures, key=lambda failure: failure.id.encode())
 
 
-def _one_pass(
+def one_pass(
     estimator: Estimator, load: Any, items: Sequence[Item], plan: Plan, observer: Observer, label: str
 ) -> tuple[Any, list[Result]]:
+    """One pass over the cases: the merged state, and the failed cases (``continue``, which may be all of them).
+
+    Raises CaseErrors at the first failure under ``stop``.
+    """
     state = estimator.empty()
     failures: list[Result] = []
     done = 0
     observer.progress(0, len(items), label)
-    stream = results(Work(load, _Update(for_update(estimator))), items, plan.jobs)
+    stream = results(Work(load, _Update(for_update(estimator))), items, plan.jobs, plan.cluster)
     with contextlib.closing(stream):
         for result in stream:
             done += 1
@@ -109,7 +128,7 @@ def _one_pass(
             failures.append(result)
             if plan.on_failure == "stop":
                 break
-    if failures and (plan.on_failure == "stop" or len(failures) == len(items)):
+    if failures and plan.on_failure == "stop":
         raise CaseErrors(*(failure.error for failure in failures))
     return state, failures
 
@@ -157,6 +176,11 @@ def _parallel(work: Work, items: Sequence[Item], jobs: int) -> Generator[Result,
     """Cases in spawned processes. If a worker dies, the cases in flight run once more, each alone."""
     with _one_thread_each():
         yield from _in_processes(work, list(items), jobs)
+
+
+def _on_dask(work: Work, items: Sequence[Item], jobs: int, cluster: Cluster) -> Generator[Result, None, None]:
+    with _one_thread_each():
+        yield from results_of(work, items, jobs, cluster)
 
 
 def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Result, None, None]:

@@ -42,6 +42,16 @@ class OtherKind(ArtifactError):
     template = "{0} is a {1} artifact; {2} needs a {3} artifact"
 
 
+class UnmergedPart(ArtifactError):
+    """What a shard wrote, or the state between two rounds: no artifact yet."""
+
+    template = "{0} is not an artifact but what --shard wrote; segcal merge joins all parts"
+
+
+UNMERGED = frozenset({"part", "round"})
+"""Kinds of file that ``io/parts.py`` writes."""
+
+
 def write_artifact(path: Path, artifact: Artifact) -> str:
     """Write an artifact whole or not at all; returns the sha256 of the file. Raises WriteError."""
     text = json.dumps(_header_to_json(artifact.header), sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -52,7 +62,10 @@ def write_artifact(path: Path, artifact: Artifact) -> str:
 
 
 def read_artifact(path: Path, kind: str | None = None, command: str = "") -> Artifact:
-    """Read an artifact. kind: what it must be, for ``command``. Raises NotAnArtifact, NewerArtifact, OtherKind."""
+    """Read an artifact. kind: what it must be, for ``command``.
+
+    Raises NotAnArtifact, NewerArtifact, OtherKind, UnmergedPart.
+    """
     if not path.is_file():
         raise NotAnArtifact(path, "no such file" if not path.exists() else "not a file")
     try:
@@ -86,6 +99,8 @@ def _json_header(path: Path, array: np.ndarray | None) -> dict[str, Any]:
         raise NotAnArtifact(path, "its header is damaged (no format version)")
     if data["format_version"] > FORMAT_VERSION:
         raise NewerArtifact(path, data["format_version"], FORMAT_VERSION)
+    if data.get("kind") in UNMERGED:
+        raise UnmergedPart(path)
     return data
 
 

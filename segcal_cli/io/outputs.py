@@ -32,6 +32,9 @@ from segcal_cli.io.naming import (
     sidecar_name,
 )
 
+NO_INTENT = 0
+"""NIFTI_INTENT_NONE: bit flags and p-values are neither estimates nor labels."""
+
 UINT16_SLOPE = 1.0 / 65535
 """The step of probabilities stored as uint16; for display."""
 
@@ -178,6 +181,17 @@ def label_file(name: str, codes: np.ndarray, place: Space) -> File:
     if place.grid.affine is not None:
         return _nifti_file(name, codes, place, nifti.INTENT_LABEL)
     return File(name, lambda file: write_label_png(file, codes))
+
+
+def voxel_file(name: str, array: np.ndarray, place: Space) -> File:
+    """A map of some quantity per voxel, "z y x" of any type that NIfTI has; PNG holds 8 or 16 bits of an image without
+    a grid, and an ``.npz`` (key ``map``) everything else, as the name's ending says.
+    """
+    if name.endswith(".nii.gz"):
+        return _nifti_file(name, array, place, NO_INTENT)
+    if name.endswith(".png"):
+        return File(name, lambda file: write_label_png(file, array))
+    return File(name, lambda file: write_bundle(file, {"map": array}))
 
 
 def label_name(case: str, desc: str, *, placed: bool) -> str:

@@ -8,7 +8,7 @@ quantiles).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,9 @@ from segcal_cli.kandinsky.codes import score_interval
 from segcal_cli.kandinsky.runs import Run
 
 FeatureKind = Literal["ecdf", "quantiles"]
+
+Quantiles = Callable[[Run, np.ndarray, FeatureKind, Sequence[float]], np.ndarray]
+"""What ``quantiles`` does, here or on another device."""
 
 FIRST_CODE = 16 << 10
 """Code of odds 2^-16, where the bins begin; the end bins catch what lies beyond 2^-16 and 2^16."""
@@ -74,11 +77,17 @@ def decile_bins(run: Run) -> np.ndarray:
 
 
 def features(
-    run: Run, n_cells: int, kind: FeatureKind, levels: Sequence[float] = (), at: np.ndarray | None = None
+    run: Run,
+    n_cells: int,
+    kind: FeatureKind,
+    levels: Sequence[float] = (),
+    at: np.ndarray | None = None,
+    find: Quantiles | None = None,
 ) -> Features:
     """Features of one class. run: histogram counts by key cell * bins + bin. levels: of the quantiles.
 
-    at: bins of the ecdf, where they were fixed on more cases than these.
+    at: bins of the ecdf, where they were fixed on more cases than these. find: what finds quantiles, if not
+    ``quantiles``.
     """
     cells = run.keys // N_BINS[kind]
     counts = run.columns[0]
@@ -93,10 +102,11 @@ def features(
             below = bins <= point
             values[:, column] = np.bincount(cells[below], weights=counts[below], minlength=n_cells)
         return Features(values / np.maximum(n, 1)[:, None], n)
-    return Features(_quantiles(run, n, kind, levels), n)
+    find = quantiles if find is None else find
+    return Features(find(run, n, kind, levels), n)
 
 
-def _quantiles(run: Run, n: np.ndarray, kind: FeatureKind, levels: Sequence[float]) -> np.ndarray:
+def quantiles(run: Run, n: np.ndarray, kind: FeatureKind, levels: Sequence[float]) -> np.ndarray:
     """Linear quantiles of the scores of each cell, from its histogram."""
     scores = bin_scores(kind)
     running = np.cumsum(run.columns[0])

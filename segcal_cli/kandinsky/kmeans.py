@@ -6,21 +6,14 @@ voxels take the cluster of the nearest cell that has enough, in mm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from segcal_cli.core.errors import UsageError
-
 STARTS = 10
 MAX_ROUNDS = 300
-
-
-class NoSuchDevice(UsageError):
-    """A device that this machine does not have."""
-
-    template = "--device {0} is not available on this machine; use --device cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +25,43 @@ class Clustering:
     inertia: float
 
 
-def kmeans(points: np.ndarray, weights: np.ndarray, k: int, seed: int, device: str = "cpu") -> Clustering:
+class Steps(Protocol):
+    """The work of a round on some device, for fixed points and weights. Labels stay there, as it likes them."""
+
+    def assign(self, centres: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """(labels of the nearest centres, weighted sums per cluster, weights per cluster)."""
+
+    def sums(self, labels: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(weighted sums, weights) per cluster."""
+
+    def same(self, labels: Any, others: Any) -> bool: ...
+
+    def host(self, labels: Any) -> np.ndarray: ...
+
+    def native(self, labels: np.ndarray) -> Any: ...
+
+
+def kmeans(
+    points: np.ndarray,
+    weights: np.ndarray,
+    k: int,
+    seed: int,
+    steps_of: Callable[[np.ndarray, np.ndarray], Steps] | None = None,
+) -> Clustering:
     """The best of 10 starts. points: float64 "point feature"; k is reduced where there are fewer different points.
 
-    device: "cpu" or "cuda"; seeds are always drawn on the CPU, so that both find the same labels but for ties. Raises
-    NoSuchDevice.
+    steps_of: what makes the rounds, if not numpy. Seeds are always drawn on the CPU, so that every device finds the
+    same labels but for ties.
     """
     mean = weights @ points / weights.sum()
     centred = points - mean
     k = min(k, _different(centred, k))
     rng = np.random.default_rng(seed)
-    step = _step_on(device, centred, weights)
+    steps = (HostSteps if steps_of is None else steps_of)(centred, weights)
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for _ in range(STARTS):
         centres = _seeds(centred, weights, k, rng)
-        found = _lloyd(centred, weights, centres, step)
+        found = _lloyd(centred, weights, centres, steps)
         if best is None or found[0] < best[0] * (1 - 1e-12):
             best = found
     assert best is not None, "there is at least one start"
@@ -91,58 +106,56 @@ def _seeds(points: np.ndarray, weights: np.ndarray, k: int, rng: np.random.Gener
     return chosen
 
 
-def _lloyd(points, weights, centres, step):  # type: ignore[no-untyped-def]
-    labels = None
+def _lloyd(
+    points: np.ndarray, weights: np.ndarray, centres: np.ndarray, steps: Steps
+) -> tuple[float, np.ndarray, np.ndarray]:
+    labels: Any = None
     for _ in range(MAX_ROUNDS):
-        new, sums, mass, distance = step(centres)
-        if labels is not None and (new == labels).all():
+        new, sums, mass = steps.assign(centres)
+        if labels is not None and steps.same(new, labels):
             break
         labels = new
-        for empty in np.flatnonzero(mass == 0):
-            # An empty cluster takes the point that is farthest from its own.
-            far = int(np.argmax(distance * (weights > 0)))
-            labels[far], distance[far] = empty, 0.0
-            sums[empty], mass[empty] = points[far] * weights[far], weights[far]
+        if (mass == 0).any():
+            labels = steps.native(_filled(points, weights, centres, steps.host(labels), mass))
+            sums, mass = steps.sums(labels, len(centres))
         centres = sums / mass[:, None]
     assert labels is not None, "there is at least one round"
-    inertia = float((weights * ((points - centres[labels]) ** 2).sum(axis=1)).sum())
-    return inertia, labels, centres
+    own = steps.host(labels)
+    inertia = float((weights * ((points - centres[own]) ** 2).sum(axis=1)).sum())
+    return inertia, own, centres
 
 
-def _step_on(device: str, points: np.ndarray, weights: np.ndarray):  # type: ignore[no-untyped-def]
-    """A function centres -> (labels, weighted sums, weights per cluster, squared distances), all numpy."""
-    return _cuda_step(points, weights) if device == "cuda" else _numpy_step(points, weights)
+def _filled(
+    points: np.ndarray, weights: np.ndarray, centres: np.ndarray, labels: np.ndarray, mass: np.ndarray
+) -> np.ndarray:
+    """Labels in which each empty cluster has taken the point that is farthest from its own centre."""
+    distance = ((points - centres[labels]) ** 2).sum(axis=1) * (weights > 0)
+    for empty in np.flatnonzero(mass == 0):
+        far = int(np.argmax(distance))
+        labels[far], distance[far] = empty, 0.0
+    return labels
 
 
-def _numpy_step(points: np.ndarray, weights: np.ndarray):  # type: ignore[no-untyped-def]
-    weighted = np.column_stack((points * weights[:, None], weights))
-    square = (points**2).sum(axis=1)
+class HostSteps:
+    """One round of Lloyd's algorithm in numpy."""
 
-    def step(centres: np.ndarray):  # type: ignore[no-untyped-def]
-        gap = (centres**2).sum(axis=1) - 2 * (points @ centres.T)
-        labels = gap.argmin(axis=1)
-        sums = np.stack([weighted[labels == cluster].sum(axis=0) for cluster in range(len(centres))])
-        return labels, sums[:, :-1], sums[:, -1], square + gap[np.arange(len(gap)), labels]
+    def __init__(self, points: np.ndarray, weights: np.ndarray) -> None:
+        self.points = points
+        self.weighted = np.column_stack((points * weights[:, None], weights))
 
-    return step
+    def assign(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        labels = ((centres**2).sum(axis=1) - 2 * (self.points @ centres.T)).argmin(axis=1)
+        return labels, *self.sums(labels, len(centres))
 
+    def sums(self, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        sums = np.stack([self.weighted[labels == cluster].sum(axis=0) for cluster in range(k)])
+        return sums[:, :-1], sums[:, -1]
 
-def _cuda_step(points: np.ndarray, weights: np.ndarray):  # type: ignore[no-untyped-def]
-    import torch
+    def same(self, labels: np.ndarray, others: np.ndarray) -> bool:
+        return bool((labels == others).all())
 
-    if not torch.cuda.is_available():
-        raise NoSuchDevice("cuda")
-    on = torch.as_tensor(points, dtype=torch.float64, device="cuda")
-    weight = torch.as_tensor(weights, dtype=torch.float64, device="cuda")
-    weighted = torch.column_stack((on * weight[:, None], weight))
-    square = (on**2).sum(dim=1)
+    def host(self, labels: np.ndarray) -> np.ndarray:
+        return labels
 
-    def step(centres: np.ndarray):  # type: ignore[no-untyped-def]
-        centre = torch.as_tensor(centres, device="cuda")
-        gap = (centre**2).sum(dim=1) - 2 * (on @ centre.T)
-        least, labels = gap.min(dim=1)
-        one_hot = torch.nn.functional.one_hot(labels, len(centres)).to(torch.float64)
-        sums = (one_hot.T @ weighted).cpu().numpy()
-        return labels.cpu().numpy(), sums[:, :-1], sums[:, -1], (square + least).cpu().numpy()
-
-    return step
+    def native(self, labels: np.ndarray) -> np.ndarray:
+        return labels

@@ -20,6 +20,7 @@ from segcal_cli.kandinsky.annuli import (
     fit_annuli_by_evolution,
     shell_labels,
 )
+from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.boundary import SIDE_BINS, edge_of
 from segcal_cli.kandinsky.ellipsoids import Family
 from segcal_cli.kandinsky.features import N_BINS, FeatureKind, Features, bin_scores, decile_bins, features, side_by_side
@@ -82,7 +83,7 @@ class Learner:
     names: tuple[str, ...]
     placing: Placing | None
     width: float = 1.0
-    device: str = "cpu"
+    arrays: Arrays = HOST
 
     @property
     def kind(self) -> FeatureKind:
@@ -141,7 +142,14 @@ class Learner:
         """Of the classes at these positions; side by side where there are several."""
         levels = self.spec.levels or DEFAULT_LEVELS
         made = [
-            features(self._of(run, position), self.n_cells, self.kind, levels, None if at is None else at[number])
+            features(
+                self._of(run, position),
+                self.n_cells,
+                self.kind,
+                levels,
+                None if at is None else at[number],
+                self.arrays.quantiles,
+            )
             for number, position in enumerate(positions)
         ]
         return made[0] if len(made) == 1 else side_by_side(made)
@@ -162,7 +170,7 @@ class Learner:
         note: tuple[str, ...] = ()
         if not valid.any():
             valid, note = smoothed.known, (f"no cell holds {enough} voxels; --min-count 1 was used",)
-        found = kmeans(smoothed.values[valid], np.sqrt(smoothed.weights[valid]), k, self.spec.seed, self.device)
+        found = kmeans(smoothed.values[valid], np.sqrt(smoothed.weights[valid]), k, self.spec.seed, self.arrays.steps)
         labels = np.zeros(len(valid), np.int64)
         labels[valid] = found.labels
         spread = spread_to_rest(labels.reshape(space.shape), valid.reshape(space.shape), space.spacing)

@@ -90,7 +90,7 @@ class Coverage:
 class CoverageMeasurement:
     """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells.
 
-    keep_grey: also the mean probability of every cell, for pictures. pictured: cases of which a snapshot is kept.
+    pictured: cases of which a snapshot is kept.
     """
 
     model: Model
@@ -100,7 +100,6 @@ class CoverageMeasurement:
     n_levels: int = 20
     per_class: Mapping[int, float] = field(default_factory=dict)
     keep_places: bool = False
-    keep_grey: bool = False
     pictured: frozenset[str] = frozenset()
 
     @property
@@ -162,7 +161,7 @@ class CoverageMeasurement:
             infinite,
             own if self.keep_places else None,
         )
-        grey = (self._grey(view, classes),) if self.keep_grey else ()
+        grey = (self._grey(view, classes),)
         shots = {case.id: _snapshot(self.model, view, classes)} if case.id in self.pictured else {}
         return self.merge(state, CoverageState({case.id: one_case}, (own,), (images,), grey, shots))
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.codes import INFINITE
 from segcal_cli.kandinsky.learning import ClassMap
 from segcal_cli.kandinsky.places import Placing
@@ -34,7 +35,8 @@ class Damaged(ArtifactError):
 
 @dataclass(frozen=True)
 class Model:
-    """What a fit came to. described: channel -> what is known of its map (centre, radii, objective)."""
+    """What a fit came to. described: channel -> what is known of its map (centre, radii, objective). arrays: what finds
+    thresholds."""
 
     space: LabelSpace
     regions: Regions
@@ -42,6 +44,7 @@ class Model:
     image_pools: Pools
     weighting: Weighting
     described: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    arrays: Arrays = HOST
 
     @property
     def shift(self) -> int:
@@ -51,7 +54,7 @@ class Model:
     def baseline(self) -> Model:
         """The same patients with one cluster for the whole image."""
         regions = Regions("image", (1,) * len(self.space.channels))
-        return Model(self.space, regions, self.image_pools, self.image_pools, self.weighting)
+        return Model(self.space, regions, self.image_pools, self.image_pools, self.weighting, {}, self.arrays)
 
     def slots(self, channel: int) -> slice:
         offsets = self.regions.offsets
@@ -67,7 +70,7 @@ class Model:
         infinite. Raises BadLevel."""
         key = (channel, alpha)
         if key not in self._found:
-            found = self.of(channel).thresholds(alpha, self.weighting)
+            found = self.arrays.thresholds(self.of(channel), alpha, self.weighting)
             self._found[key] = np.append(found, np.int32(INFINITE))
         return self._found[key]
 

@@ -6,7 +6,7 @@ when its last case is in, so the second state keeps patients that are not comple
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +14,14 @@ import numpy as np
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.boundary import SIDE_BINS, distance_bins, signed_distance
-from segcal_cli.kandinsky.codes import N_CODES, true_codes
-from segcal_cli.kandinsky.features import N_BINS, FeatureKind, bins_of
+from segcal_cli.kandinsky.codes import N_CODES
+from segcal_cli.kandinsky.features import N_BINS, FeatureKind
 from segcal_cli.kandinsky.places import Placing
-from segcal_cli.kandinsky.pools import CODE_BITS, Pools, patient_run
+from segcal_cli.kandinsky.pools import CODE_BITS, Pools
 from segcal_cli.kandinsky.regions import Regions, place_cells
-from segcal_cli.kandinsky.runs import Run, coarsened, compacted, counted, empty_run, join
+from segcal_cli.kandinsky.runs import Run, empty_run
 from segcal_cli.kandinsky.views import View
 
 PAIR_BYTES = 100
@@ -71,6 +72,7 @@ class MapPass:
     placing: Placing | None
     width: float = 1.0
     keep_groups: bool = False
+    arrays: Arrays = HOST
 
     @property
     def n_cells(self) -> int:
@@ -86,30 +88,31 @@ class MapPass:
         keys = []
         shared: np.ndarray | None = None
         for position, channel in enumerate(self.channels):
-            where = view.truth(channel)
+            scored = self.arrays.scored(view, channel, exclusive=self.space.exclusive)
             if self.placing is None or self.placing.coords == "object" or shared is None:
                 shared = self._cells(view, channel)
-            if shared is None or not where.size:
+            if shared is None or scored is None:
                 continue
-            codes = true_codes(view.flat, case.volume.values, channel, where, exclusive=self.space.exclusive)
-            cell = position * self.n_cells + shared[where].astype(np.int64)
-            keys.append(cell * N_BINS[self.kind] + bins_of(codes, self.kind))
-        run = counted(np.concatenate(keys), n_keys) if keys else empty_run(1)
+            cell = position * self.n_cells + self.arrays.taken(shared, scored.where)
+            keys.append(cell * N_BINS[self.kind] + self.arrays.bins_of(scored.codes, self.kind))
+        run = self.arrays.counted(keys, n_keys) if keys else empty_run(1)
         if self.keep_groups:
             return self.merge(state, Histograms(by_group={case.group: (run,)}))
         return self.merge(state, Histograms((run,)))
 
     def merge(self, a: Histograms, b: Histograms) -> Histograms:
         groups = {
-            group: compacted((*a.by_group.get(group, ()), *b.by_group.get(group, ())))
+            group: self.arrays.compacted((*a.by_group.get(group, ()), *b.by_group.get(group, ())))
             for group in {**a.by_group, **b.by_group}
         }
-        return Histograms(compacted((*a.runs, *b.runs)), groups)
+        return Histograms(self.arrays.compacted((*a.runs, *b.runs)), groups)
 
     def finish(self, state: Histograms) -> MapHistograms:
+        join, host = self.arrays.join, self.arrays.host
         groups = {group: join(state.by_group[group]) for group in sorted(state.by_group)}
         runs = [*state.runs, *groups.values()]
-        return MapHistograms(join(runs) if runs else empty_run(1), groups)
+        every = join(runs) if runs else empty_run(1)
+        return MapHistograms(host(every), {group: host(run) for group, run in groups.items()})
 
     def _cells(self, view: View, channel: int) -> np.ndarray | None:
         if self.placing is not None:
@@ -148,6 +151,7 @@ class CalibrationPass:
     regions: Regions
     cases_per_group: Mapping[str, int]
     memory: int
+    arrays: Arrays = HOST
 
     @property
     def n_classes(self) -> int:
@@ -162,45 +166,46 @@ class CalibrationPass:
         offsets, n_slots = self.regions.offsets, self.regions.n_slots
         runs = []
         for channel in range(self.n_classes):
-            where = view.truth(channel)
-            if not where.size:
+            scored = self.arrays.scored(view, channel, exclusive=self.space.exclusive)
+            if scored is None:
                 continue
-            codes = true_codes(view.flat, case.volume.values, channel, where, exclusive=self.space.exclusive)
-            codes = codes.astype(np.int64)
-            clusters = self.regions.clusters(view, channel)
-            size = self.regions.sizes[channel]
-            index = clusters.at(where)
-            inside = index < size
-            if not inside.all():
-                index, own = index[inside], codes[inside]
-            else:
-                own = codes
-            runs.append(_at_slot(counted((index << CODE_BITS) | own, size * N_CODES), int(offsets[channel])))
-            runs.append(_at_slot(counted(codes, N_CODES), n_slots + channel))
-        return self.merge(state, PoolState((), {case.group: (1, (join(runs) if runs else empty_run(1),))}))
+            index, size = self.regions.clusters(view, channel).index, self.regions.sizes[channel]
+            own = scored.codes
+            if index is not None:
+                cluster = self.arrays.taken(index, scored.where)
+                inside = cluster < size
+                own = (cluster[inside] << CODE_BITS) | own[inside]
+            runs.append(_at_slot(self.arrays.counted([own], size * N_CODES), int(offsets[channel])))
+            runs.append(_at_slot(self.arrays.counted([scored.codes], N_CODES), n_slots + channel))
+        joined = self.arrays.join(runs) if runs else empty_run(1)
+        return self.merge(state, PoolState((), {case.group: (1, (joined,))}))
 
     def merge(self, a: PoolState, b: PoolState) -> PoolState:
         shift = max(a.shift, b.shift)
-        runs = [coarsened(run, shift - state.shift, CODE_BITS) for state in (a, b) for run in state.runs]
+        runs = [self.arrays.coarsened(run, shift - state.shift) for state in (a, b) for run in state.runs]
         pending: dict[str, tuple[int, tuple[Run, ...]]] = {}
         for group in {**a.pending, **b.pending}:
             none: tuple[int, tuple[Run, ...]] = (0, ())
             before, after = a.pending.get(group, none), b.pending.get(group, none)
             n, parts = before[0] + after[0], (*before[1], *after[1])
             if n == self.cases_per_group[group]:
-                runs.append(coarsened(patient_run(join(parts)), shift, CODE_BITS))
+                runs.append(self._weighed(parts, shift))
             else:
                 pending[group] = (n, parts)
-        return self._fitted(PoolState(compacted(runs), pending, shift))
+        return self._fitted(PoolState(self.arrays.compacted(runs), pending, shift))
 
     def finish(self, state: PoolState) -> tuple[Pools, Pools]:
         """Pools per class and cluster, and per class over the whole image. Patients that lost a case count too."""
-        parts = [patient_run(join(state.pending[group][1])) for group in sorted(state.pending)]
-        runs = [*state.runs, *(coarsened(run, state.shift, CODE_BITS) for run in parts)]
-        done = self._fitted(PoolState((join(runs),) if runs else (empty_run(2),), {}, state.shift))
+        parts = [self._weighed(state.pending[group][1], state.shift) for group in sorted(state.pending)]
+        runs = [*state.runs, *parts]
+        done = self._fitted(PoolState((self.arrays.join(runs),) if runs else (empty_run(2),), {}, state.shift))
         n_slots = self.regions.n_slots
-        every = Pools.of(done.runs[0], n_slots + self.n_classes, done.shift)
+        every = Pools.of(self.arrays.host(done.runs[0]), n_slots + self.n_classes, done.shift)
         return every.slice(0, n_slots), every.slice(n_slots, n_slots + self.n_classes)
+
+    def _weighed(self, parts: Sequence[Run], shift: int) -> Run:
+        """One patient's shares. Weighed first, since floors of coarser codes would be other floors."""
+        return self.arrays.coarsened(self.arrays.patient_run(self.arrays.join(parts)), shift)
 
     def _fitted(self, state: PoolState) -> PoolState:
         """The state with as few code bits dropped as make its largest run fit. What all data need decides, whatever
@@ -208,7 +213,7 @@ class CalibrationPass:
         runs, shift = state.runs, state.shift
         while runs and max(map(len, runs)) * PAIR_BYTES > self.memory and shift < CODE_BITS - 1:
             shift += 1
-            runs = tuple(coarsened(run, 1, CODE_BITS) for run in runs)
+            runs = tuple(self.arrays.coarsened(run, 1) for run in runs)
         return PoolState(runs, state.pending, shift)
 
 

@@ -117,7 +117,7 @@ class Pools:
         alpha: one level, or one per slot, in (0, 1). Raises BadLevel.
         """
         running = self._running(self.mass if weighting == "patient" else self.counts)
-        need = _needed(self.units(weighting), np.broadcast_to(alpha, self.n_slots), weighting)
+        need = needed(self.units(weighting), np.broadcast_to(alpha, self.n_slots), weighting)
         start, stop = self.offsets[:-1], self.offsets[1:]
         base = running[start]
         low, high = start.copy(), stop.copy()
@@ -193,7 +193,7 @@ def _totals(running: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return running[offsets[1:]] - running[offsets[:-1]]
 
 
-def _needed(units: np.ndarray, alpha: np.ndarray, weighting: Weighting) -> np.ndarray:
+def needed(units: np.ndarray, alpha: np.ndarray, weighting: Weighting) -> np.ndarray:
     """int64 "slot": what the cumulative sum has to reach; beyond reach where no finite threshold is valid."""
     made: Mapping[tuple[int, float], int] = {
         (n, a): _need(n, a, weighting) for n, a in set(zip(units.tolist(), alpha.tolist(), strict=True))

@@ -7,7 +7,7 @@ so that the work per case does not grow with the number of cases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,20 +62,49 @@ def join(runs: Sequence[Run]) -> Run:
     return Run(keys[first], np.stack(columns))
 
 
-def compacted(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The same sum as fewer runs: the largest stays alone until the others weigh half of it."""
+def inserted(large: Run, small: Run) -> Run:
+    """The sum of a large run and a small one, without sorting the large one and with one copy of it at a time."""
+    at = np.searchsorted(large.keys, small.keys)
+    known = np.zeros(len(small), bool)
+    inside = at < len(large)
+    known[inside] = large.keys[at[inside]] == small.keys[inside]
+    new = ~known
+    place = at[new] + np.arange(int(new.sum()))
+    old = np.ones(len(large) + len(place), bool)
+    old[place] = False
+    keys = np.empty(len(old), np.int64)
+    keys[old], keys[place] = large.keys, small.keys[new]
+    columns = np.empty((len(large.columns), len(old)), np.int64)
+    for out, mine, theirs in zip(columns, large.columns, small.columns, strict=True):
+        out[old], out[place] = mine, theirs[new]
+    known_place = np.searchsorted(keys, small.keys[known])
+    for out, theirs in zip(columns, small.columns, strict=True):
+        out[known_place] += theirs[known]
+    return Run(keys, columns)
+
+
+def compacted(
+    runs: Sequence[Run],
+    add: Callable[[Sequence[Run]], Run] = join,
+    insert: Callable[[Run, Run], Run] = inserted,
+) -> tuple[Run, ...]:
+    """The same sum as fewer runs: the largest stays alone until the others weigh a quarter of it."""
     if len(runs) < 2:
         return tuple(runs)
     largest, *others = sorted(runs, key=len, reverse=True)
-    if sum(map(len, others)) < max(SMALL_PAIRS, len(largest) // 2):
+    if sum(map(len, others)) < max(SMALL_PAIRS, len(largest) // 4):
         return (largest, *others)
-    return (join([largest, *others]),)
+    return (insert(largest, add(others)),)
 
 
 def coarsened(run: Run, bits: int, code_bits: int) -> Run:
     """The run with the low ``bits`` of each key's code dropped; the code is the key's lowest ``code_bits`` bits."""
     if not bits:
         return run
-    slots, codes = run.keys >> code_bits, run.keys & ((1 << code_bits) - 1)
     # Order is kept, so equal keys are neighbours.
-    return join([Run(((slots << code_bits) | (codes >> bits)), run.columns), Run(run.keys[:0], run.columns[:, :0])])
+    keys = (run.keys >> code_bits) << code_bits
+    keys |= (run.keys & ((1 << code_bits) - 1)) >> bits
+    first = np.flatnonzero(np.concatenate((keys[:1] == keys[:1], keys[1:] != keys[:-1])))
+    if not first.size:
+        return run
+    return Run(keys[first], np.add.reduceat(run.columns, first, axis=1))

@@ -61,7 +61,7 @@ def members(classes: Sequence[ClassView], thresholds: Sequence[np.ndarray]) -> n
 
 def fill_empty(held: np.ndarray, view: View) -> np.ndarray:
     """bool "voxel": sets that were empty and got the most probable class. In place; sets only grow."""
-    empty = np.logical_not(held.any(axis=0))
+    empty: np.ndarray = np.logical_not(held.any(axis=0))
     where = np.flatnonzero(empty)
     held[view.winner.reshape(-1)[where], where] = True
     return empty

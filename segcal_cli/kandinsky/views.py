@@ -87,12 +87,16 @@ class View:
 
     def truth(self, channel: int) -> np.ndarray:
         """int64: flat indices of the voxels that exist and belong to a class."""
+        return np.flatnonzero(self.holds(channel))
+
+    def holds(self, channel: int) -> np.ndarray:
+        """bool "voxel": whether it exists and belongs to a class."""
         labels = self.case.labels
         assert labels is not None, "asked of labelled cases only"
         held = labels.holds(channel)
         if self.counted is not None:
             held = held & self.counted
-        return np.flatnonzero(held)
+        return held.reshape(-1)
 
 
 def _range(used: np.ndarray) -> tuple[int, int]:

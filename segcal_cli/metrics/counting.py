@@ -29,10 +29,6 @@ PIECE_VOXELS = 1 << 15
 """Voxels whose cells are computed at a time: what is computed from them fits the cache of a core."""
 
 LANES = 4
-"""Neighbours often share a cell, and an addition has to wait for one to the same cell; so voxels in turn add to tables
-of their own."""
-
-LANES = 4
 """Neighbours often share a cell, and an addition waits for the one before it; so voxels in turn add to tables of their
 own."""
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
 from segcal_cli.ratio.alarms import alarm_threshold, rounded, wide
+from segcal_cli.ratio.guarantees import UNDISTURBED, Circumstances, guaranteed
 from segcal_cli.ratio.intervals import Intervals, intervals
 from segcal_cli.ratio.settings import METHODS, MM3_PER_ML, Method, Settings
 from segcal_cli.ratio.table import RatioTable
@@ -84,7 +85,7 @@ def comparisons(
         whole = (soft, ends) if settings.method == "joint" else (new, intervals(known, new, limit))
         found.append(Comparison(settings, "soft", known, soft, ends, alarm_threshold(known, limit), *whole, unit))
     for settings in compared_settings(stored, HARD_METHODS):
-        if not len(hard_new) or settings.score == "kde":
+        if not len(hard_new) or (settings.care and settings.score == "kde"):
             continue
         known = Calibration(hard_known, hard_known, settings)
         ends = intervals(known, hard_new, limit)
@@ -98,29 +99,27 @@ def compared_settings(stored: Settings, methods: tuple[Method, ...]) -> Iterator
     """The stored settings with each method and level in turn; what a method cannot have falls back to its default."""
     for method in methods:
         for level in sorted({*LEVELS, stored.level}):
-            settings = dataclasses.replace(stored, method=method, level=level, weighted=False, cutoff=None)
-            if method not in ("care", "cp"):
-                settings = dataclasses.replace(settings, quantile="conformal")
-            if method == "care-guaranteed" and settings.calibration_error == "kde":
-                settings = dataclasses.replace(settings, calibration_error=None)
+            settings = dataclasses.replace(stored.of_method(method), level=level, weighted=False, cutoff=None)
             if settings.delta1 is not None and settings.delta1 >= settings.delta:
                 settings = dataclasses.replace(settings, delta1=None)
             yield settings
 
 
-def method_entry(one: Comparison, tolerance: float) -> dict[str, object]:
+def method_entry(one: Comparison, tolerance: float, circumstances: Circumstances = UNDISTURBED) -> dict[str, object]:
     """The numbers of a comparison, as ``evaluate`` reports them. tolerance: an error above it is a large one."""
+    holds = guaranteed(one.calibration, circumstances)
     covered, width = one.covered, rounded(one.found.width)
     n, n_covered = len(one.cases), int(covered.sum())
     low, high = clopper_pearson(n_covered, n)
     patients = sorted(set(one.cases.groups), key=str.encode)
     missed = {group for group, inside in zip(one.cases.groups, covered, strict=True) if not inside}
+    undercoverage, reason = _undercoverage(one, len(patients), len(missed), circumstances)
     correlation = spearman(width, np.abs(one.error))
     return {
         "method": one.settings.method,
         "source": one.source,
         "level": one.settings.level,
-        "guaranteed": one.settings.guaranteed,
+        "guaranteed": holds,
         "n": n,
         "covered": n_covered,
         "coverage": n_covered / n,
@@ -128,7 +127,8 @@ def method_entry(one: Comparison, tolerance: float) -> dict[str, object]:
         "coverage_high": high,
         "patients": len(patients),
         "patients_covered": len(patients) - len(missed),
-        "undercoverage_p": _undercoverage(one, len(patients), len(missed)),
+        "undercoverage_p": undercoverage,
+        "undercoverage_p_reason": reason,
         "width_mean": float(width.mean()),
         "width_median": float(np.median(width)),
         "vacuous_share": float(one.found.vacuous.mean()),
@@ -211,15 +211,24 @@ def _hard(table: RatioTable) -> RatioTable:
     return table.chosen(table["B_hard"] > 0).hard()
 
 
-def _undercoverage(one: Comparison, patients: int, missed: int) -> float | None:
+def _undercoverage(
+    one: Comparison, patients: int, missed: int, circumstances: Circumstances
+) -> tuple[float | None, str | None]:
+    """P(C <= covered patients) of the beta-binomial law, or None and why no law is known."""
+    if circumstances.broken:
+        return None, circumstances.broken
+    if one.settings.care:
+        return None, "two quantiles: coverage is at least the level, by no known law"
+    if one.settings.quantile != "conformal":
+        return None, f"no law is known for the {one.settings.quantile} quantile"
     rank = one.calibration.rank
-    if one.settings.care or one.settings.quantile != "conformal" or rank is None:
-        return None
+    if rank is None:
+        return None, "no law is known for one scan of each patient (hcp)"
     if one.settings.method == "joint":
         # What the rank decides is that both volumes hold; that the ratio then does too is more.
         held = _volume_covered(one, "A") & _volume_covered(one, "B")
         missed = len({group for group, inside in zip(one.cases.groups, held, strict=True) if not inside})
-    return probability_of_at_most(patients - missed, patients, one.calibration.n, rank)
+    return probability_of_at_most(patients - missed, patients, one.calibration.n, rank), None
 
 
 def _tertile(one: Comparison, index: int, covered: np.ndarray, width: np.ndarray) -> dict[str, object]:

@@ -28,6 +28,12 @@ class NothingLabelled(FitError):
     template = "no labelled case holds {0}: a ratio cannot be calibrated"
 
 
+class NothingPredicted(FitError):
+    """Labels hold the denominator, the predictions too little of it."""
+
+    template = "{0}: a ratio cannot be calibrated; look at --min-denominator-ml"
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Case id -> (group, numbers). Merging is a union, exact in any order."""

@@ -35,22 +35,33 @@ def kernel_error(p: np.ndarray, y: np.ndarray) -> float:
     """mean_i |sum_(j != i) K_ij y_j / sum_(j != i) K_ij - p_i|, K_ij the density of Beta(p_j/h + 1, (1-p_j)/h + 1) at
     p_i.
 
-    p: float64 "voxel"; y: bool "voxel"; at least two voxels.
+    p: float64 "voxel"; y: bool "voxel"; at least two voxels. Most voxels of a scan are certain and share their p, so a
+    row is taken once for each value that occurs, with numbers of voxels as weights; factors that are the same all
+    along a row are left out, since they cancel.
     """
     from scipy.special import betaln
 
-    z = np.clip(p, CLIP, 1.0 - CLIP)
-    alpha, beta = z / BANDWIDTH, (1.0 - z) / BANDWIDTH
-    norm = betaln(alpha + 1.0, beta + 1.0)
-    log_z, log_rest = np.log(z), np.log1p(-z)
-    truth = y.astype(np.float64)
+    z, place = np.unique(np.clip(p, CLIP, 1.0 - CLIP), return_inverse=True)
+    number = np.bincount(place, minlength=z.size).astype(np.float64)
+    hits = np.bincount(place, weights=y, minlength=z.size)
+    norm = betaln(z / BANDWIDTH + 1.0, (1.0 - z) / BANDWIDTH + 1.0)
+    slope = (np.log(z) - np.log1p(-z)) / BANDWIDTH
     total = 0.0
     for start in range(0, z.size, ROWS):
         rows = slice(start, min(start + ROWS, z.size))
-        log_kernel = log_z[rows, None] * alpha + log_rest[rows, None] * beta - norm
-        log_kernel[np.arange(rows.stop - start), np.arange(start, rows.stop)] = -np.inf
-        log_kernel -= log_kernel.max(axis=1, keepdims=True)
+        log_kernel = slope[rows, None] * z
+        log_kernel -= norm
+        own = (np.arange(rows.stop - start), np.arange(start, rows.stop))
+        # A voxel is not its own neighbour: where no other shares its value, nothing is left there.
+        log_own = np.where(number[rows] > 1, log_kernel[own], -np.inf)
+        log_kernel[own] = -np.inf
+        largest = np.maximum(log_kernel.max(axis=1), log_own)
+        log_kernel -= largest[:, None]
         kernel = np.exp(log_kernel, out=log_kernel)
-        frequency = np.einsum("ij,j->i", kernel, truth) / kernel.sum(axis=1)
-        total += float(np.abs(frequency - z[rows]).sum())
-    return total / z.size
+        own_kernel = np.exp(log_own - largest)
+        weight = np.einsum("ij,j->i", kernel, number) + own_kernel * (number[rows] - 1.0)
+        others = np.einsum("ij,j->i", kernel, hits)
+        for voxels, hit in ((number[rows] - hits[rows], 0.0), (hits[rows], 1.0)):
+            frequency = (others + own_kernel * (hits[rows] - hit)) / weight
+            total += float((voxels * np.abs(frequency - z[rows])).sum())
+    return total / p.size

@@ -53,9 +53,10 @@ class Region:
     minus: int | None
     expression: str
 
-    def probability(self, channels: np.ndarray) -> np.ndarray:
-        """float64 "...": the region's probability from float32 "class ..." probabilities."""
-        total = channels[self.plus[0]].astype(np.float64)
+    def probability(self, channels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """float64 "...": the region's probability from float32 "class ..." probabilities. out: where to put it."""
+        total = np.empty(channels.shape[1:]) if out is None else out
+        np.copyto(total, channels[self.plus[0]])
         for index in self.plus[1:]:
             total += channels[index]
         if self.minus is not None:
@@ -161,6 +162,8 @@ def region_of_values(values: frozenset[int], space: LabelSpace, option: str) -> 
 def possible_regions(space: LabelSpace) -> str:
     """The sets that can be made, in words."""
     channels = ", ".join(f"{c.name} ({_listed(c.values)})" for c in space.channels)
+    if len(space.channels) == 1:
+        return f"{channels} alone, and a ratio needs two regions"
     if space.activation == "softmax":
         return f"any of, and any sum of, {channels}"
     found = [

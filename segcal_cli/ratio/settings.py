@@ -115,6 +115,15 @@ class Settings:
             raise BadSetting(f"--cutoff {self.cutoff:g} is not a value that this ratio can take")
         alarm_of(self.alarm_width)
 
+    def of_method(self, method: Method) -> Settings:
+        """The same for another method, without what that one cannot have."""
+        made = dataclasses.replace(self, method=method)
+        if method not in ("care", "cp"):
+            made = dataclasses.replace(made, quantile="conformal")
+        if method == "care-guaranteed" and made.calibration_error == "kde":
+            made = dataclasses.replace(made, calibration_error=None)
+        return dataclasses.replace(made, weighted=False) if made.care else made
+
     def changed(self, options: Mapping[str, Any]) -> Settings:
         """These settings with every option that is not None in place."""
         return dataclasses.replace(self, **{name: value for name, value in options.items() if value is not None})

@@ -1,8 +1,8 @@
 """Sums: what one case contributes, a row of numbers, in two passes over its voxels.
 
 The first pass takes everything that is a plain sum: the two volumes A and B, their softness U = v sum p(1 - p), what
-was labelled, calibration errors, hard masks. The second needs the ratio of the first: the squared error comes from
-residuals a - R b, because the same value from five sums loses all digits where a and b are alike.
+was labelled, calibration errors, hard masks. The second needs the ratio of the first: blocks, debiased ratios, and the
+squared error from residuals a - R b wherever a and b are so alike that the same value from five sums loses its digits.
 
 Li, Popordanoska, Tiulpin, Gruber, Maes, Blaschko 2025, "Beyond Segmentation: Confidence-Aware and Debiased Estimation
 of Ratio-based Biomarkers", definitions 3.1 to 3.3, proposition 3.6. The later print divides Var(y) by the mean instead
@@ -30,6 +30,10 @@ BINS = 15
 """Of the calibration error, left-closed: m = min(floor(15 p), 14)."""
 
 
+LEAST_DIFFERENCE = 1e-4
+"""Share of its parts that a difference of sums must keep to count: then it is exact to eleven digits or so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a row is to hold beyond volumes and squared error. labels: everything that needs a truth. kernel_seed: of
@@ -47,15 +51,20 @@ def case_row(case: Case, ratio: Ratio, wanted: Wanted) -> dict[str, float]:
     voxels = Voxels.of(case, ratio)
     first = _FirstPass(wanted.bins)
     labels = case.labels if wanted.labels else None
-    # A softmax costs more than all sums: what comes of it is remembered, in float32, for the second pass.
-    remembered: list[Pair] | None = [] if case.volume.values == "logits" else None
+    # A softmax costs more than all sums: what comes of it is remembered, in float32, if a second pass is sure to come.
+    again = wanted.blocks or wanted.debiased
+    remembered: list[Pair] | None = [] if again and case.volume.values == "logits" else None
     for slab in voxels.slabs():
         first.add(slab, voxels, labels)
         if remembered is not None:
             remembered.append(slab.pair(np.float32))
     row = first.row(voxels, labels is not None)
-    pairs = (slab.pair() for slab in voxels.slabs()) if remembered is None else iter(remembered)
-    row |= _second_pass(voxels, pairs, row, wanted)
+    squares = first.squares()
+    if again or squares is None:
+        pairs = (slab.pair() for slab in voxels.slabs()) if remembered is None else iter(remembered)
+        row |= _second_pass(voxels, pairs, row, wanted)
+    else:
+        row["squared_error_iid"] = _squared_error(voxels.n, squares, float(first.sums[1]))
     if wanted.kernel_seed is not None and labels is not None:
         row |= _kernel_errors(voxels, labels, wanted.kernel_seed)
     return row
@@ -95,6 +104,15 @@ class _FirstPass:
             self.brier[index] += _dot(gap, gap)
             place = np.minimum((p * self.bins).astype(np.intp), self.bins - 1)
             self.gaps[index] += np.bincount(place, weights=gap, minlength=self.bins)
+
+    def squares(self) -> float | None:
+        """sum (a - R b)^2 from the sums, or None where these are so alike that their difference loses digits."""
+        a, b, aa, ab, bb = (float(value) for value in self.sums)
+        if b <= 0:
+            return math.nan
+        ratio = a / b
+        found = aa - 2.0 * ratio * ab + ratio * ratio * bb
+        return found if found >= LEAST_DIFFERENCE * (aa + ratio * ratio * bb) else None
 
     def row(self, voxels: Voxels, with_labels: bool) -> dict[str, float]:
         n, v = voxels.n, voxels.voxel_mm3
@@ -154,13 +172,17 @@ def _second_pass(voxels: Voxels, pairs: Iterator[Pair], row: dict[str, float], w
         if moments is not None:
             parts = (pair.a.astype(np.float64, copy=False), b_slab, e)
             moments.add(*(part.reshape(-1) if pair.kept is None else part[pair.kept] for part in parts))
-    iid = n / (n - 1) * squares / b**2
+    iid = _squared_error(n, squares, b)
     found["squared_error_iid"] = iid
     if boxes is not None:
         found["squared_error_block"] = max([iid, *(tried.squared_error for tried in boxes.tried())])
     if moments is not None:
         found |= {f"ratio_{name}": value for name, value in debiased(moments.moments()).items()}
     return found
+
+
+def _squared_error(n: int, squares: float, b: float) -> float:
+    return n / (n - 1) * squares / b**2 if b > 0 else math.nan
 
 
 _NO_MOMENTS = MomentSums.around(2, 0.0, 0.0, 0.0).moments()

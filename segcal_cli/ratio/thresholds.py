@@ -64,6 +64,8 @@ class Calibration:
     @property
     def infinite(self) -> bool:
         """Whether n patients are too few for any finite threshold."""
+        if self.n == 0:
+            return True
         return self.settings.quantile == "conformal" and conformal_rank(self.n, self.alpha) > self.n
 
     @property
@@ -128,7 +130,8 @@ def splits_of(settings: Settings) -> tuple[Split, ...]:
     if settings.split == "fixed":
         delta1 = settings.delta / 2.0 if settings.delta1 is None else settings.delta1
         return (Split(delta1, settings.delta - delta1),)
-    first = (settings.level + 1.0 + GRID_MARGIN) / 2.0
+    # At levels so high that the margin is all of the error, both bounds get half of it.
+    first = (settings.level + 1.0 + min(GRID_MARGIN, settings.delta / 2.0)) / 2.0
     quantiles = [first + (1.0 - first) * j / (GRID - 1) for j in range(GRID)]
     return tuple(Split(2.0 * q - settings.level - 1.0, 2.0 * (1.0 - q)) for q in quantiles)
 

@@ -40,7 +40,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """Some planes of a case. a, b: float64 "z y x", probabilities of numerator and denominator, 0 where not counted.
+    """Some planes of a case. a, b: float64 "z y x", probabilities of numerator and denominator, 0 where not counted;
+    the next slab is written over them.
 
     raw: float32 "class z y x", the stored numbers. kept: bool "z y x", or None where all voxels count. excess: sum of
     a - b where the stored channels contradict that a lies inside b.
@@ -54,8 +55,8 @@ class Slab:
     excess: float
 
     def pair(self, dtype: type[np.floating] = np.float64) -> Pair:
-        """What the second pass needs of it, in that type."""
-        return Pair(self.planes.start, self.a.astype(dtype, copy=False), self.b.astype(dtype, copy=False), self.kept)
+        """A copy of what the second pass needs of it, in that type."""
+        return Pair(self.planes.start, self.a.astype(dtype), self.b.astype(dtype), self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +82,93 @@ class Voxels:
         """All planes, in order."""
         volume, space = self.case.volume, self.case.space
         depth, height, width = volume.grid.shape
-        step = max(1, SLAB_VOXELS // (height * width))
+        step = min(depth, max(1, SLAB_VOXELS // (height * width)))
         counted = self.case.counted(padding=True)
+        softmax = None
+        if volume.values == "logits" and space.exclusive:
+            softmax = Softmax.over((step, height, width), self.ratio)
+        # Written again by every slab: asking for memory anew costs as much as the sums.
+        room = np.empty((2, step, height, width))
         for start in range(0, depth, step):
             planes = slice(start, min(start + step, depth))
             raw = volume.array[:, planes]
-            a, b, excess = self.pair(probabilities(raw, volume.values, space))
+            a, b = room[:, : planes.stop - start]
+            if softmax is not None:
+                softmax.write(raw, a, b)
+                excess = 0.0
+            else:
+                excess = self.write(probabilities(raw, volume.values, space), a, b)
             kept = None if counted is None else counted[planes]
             if kept is not None:
                 a *= kept
                 b *= kept
             yield Slab(planes, a, b, raw, kept, excess)
 
-    def pair(self, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """a, b float64 "..." from float32 "class ..." probabilities, and the sum of a - b where a exceeds b.
+    def write(self, channels: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+        """Write a, b float64 "..." from float32 "class ..." probabilities; returns the sum of a - b where a exceeds b.
 
         Of a contained ratio a is then at most b; exclusive classes cannot break that, since sums of more terms in the
         same order are never smaller.
         """
-        a = self.ratio.numerator.probability(channels)
-        b = self.ratio.denominator.probability(channels)
+        self.ratio.numerator.probability(channels, out=a)
+        self.ratio.denominator.probability(channels, out=b)
         if not self.ratio.contained or self.case.space.exclusive:
-            return a, b, 0.0
+            return 0.0
         over = np.maximum(a - b, 0.0)
         excess = float(over.sum())
         if excess:
             a -= over
             np.minimum(a, b, out=a)
-        return a, b, excess
+        return excess
 
     def at(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """a, b float64 "voxel" at flat indices of the grid."""
         volume = self.case.volume
         raw = volume.array.reshape(len(volume.array), -1)[:, flat]
-        a, b, _ = self.pair(probabilities(raw, volume.values, self.case.space))
+        a, b = np.empty((2, flat.size))
+        self.write(probabilities(raw, volume.values, self.case.space), a, b)
         return a, b
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """Numerator and denominator straight from logits of exclusive classes, one channel at a time.
+
+    Only what is asked for is divided by the total, and everything in between is written into the same few planes. All
+    of it in float32, as a file of probabilities would hold them.
+    """
+
+    ratio: Ratio
+    largest: np.ndarray
+    power: np.ndarray
+    total: np.ndarray
+    numerator: np.ndarray
+    denominator: np.ndarray
+
+    @classmethod
+    def over(cls, shape: tuple[int, int, int], ratio: Ratio) -> Softmax:
+        return cls(ratio, *(np.empty(shape, dtype=np.float32) for _ in range(5)))
+
+    def write(self, raw: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        """a, b: float64 "z y x", written; raw: float32 logits "class z y x". No more planes than there is room for."""
+        largest, power, total, above, below = (
+            part[: raw.shape[1]] for part in (self.largest, self.power, self.total, self.numerator, self.denominator)
+        )
+        np.copyto(largest, raw[0])
+        for channel in raw[1:]:
+            np.maximum(largest, channel, out=largest)
+        for part in (total, above, below):
+            part.fill(0.0)
+        for index, channel in enumerate(raw):
+            np.subtract(channel, largest, out=power)
+            np.exp(power, out=power)
+            total += power
+            if index in self.ratio.numerator.plus:
+                above += power
+            if index in self.ratio.denominator.plus:
+                below += power
+        np.divide(above, total, out=a)
+        np.divide(below, total, out=b)
 
 
 def probabilities(raw: np.ndarray, values: Values, space: LabelSpace) -> np.ndarray:

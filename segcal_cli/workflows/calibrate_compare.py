@@ -21,7 +21,7 @@ from segcal_cli.core.case import Case
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.execution.engine import failure_records, run_estimator
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
@@ -46,7 +46,7 @@ from segcal_cli.workflows.requests import (
     PredictionOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts
 
 RAW = "raw"
@@ -126,7 +126,7 @@ def run(
         raise RegionNeeded(measuring.convention)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
+    plan = plan_of(running)
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))
@@ -137,7 +137,7 @@ def run(
         refuse_seen(before.artifact, before.path, who, {}, allow=comparing.allow_overlap)
         values = before.values_after
     roi = any(source.truth is not None and source.truth.roi is not None for source in inputs.sources)
-    threads = threads_of(plan.jobs)
+    threads = threads_of(plan)
     fits = RivalFits(specs_of(comparing, inputs.space, values, settings.seed), inputs.space, values, threads)
     estimator = WithFacts(Fitting(fits, settings, threads), judge=Judge(inputs.v1_files))
     transform = None if before is None else CalibratorTransform(before.calibrator)

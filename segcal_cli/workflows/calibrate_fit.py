@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -14,13 +14,16 @@ from segcal_cli.calibration.spec import BadOption, FitSpec
 from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
+from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.engine import failure_records
+from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
@@ -28,10 +31,13 @@ from segcal_cli.workflows.requests import (
     LabelOptions,
     OutputOptions,
     PredictionOptions,
+    RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
 from segcal_cli.workflows.tracing import (
+    Traced,
     WithFacts,
     after_dropping,
     refuse_copies,
@@ -54,6 +60,64 @@ class Judge:
         refuse_copies(facts)
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrateConclusion:
+    """What remains of a fit once all cases have been read. who: id and group of every case. roi: some have a region.
+
+    before: the calibrator that predictions were read through. read_as: see ``reading_spec``.
+    """
+
+    spec: FitSpec
+    space: LabelSpace
+    values: Values
+    read_as: Mapping[str, object]
+    roi: bool
+    who: tuple[tuple[str, str], ...]
+    before: LoadedCalibrator | None
+    allow_overlap: bool
+
+    def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
+        """Write the artifact. Raises SeenCases, WriteError."""
+        report_facts(traced.facts, observer)
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        overlaps = False
+        if self.before is not None:
+            overlaps = refuse_seen(self.before.artifact, self.before.path, self.who, digests, allow=self.allow_overlap)
+        result: FitResult = traced.result
+        results, arrays = to_artifact_parts(result)
+        header = Header(
+            kind="calibrate",
+            method=self.spec.method,
+            space=self.space,
+            values=self.values,
+            spec={
+                **self.spec.to_json(),
+                **self.read_as,
+                "source": _source(traced.facts),
+                "roi": self.roi,
+                "overlap_allowed": overlaps,
+            },
+            case_ids=result.case_ids,
+            group_ids=result.group_ids,
+            case_digests=digests,
+            fit_input_digest=_input_digest(digests, result),
+            guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
+            seed=self.spec.seed,
+            dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
+            results=results,
+        )
+        digest = write_artifact(output, Artifact(header, arrays))
+        for warning in result.warnings:
+            observer.warn(warning)
+        done = len(traced.facts)
+        return Outcome(
+            result={**results, "artifact": {"file": output.name, "sha256": digest}, "guarantee": header.guarantee},
+            counts=Counts(done + len(failures), done, len(failures)),
+            lines=tuple(line for line in report(result) if not line.startswith("warning: ")),
+            failures=tuple(failure_records(failures)),
+        )
+
+
 def run(
     predictions: Path,
     labels: Path,
@@ -64,72 +128,48 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    sharding: RoundOptions = WHOLE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
+    parse_shard(sharding.shard)
+    plan = plan_of(running)
     refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))
     reading = inputs.reading
     values = inputs.values
-    who = [(source.id, source.group) for source in inputs.sources]
+    who = tuple((source.id, source.group) for source in inputs.sources)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, values, reading_spec(reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
         values = before.values_after
     spec = _fit_spec(fitting, inputs)
-    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan.jobs))
-    estimator = WithFacts(fit, judge=Judge(inputs.v1_files))
-    reader = inputs.reader(
-        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan))
+    job = Job(
+        "calibrate fit",
+        WithFacts(fit, judge=Judge(inputs.v1_files)),
+        inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)),
+        inputs.sources,
+        inputs.failures,
+        list_digest(inputs),
+        CalibrateConclusion(
+            spec=spec,
+            space=inputs.space,
+            values=inputs.values,
+            read_as=reading_spec(reading, truth, None if before is None else before.artifact),
+            roi=any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
+            who=who,
+            before=before,
+            allow_overlap=fitting.allow_overlap,
+        ),
+        "fitting",
     )
-    traced, failures = run_estimator(estimator, reader, inputs.sources, plan, observer, "fitting")
-    report_facts(traced.facts, observer)
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    overlaps = False
-    if before is not None:
-        overlaps = refuse_seen(before.artifact, before.path, who, digests, allow=fitting.allow_overlap)
-
-    failures = [*inputs.failures, *failures]
-    result: FitResult = traced.result
-    results, arrays = to_artifact_parts(result)
-    dropped = tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures)
-    header = Header(
-        kind="calibrate",
-        method=spec.method,
-        space=inputs.space,
-        values=inputs.values,
-        spec={
-            **spec.to_json(),
-            **reading_spec(reading, truth, None if before is None else before.artifact),
-            "source": _source(traced.facts),
-            "roi": any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
-            "overlap_allowed": overlaps,
-        },
-        case_ids=result.case_ids,
-        group_ids=result.group_ids,
-        case_digests=digests,
-        fit_input_digest=_input_digest(digests, result),
-        guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
-        seed=spec.seed,
-        dropped=dropped,
-        results=results,
-    )
-    digest = write_artifact(output, Artifact(header, arrays))
-    for warning in result.warnings:
-        observer.warn(warning)
-    done = len(traced.facts)
-    return Outcome(
-        result={**results, "artifact": {"file": output.name, "sha256": digest}, "guarantee": header.guarantee},
-        counts=Counts(done + len(failures), done, len(failures)),
-        lines=tuple(line for line in report(result) if not line.startswith("warning: ")),
-        failures=tuple(failure_records(failures)),
-    )
+    return carried_out(job, plan, sharding, output, observer)
 
 
 def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:

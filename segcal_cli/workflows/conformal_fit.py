@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from segcal_cli.confidence.cautions import cautions, refuse_absent, same_pairs
 from segcal_cli.confidence.fit import SetFit
 from segcal_cli.confidence.learning import (
     SHARES,
@@ -22,20 +19,13 @@ from segcal_cli.confidence.maps import MapRules
 from segcal_cli.confidence.scores import Score, parse_score
 from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.spec import BadOption, SetSpec, TargetSpec
-from segcal_cli.confidence.store import KIND, arrays_of, choices_json
-from segcal_cli.confidence.table import CaseRow, Rows, table_of
 from segcal_cli.confidence.targets import parse_targets
-from segcal_cli.confidence.text import guarantee
-from segcal_cli.confidence.thresholds import Calibration
-from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import OverlapError
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
-from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.execution.engine import run_estimator
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.outputs import refuse_existing, refuse_inside
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
-from segcal_cli.workflows.conformal_kind import sets_document, threshold_lines
+from segcal_cli.workflows.conformal_conclusion import SetConclusion, without_empty
 from segcal_cli.workflows.conformal_sources import (
     has_region,
     length_of,
@@ -47,28 +37,27 @@ from segcal_cli.workflows.conformal_sources import (
     smallest_edge,
 )
 from segcal_cli.workflows.inputs import Inputs, reading_spec
-from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import (
     ConformalFitOptions,
     LabelOptions,
     OutputOptions,
     PredictionOptions,
+    RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
-from segcal_cli.workflows.strata import NoVoxelSize, assigned, parse_strata
-from segcal_cli.workflows.tracing import WithFacts, after_dropping, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.running import plan_of, threads_of
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.strata import NoVoxelSize, parse_strata
+from segcal_cli.workflows.tracing import (
+    WithFacts,
+    refuse_seen,
+)
 
 DEFAULT_SCORE = "distance"
 """Needs no unsaturated probabilities, and reads in mm."""
 
 AUTO = "auto"
-
-
-class LearnedToo(OverlapError):
-    """A case that both chose the scores and calibrates."""
-
-    template = "{0} and the learning case {1} hold the same prediction; a case that chose the scores cannot calibrate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +79,17 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    sharding: RoundOptions = WHOLE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
     _check(fitting)
+    parse_shard(sharding.shard)
+    plan = plan_of(running)
     rule = None if fitting.mondrian is None else parse_strata(fitting.mondrian)
     refuse_inside(output.parent, ())
     refuse_existing([output], overwrite=writing.overwrite)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_set_inputs(predictions, labels, reading, truth, observer, labels_only=fitting.labels_only)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
     learning = _learning_cases(fitting, inputs, reading, truth, observer)
@@ -106,7 +97,7 @@ def run(
         learning.inputs.require_all()
     taken = set() if learning is None or learning.origin == "folder" else {source.id for source in learning.sources}
     sources = tuple(source for source in inputs.sources if source.id not in taken)
-    who = [(source.id, source.group) for source in sources]
+    who = tuple((source.id, source.group) for source in sources)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
@@ -129,89 +120,35 @@ def run(
         learned = traced.result
         learned_digests = {case: fact.digest for case, fact in traced.facts.items()}
         if fitting.labels_only:
-            learned_digests = _without_empty(learned_digests, {one.id: one.predicted_voxels for one in learned.cases})
+            learned_digests = without_empty(learned_digests, {one.id: one.predicted_voxels for one in learned.cases})
         spec = replace(spec, targets=learned.targets)
     spec.check()
 
-    estimator = WithFacts(SetFit(spec, threads_of(plan.jobs)))
-    reader = set_reader(inputs, before)
-    traced, failures = run_estimator(estimator, reader, sources, plan, observer, "fitting")
-    report_facts(traced.facts, observer)
-    if not fitting.labels_only:
-        refuse_hard(traced.facts)
-    rows: Rows = traced.result
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    if fitting.labels_only:
-        digests = _without_empty(digests, {id: row.predicted_voxels for id, row in rows.rows.items()})
-    _refuse_learned(digests, learned_digests)
-    overlaps = False
-    if before is not None:
-        overlaps = refuse_seen(before.artifact, before.path, who, digests, allow=fitting.allow_overlap)
-    table = table_of(rows.rows)
-    if rule is not None:
-        names, strata = assigned(rule, table.ids, table.predicted_voxels, table.voxel_volume)
-        spec, table = replace(spec, strata=names), replace(table, stratum=strata)
-    calibration = Calibration(spec, table)
-    refuse_absent(calibration)
-
-    pairs = same_pairs(rows.rows, digests)
-    warnings = cautions(
-        calibration,
-        spec.alpha,
-        channels=len(inputs.space.channels),
-        precise=before is None and inputs.values == "logits",
+    job = Job(
+        "conformal-sets fit",
+        WithFacts(SetFit(spec, threads_of(plan))),
+        set_reader(inputs, before),
+        sources,
+        inputs.failures,
+        list_digest(inputs),
+        SetConclusion(
+            spec=spec,
+            space=inputs.space,
+            values=inputs.values,
+            fitting=fitting,
+            strata=rule,
+            read_as=reading_spec(reading, truth, None if before is None else before.artifact),
+            roi=has_region(inputs),
+            ignored=inputs.table.ignore is not None or truth.ignore_label is not None,
+            who=who,
+            before=before,
+            learned=learned,
+            learned_from="" if learning is None else learning.origin,
+            learned_digests=learned_digests,
+        ),
+        "fitting",
     )
-    if pairs:
-        shown = "; ".join(f"{a} and {b}" for a, b in pairs[:5]) + ("; ..." if len(pairs) > 5 else "")
-        warnings.append(
-            f"{len(pairs)} pairs of cases hold the same prediction and label ({shown}): copies are not exchangeable"
-        )
-    for warning in warnings:
-        observer.warn(warning)
-    failures = [*inputs.failures, *failures]
-    ignored = inputs.table.ignore is not None or truth.ignore_label is not None
-    promise = guarantee(calibration, spec.alpha, roi=has_region(inputs), ignored=ignored, overlapped=overlaps)
-    header = Header(
-        kind=KIND,
-        method=spec.joint,
-        space=inputs.space,
-        values=inputs.values,
-        spec={
-            **spec.to_json(inputs.space),
-            **reading_spec(reading, truth, None if before is None else before.artifact),
-            "roi": has_region(inputs),
-            "overlap_allowed": overlaps,
-        },
-        case_ids=table.ids,
-        group_ids=table.groups,
-        case_digests={**learned_digests, **digests},
-        fit_input_digest=_input_digest(rows.rows, digests),
-        guarantee=promise + after_dropping(failures, table.n),
-        seed=fitting.seed,
-        dropped=tuple({"case": failure.id, "error": str(failure.error)} for failure in failures),
-        results={
-            "warnings": warnings,
-            "duplicate_pairs": len(pairs),
-            "ignored_voxels": ignored,
-            "learning": None if learned is None or learning is None else {
-                "from": learning.origin,
-                "n_cases": len(learned.cases),
-                "choices": choices_json(learned),
-            },
-        },
-    )  # fmt: skip
-    digest = write_artifact(output, Artifact(header, arrays_of(calibration, rows.curve, learned)))
-    lines = [*threshold_lines(calibration, spec.alpha), header.guarantee]
-    return Outcome(
-        result={
-            **sets_document(calibration, inputs.space, (spec.alpha,)),
-            "artifact": {"file": output.name, "sha256": digest},
-            "guarantee": header.guarantee,
-        },
-        counts=Counts(table.n + len(failures), table.n, len(failures)),
-        lines=tuple(lines),
-        failures=tuple(failure_records(failures)),
-    )
+    return carried_out(job, plan, sharding, output, observer)
 
 
 def _check(fitting: ConformalFitOptions) -> None:
@@ -333,24 +270,3 @@ def _learning_cases(
     if not 0 < len(chosen) < len(units):
         raise BadOption(f"--learn {fitting.learn} takes {len(chosen)} of {len(units)} units; both roles need some")
     return LearningCases(inputs, tuple(s for s in inputs.sources if s.group in chosen), "fraction")
-
-
-def _without_empty(digests: Mapping[str, str], voxels: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Digests of label maps, "" for empty ones: two of these are not one scan. voxels: predicted, by target."""
-    return {case: digest if voxels[case].any() else "" for case, digest in digests.items()}
-
-
-def _refuse_learned(digests: Mapping[str, str], learned: Mapping[str, str]) -> None:
-    owner = {digest: case for case, digest in learned.items() if digest}
-    for case, digest in digests.items():
-        if digest in owner:
-            raise LearnedToo(case, owner[digest])
-
-
-def _input_digest(rows: Mapping[str, CaseRow], digests: Mapping[str, str]) -> str:
-    """sha256 over ids, patients and contents of all cases."""
-    lines = [
-        f"{id}\t{rows[id].group}\t{digests.get(id, '')}\t{rows[id].label_digest}\n"
-        for id in sorted(rows, key=str.encode)
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

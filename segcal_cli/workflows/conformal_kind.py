@@ -91,11 +91,16 @@ def present(
 
 
 def pictures(
-    name: str, path: Path, artifact: Artifact, result: Mapping[str, CaseOutcome], plots: Sequence[str]
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: Mapping[str, CaseOutcome],
+    plots: Sequence[str],
+    options: JudgeOptions,
 ) -> Iterator[Picture]:
     """Those that the numbers alone give; ``conformal_overlays`` has the ones on scans."""
     loaded = loaded_sets(path, artifact)
-    alpha, alphas = judged_levels(loaded, JudgeOptions())
+    alpha, alphas = judged_levels(loaded, options)
     yield from draw(name, Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed), plots)
 
 

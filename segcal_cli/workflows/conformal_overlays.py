@@ -40,7 +40,7 @@ from segcal_cli.workflows.requests import (
     ReliabilityOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -133,6 +133,7 @@ def on_scans(
     study: Study,
     plots: Sequence[str],
     picturing: ReliabilityOptions,
+    judging: JudgeOptions,
     predictions: Path,
     labels: Path,
     reading: PredictionOptions,
@@ -148,7 +149,7 @@ def on_scans(
         if judged.artifact.header.kind != "conformal-sets":
             continue
         loaded = loaded_sets(judged.path, judged.artifact)
-        alpha, alphas = judged_levels(loaded, JudgeOptions())
+        alpha, alphas = judged_levels(loaded, judging)
         verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
         chosen = chosen_cases(verdict, picturing.max_cases)
         before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -164,7 +165,9 @@ def on_scans(
         )
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
-        with contextlib.closing(results(work, [sources[id] for id in chosen], jobs_of(running))) as stream:
+        with contextlib.closing(
+            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+        ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
                 if result.error is not None:

@@ -37,6 +37,9 @@ METHODS_SHOWN = (
     "target", "method", "score", "threshold", "mean_missed_fraction", "fully_held", "cases", "mean_voxels", "guarantee",
 )  # fmt: skip
 
+SWEEP = "0.01:0.5:0.01"
+"""Levels of the sweep where none are given."""
+
 MAX_ALPHAS = 1000
 """A finer grid than this is a slip of the finger."""
 
@@ -48,12 +51,13 @@ def judged_levels(loaded: LoadedSets, options: JudgeOptions) -> tuple[float, tup
         raise BadOption(f"--alpha {alpha:g} is not allowed; it must lie strictly between 0 and 1")
     if options.resplits < 0:
         raise BadOption(f"--resplits {options.resplits} is not allowed; it must be 0 or more")
+    text = SWEEP if options.alphas is None else options.alphas
     try:
-        start, stop, step = (float(part) for part in options.alphas.split(":"))
+        start, stop, step = (float(part) for part in text.split(":"))
     except ValueError:
-        raise BadOption(f"--alphas {options.alphas}: three numbers are expected, as in 0.01:0.5:0.01") from None
+        raise BadOption(f"--alphas {text}: three numbers are expected, as in 0.01:0.5:0.01") from None
     if not (0.0 < start <= stop < 1.0 and step > 0.0) or (stop - start) / step > MAX_ALPHAS:
-        raise BadOption(f"--alphas {options.alphas}: levels must lie strictly between 0 and 1 and ascend")
+        raise BadOption(f"--alphas {text}: levels must lie strictly between 0 and 1 and ascend")
     return alpha, alpha_grid(start, stop, step)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer, Recorder
+from segcal_cli.execution.work import Result
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.conventions import settings_of
-from segcal_cli.workflows.judged import entries, file_ends
+from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
+from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import (
     BIN_COLUMNS,
@@ -33,17 +38,36 @@ from segcal_cli.workflows.requests import (
     MeasureOptions,
     OutputOptions,
     PredictionOptions,
+    RoundOptions,
     RunOptions,
+    ShardOptions,
     SourceOptions,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
-from segcal_cli.workflows.study import Study, named_artifacts, say
+from segcal_cli.workflows.sharding import Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.study import MEASURING, Study, StudyRest, named_artifacts, prepare, say
+from segcal_cli.workflows.tracing import Traced
 
 
 class OutputTwice(UsageError):
     """One file for two outputs."""
 
     template = "{0} is asked for twice as an output"
+
+
+class NotOfShards(UsageError):
+    """An option that has no meaning for a share of the cases."""
+
+    template = "{0} does not go with --shard: {1}"
+
+
+MERGED = {"html": "merge with --histograms, and give these to segcal evaluate --from with --html"}
+"""Outputs that no merge writes, and how to have them."""
+
+COMMAND = "evaluate"
+
+WHOLE = ShardOptions()
+"""One run over all cases."""
 
 
 def run(
@@ -60,19 +84,22 @@ def run(
     writing: OutputOptions,
     judging: JudgeOptions,
     observer: Observer,
+    sharding: ShardOptions = WHOLE,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
+    if parse_shard(sharding.shard) is not None:
+        _refuse_tables(outputs, sourcing)
     targets = [
         path
         for path in (output, outputs.summary, outputs.comparison, outputs.bin_table, outputs.histograms, outputs.html)
         if path is not None
     ]
-    for path in targets:
-        if targets.count(path) > 1:
-            raise OutputTwice(path)
+    refuse_twice(targets)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    refuse_unasked(judging, ASKED_OF, promised)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
+    beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
@@ -85,30 +112,94 @@ def run(
         from segcal_cli.workflows.reliability import require_pictured
 
         require_pictured(settings_of(measuring, drawing.seed))
+    if sharding.shard is not None and predictions is not None and labels is not None:
+        ready = prepare(
+            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
+            with_digests=True, judging=judging,
+        )  # fmt: skip
+        job = Job(
+            COMMAND, ready.estimator, ready.reader, ready.joint, ready.failures, list_digest(ready.inputs),
+            MeasureConclusion(ready.rest, judging), MEASURING,
+        )  # fmt: skip
+        return carried_out(job, ready.plan, RoundOptions(sharding.shard), output, observer)
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
         with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
     )  # fmt: skip
-    say(study.evaluation, heard)
-    presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     page = None
     if outputs.html is not None:
         from segcal_cli.workflows.reliability import report_alone
 
-        page = report_alone(study, reading, truth, heard)
-    for name, one in presented.items():
+        page = partial(report_alone, study, reading, truth, heard, judging)
+    return written(study, output, outputs, judging, heard, page)
+
+
+def written(
+    study: Study,
+    output: Path,
+    outputs: EvaluateOptions,
+    judging: JudgeOptions,
+    observer: Observer,
+    page: Callable[[], str] | None = None,
+) -> Outcome:
+    """Write the tables of a study. page: makes the HTML report. Raises WriteError, and what judging raises."""
+    say(study.evaluation, observer)
+    presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
+    compared = compare(study.verdicts, judging)
+    beside: dict[str, Presented | Compared] = {**presented, **compared}
+    html = None if page is None else page()
+    for name, one in beside.items():
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
-    _write(study, output, outputs, page)
+    _write(study, output, outputs, html)
     done = len(study.evaluation.sources[0].cases)
     failed = len(study.failures)
     return Outcome(
-        result={**evaluation_json(study.evaluation), **entries(list(presented.values()))},
+        result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(*people_tables(study.evaluation), *(table for one in presented.values() for table in one.tables)),
+        tables=(*people_tables(study.evaluation), *(table for one in beside.values() for table in one.tables)),
         failures=study.failures,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureConclusion:
+    """What remains of a sharded run once all cases have been measured. outputs: what merging is asked to write."""
+
+    rest: StudyRest
+    judging: JudgeOptions
+    outputs: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+    def files(self, output: Path) -> list[Path]:
+        """Every file that is written."""
+        options = self.outputs
+        asked = (output, options.summary, options.comparison, options.bin_table, options.histograms)
+        beside = [path_beside(output, one.name, end) for one in self.rest.judged for end in file_ends(one)]
+        beside += [path_beside(output, kind, end) for kind, end in compared_files(self.rest.judged)]
+        return [*(path for path in asked if path is not None), *beside]
+
+    def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
+        """Write the tables."""
+        study = self.rest.study(traced, failures, observer)
+        return written(study, output, self.outputs, self.judging, observer)
+
+
+def refuse_twice(targets: Sequence[Path]) -> None:
+    """Raise OutputTwice for a file that two outputs would be."""
+    for path in targets:
+        if targets.count(path) > 1:
+            raise OutputTwice(path)
+
+
+def _refuse_tables(outputs: EvaluateOptions, sourcing: SourceOptions) -> None:
+    """Raise NotOfShards for options that are not those of a shard."""
+    for field_ in fields(outputs):
+        if getattr(outputs, field_.name) is not None:
+            flag = f"--{field_.name.replace('_', '-')}"
+            raise NotOfShards(flag, MERGED.get(field_.name, f"give {flag} to segcal merge, which writes the tables"))
+    if sourcing.saved is not None:
+        raise NotOfShards("--from", "it reads no cases that could be shared out")
 
 
 def path_beside(output: Path, name: str, end: str) -> Path:

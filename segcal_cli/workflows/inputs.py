@@ -99,8 +99,10 @@ class Inputs:
             if isinstance(header, ArrayHeader) and header.key == V1_KEY
         }
 
-    def reader(self, *, with_digest: bool = False, transform: Transform | None = None) -> CaseReader:
-        return CaseReader(with_digest, transform)
+    def reader(
+        self, *, with_digest: bool = False, transform: Transform | None = None, with_checksum: bool = False
+    ) -> CaseReader:
+        return CaseReader(with_digest, transform, with_checksum)
 
 
 def find_cases(

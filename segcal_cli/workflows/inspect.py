@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer
-from segcal_cli.io.artifacts import NotAnArtifact, read_artifact
+from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
+from segcal_cli.io.parts import ROUND, read_part
 from segcal_cli.workflows.kinds import KINDS, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
@@ -17,7 +19,7 @@ from segcal_cli.workflows.requests import InspectOptions
 class NoLevels(UsageError):
     """Levels of an artifact without any."""
 
-    template = "--alpha: {0} is a {1} artifact, which has no alpha"
+    template = "--alpha: {0} is a {1}, which has no alpha"
 
 
 class BadAlpha(UsageError):
@@ -37,19 +39,47 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
             alphas.append(float(text))
         except ValueError:
             raise BadAlpha(text) from None
-    artifact = read_artifact(path)
+    try:
+        artifact = read_artifact(path)
+    except UnmergedPart:
+        if alphas:
+            raise NoLevels(path, "part") from None
+        return part_description(path)
     if artifact.header.kind not in KINDS:
         raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
     kind = module_of(artifact.header.kind)
     if hasattr(kind, "describe_at"):
         described = kind.describe_at(path, artifact, alphas, verbose=verbose)
     elif alphas:
-        raise NoLevels(path, artifact.header.kind)
+        raise NoLevels(path, f"{artifact.header.kind} artifact")
     else:
         described = kind.describe(path, artifact)
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
     return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
+
+
+def part_description(path: Path) -> Outcome:
+    """What a part, or a state between two rounds, belongs to. Raises NotAPart, OtherVersion."""
+    part = read_part(path)
+    header = part.header
+    between = header.kind == ROUND
+    place = (
+        f"the state that round {header.number} begins with, in {header.shards} shards"
+        if between
+        else f"part {header.shard} of {header.shards}, round {header.number}"
+    )
+    after = (
+        f"run each of the {header.shards} shards again with --resume {path.name}"
+        if between
+        else "segcal merge joins the parts of all shards"
+    )
+    n = len(header.cases)
+    lines = [path.name, f"part of     {header.command}: {place}", f"next        {after}"]
+    if not between:
+        lines.append(f"cases       {n}: {', '.join(header.cases)}" if n else "cases       none")
+    document = {"sha256": part.digest, **asdict(header), "cases": list(header.cases)}
+    return Outcome(document, Counts(n, n), data="\n".join([*lines, f"sha256      {part.digest}"]) + "\n")
 
 
 def header_document(artifact: Artifact) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class JointSource:
     def group(self) -> str:
         return self.first.group
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """What whoever reads the case must see."""
+        return tuple(path for source in (self.first, *(other.source for other in self.others)) for path in source.paths)
+
 
 @dataclass(frozen=True, slots=True)
 class JointCase:

@@ -12,7 +12,9 @@ For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of
     measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
     READING                                     of the pictures that it has for ``reliability``: plot -> Reading
-    pictures(name, path, artifact, result, plots) -> Iterator[Picture]
+    pictures(name, path, artifact, result, plots, options) -> Iterator[Picture]
+    pictures_together(shown, plots, options, cells) -> Iterator[Picture]      instead, of kinds that share pictures
+    COMPARED_FILES, compare(named, options) -> Compared                 of kinds that are compared side by side
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from segcal_cli.reporting.tables import Table
 
 KINDS: Mapping[str, str] = {
     "calibrate": "calibrate_kind",
+    "cluster": "cluster_kind",
     "conformal-sets": "conformal_kind",
     "ntr-interval": "ratio_kind",
 }
@@ -59,6 +62,16 @@ class Presented:
 
     key: str
     entry: dict[str, Any]
+    tables: tuple[Table, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What several artifacts of a kind come to side by side. extra: joins each entry; files: text by the end of its
+    name, beside the table under the kind's name."""
+
+    extra: Mapping[str, Any]
     tables: tuple[Table, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from segcal_cli.execution.work import Work
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import RunOptions
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of
 
 
 def map_cases(work: Work, inputs: Inputs, running: RunOptions, observer: Observer, what: str) -> Outcome:
@@ -30,7 +30,7 @@ def map_cases(work: Work, inputs: Inputs, running: RunOptions, observer: Observe
     total = len(inputs.sources)
     if not (stop and failures):
         observer.progress(0, total, what)
-        with contextlib.closing(results(work, inputs.sources, jobs_of(running))) as stream:
+        with contextlib.closing(results(work, inputs.sources, jobs_of(running), cluster_of(running))) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, total, what)
                 if result.error is None:

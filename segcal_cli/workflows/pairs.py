@@ -20,7 +20,7 @@ from segcal_cli.io.predictions import ValuesNeeded
 from segcal_cli.workflows.inputs import find_cases, guessed_table, reading_rules, truth_rules
 from segcal_cli.workflows.outcome import DONE, NOTHING_PRODUCED, Counts, Outcome
 from segcal_cli.workflows.requests import LabelOptions, OutputOptions, PredictionOptions, RunOptions
-from segcal_cli.workflows.running import jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of
 
 OK = "ok"
 
@@ -106,7 +106,9 @@ def _read_all(
     proofs, failures = {}, []
     work = Work(CaseReader(), _facts)
     observer.progress(0, len(sources), "reading")
-    for number, result in enumerate(results(work, list(sources.values()), jobs_of(running)), start=1):
+    for number, result in enumerate(
+        results(work, list(sources.values()), jobs_of(running), cluster_of(running)), start=1
+    ):
         observer.progress(number, len(sources), "reading")
         if result.error is None:
             proof, warnings = result.value

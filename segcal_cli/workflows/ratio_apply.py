@@ -19,11 +19,11 @@ from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
-from segcal_cli.ratio.guarantees import guarantee
+from segcal_cli.ratio.guarantees import counted, guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting, Settings
-from segcal_cli.ratio.shift import LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
+from segcal_cli.ratio.shift import DRIFT_P, LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
@@ -53,7 +53,7 @@ from segcal_cli.workflows.ratio_rows import (
     failed_row,
 )
 from segcal_cli.workflows.requests import OutputOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
-from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 SHOWN_ALARMS = 20
 """Alarmed cases in the table for people; all stand in the CSV."""
@@ -116,8 +116,8 @@ def run(
     if applying.triage is not None:
         write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
     write_text(output, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
-    promise = guarantee(calibration, loaded.ratio, loaded.unit, loaded.unannotated, overlapped=loaded.overlapped)
-    _warn(calibration, judged, shift, loaded.ratio, observer)
+    promise = loaded.promise(calibration)
+    _warn(calibration, judged, shift, loaded, observer)
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
         counts=outcome.counts,
@@ -146,7 +146,7 @@ def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable) -> tup
         outside[has_ratio] = out_of_range(calibration.scored, present)
     found_weights, thresholds, own, case_weights = None, None, None, None
     n_infinite = 0
-    if settings.weighted:
+    if settings.weighted and len(calibration.scored):
         found_weights = weights(calibration.scored, present)
         thresholds = np.full(len(new), np.nan)
         thresholds[has_ratio] = calibration.weighted_thresholds(found_weights.calibration, found_weights.new)
@@ -183,6 +183,8 @@ def _open(
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(loaded, has_region(inputs.sources))
+    who = [(source.id, source.group) for source in inputs.sources]
+    hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     return inputs
 
 
@@ -192,9 +194,17 @@ def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
 
 
 def _failed_rows(failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings) -> list[dict[str, Any]]:
-    groups = {source.id: source.group for source in inputs.sources}
+    groups = {case.id: case.group for case in inputs.files}
+    # A case that could not be paired is its own patient like the others, unless a rule would have named another.
+    unknown = "" if inputs.reading.groups is not None else None
     return [
-        failed_row(failure["case"], groups.get(failure["case"], ""), failure["file"], failure["message"], settings)
+        failed_row(
+            failure["case"],
+            groups.get(failure["case"], failure["case"] if unknown is None else unknown),
+            failure["file"],
+            failure["message"],
+            settings,
+        )
         for failure in failures
         if failure["case"]
     ]
@@ -216,7 +226,7 @@ def _document(
         "artifact": {"file": loaded.path.name, "sha256": loaded.artifact.digest},
         "method": settings.method,
         "level": settings.level,
-        "guaranteed": settings.guaranteed and not loaded.unannotated and not loaded.overlapped,
+        "guaranteed": guaranteed(calibration, loaded.circumstances()),
         "guarantee": promise,
         "rank": calibration.rank,
         "threshold": threshold,
@@ -240,8 +250,8 @@ def _document(
     }
 
 
-def _warn(calibration: Calibration, judged: Judged, shift: Shift, ratio: Ratio, observer: Observer) -> None:
-    few = too_few(calibration, ratio)
+def _warn(calibration: Calibration, judged: Judged, shift: Shift, loaded: LoadedRatio, observer: Observer) -> None:
+    few = too_few(calibration, loaded.ratio, loaded.unit)
     if few:
         observer.warn(few)
     if judged.few and shift.weights is not None:
@@ -251,7 +261,9 @@ def _warn(calibration: Calibration, judged: Judged, shift: Shift, ratio: Ratio, 
         )
     if shift.drift is not None and shift.drift["shifted"]:
         tests = shift.drift["features"]
-        moved = ", ".join(f"{name} (p = {test['p']:.2g})" for name, test in tests.items())
+        moved = ", ".join(
+            f"{name} (p = {test['p']:.2g})" for name, test in tests.items() if test["p"] < DRIFT_P / len(tests)
+        )
         observer.warn(DRIFT_WARNING.format(moved))
     for case in (judged.table.ids[i] for i in np.flatnonzero(judged.seen)):
         observer.warn("was used to fit the artifact; the guarantee is for new patients", case)
@@ -259,20 +271,21 @@ def _warn(calibration: Calibration, judged: Judged, shift: Shift, ratio: Ratio, 
 
 def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: Judged) -> Table:
     """The cases to look at first."""
+    column = "denominator_ml" if judged.unit == "ml" else "denominator_voxels"
     shown = tuple(
         (
             str(row["case"]),
             short(row["ratio"]),
             f"{short(row['ratio_low'])} to {short(row['ratio_high'])}" if row["status"] == OK else "-",
-            short(row["denominator_ml"], 2),
+            short(row[column], 2),
             str(row["reasons"]).replace(";", ", "),
         )
         for row in alarmed[:SHOWN_ALARMS]
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
     return Table(
-        f"Look at these: {len(alarmed)} of {len(rows)} cases{more}",
-        ("case", "ratio", f"{100 * judged.settings.level:g} % interval", "denominator ml", "why"),
+        f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
+        ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),
         shown,
         f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",
     )

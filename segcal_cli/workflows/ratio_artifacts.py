@@ -11,11 +11,13 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, InputError, SegcalError, UsageError
 from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed
 from segcal_cli.ratio.regions import Ratio, region_of_values
 from segcal_cli.ratio.settings import Settings
 from segcal_cli.ratio.table import KERNEL, RatioTable, from_artifact
 from segcal_cli.ratio.thresholds import Calibration
 from segcal_cli.workflows.requests import RatioOptions
+from segcal_cli.workflows.tracing import dropping_clause
 
 KIND = "ntr-interval"
 
@@ -70,15 +72,20 @@ class LoadedRatio:
             raise NoKernelErrors(self.path)
         return Calibration.of(self.table, settings, self.unit)
 
-    @property
-    def overlapped(self) -> bool:
-        """Whether the calibrator had seen some of the cases."""
-        return bool(self.artifact.header.spec.get("overlap_allowed"))
+    def circumstances(self, *, in_sample: bool = False) -> Circumstances:
+        """What became of its cases. in_sample: it is judged on some that it, or the calibrator, had seen."""
+        header = self.artifact.header
+        return Circumstances(
+            unannotated=float(header.results.get("unannotated", 0.0)),
+            overlapped=bool(header.spec.get("overlap_allowed")),
+            in_sample=in_sample,
+        )
 
-    @property
-    def unannotated(self) -> float:
-        """Share of the calibration cases' voxels without annotation."""
-        return float(self.artifact.header.results.get("unannotated", 0.0))
+    def promise(self, calibration: Calibration, *, in_sample: bool = False) -> str:
+        """The guarantee under the settings of the calibration."""
+        header = self.artifact.header
+        circumstances = self.circumstances(in_sample=in_sample)
+        return promised(calibration, self.ratio, self.unit, circumstances, len(header.dropped), header.n_cases)
 
 
 def load_ratio(path: Path, command: str) -> LoadedRatio:
@@ -100,11 +107,23 @@ def loaded_ratio(path: Path, artifact: Artifact) -> LoadedRatio:
         raise DamagedTable(path, f"its table of cases is damaged ({error})") from error
 
 
+def promised(
+    calibration: Calibration, ratio: Ratio, unit: str, circumstances: Circumstances, failed: int, done: int
+) -> str:
+    """The guarantee, and under which condition where cases of the fit were left out."""
+    text = guarantee(calibration, ratio, unit, circumstances)
+    holds = guaranteed(calibration, circumstances) or text.startswith("Approximate")
+    return text + (dropping_clause(failed, done) if holds else "")
+
+
 def settings_of(options: RatioOptions, stored: Settings) -> Settings:
-    """The stored settings under the options given. A share of the old split goes with it."""
+    """The stored settings under the options given. What only the stored method, or the stored split, can have goes with
+    it."""
     given = {NAMES.get(name, name): value for name, value in dataclasses.asdict(options).items()}
     if given["split"] == "grid" and given["delta1"] is None:
         stored = dataclasses.replace(stored, delta1=None)
+    if given["method"] is not None:
+        stored = stored.of_method(given["method"])
     return stored.changed(given)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.core.volume import Values
+from segcal_cli.execution.engine import failure_records
+from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
-from segcal_cli.ratio.fit import NothingLabelled, RatioSums
-from segcal_cli.ratio.guarantees import guarantee, minimum_text, percent
+from segcal_cli.ratio.fit import NothingLabelled, NothingPredicted, RatioSums
+from segcal_cli.ratio.guarantees import Circumstances, counted, minimum_text, none_scored_text, percent, rounded_down
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
 from segcal_cli.ratio.presets import preset_of
 from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
@@ -29,10 +31,10 @@ from segcal_cli.ratio.sums import Wanted
 from segcal_cli.ratio.table import RatioTable, to_arrays
 from segcal_cli.ratio.thresholds import Calibration
 from segcal_cli.workflows.calibrate_fit import Judge
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.ratio_artifacts import KIND, has_region, settings_of, volume_unit
+from segcal_cli.workflows.ratio_artifacts import KIND, has_region, promised, settings_of, volume_unit
 from segcal_cli.workflows.requests import (
     LabelOptions,
     OutputOptions,
@@ -40,16 +42,99 @@ from segcal_cli.workflows.requests import (
     RatioFitOptions,
     RatioOptions,
     RatioRegionOptions,
+    RoundOptions,
     RunOptions,
 )
-from segcal_cli.workflows.running import jobs_of
-from segcal_cli.workflows.tracing import WithFacts, refuse_seen, report_facts, without_folders
+from segcal_cli.workflows.running import plan_of
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.tracing import Traced, WithFacts, refuse_seen, report_facts, without_folders
 
 
 class NoRatio(UsageError):
     """Nobody said what is divided by what."""
 
     template = "give --numerator and --denominator, or --preset; possible regions are {0}"
+
+
+@dataclass(frozen=True, slots=True)
+class RatioConclusion:
+    """What remains of a fit once all cases have been read. unit: of volumes. roi: some cases have a region. kernel: the
+    kernel estimate of the calibration error was asked for. read_as: see ``reading_spec``. who: id and group of every
+    case. before: the calibrator that predictions were read through.
+    """
+
+    ratio: Ratio
+    settings: Settings
+    unit: str
+    space: LabelSpace
+    values: Values
+    fitting: RatioFitOptions
+    preset: str | None
+    kernel: bool
+    read_as: Mapping[str, object]
+    roi: bool
+    who: tuple[tuple[str, str], ...]
+    before: LoadedCalibrator | None
+
+    def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
+        """Write the artifact. Raises SeenCases, NothingLabelled, WriteError."""
+        ratio, unit, before = self.ratio, self.unit, self.before
+        report_facts(traced.facts, observer)
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        overlaps = before is not None and refuse_seen(
+            before.artifact, before.path, self.who, digests, allow=self.fitting.allow_overlap
+        )
+        table: RatioTable = traced.result
+        calibration = Calibration.of(table, self.settings, unit)
+        if not len(calibration.scored):
+            if not (table["B_label"] > 0).any():
+                raise NothingLabelled(" + ".join(ratio.denominator.names))
+            raise NothingPredicted(none_scored_text(calibration, ratio, unit))
+        unannotated = _unannotated(table)
+        summary = _summary(calibration, ratio, unit, unannotated)
+        circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
+        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table))
+        drawn = {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": self.fitting.seed}
+        header = Header(
+            kind=KIND,
+            method=self.settings.method,
+            # Names of unions were for the options; values stand in the spec.
+            space=replace(self.space, regions=()),
+            values=self.values,
+            spec={
+                **ratio.to_json(),
+                "preset": self.preset,
+                "bins": self.fitting.bins,
+                "volume_unit": unit,
+                "kde": drawn if self.kernel else None,
+                "settings": self.settings.to_json(),
+                **self.read_as,
+                "roi": self.roi,
+                "overlap_allowed": overlaps,
+            },
+            case_ids=table.ids,
+            group_ids=table.groups,
+            case_digests=digests,
+            fit_input_digest=_input_digest(table, digests),
+            guarantee=promise,
+            seed=self.fitting.seed,
+            dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
+            results=summary,
+        )
+        digest = write_artifact(output, Artifact(header, to_arrays(table)))
+        _warn(calibration, ratio, summary, observer)
+        done = len(table)
+        return Outcome(
+            result={
+                "artifact": {"file": output.name, "sha256": digest},
+                **ratio.to_json(),
+                **summary,
+                "guarantee": promise,
+            },
+            counts=Counts(done + len(failures), done, len(failures)),
+            lines=(_scored_line(calibration, summary), promise),
+            failures=tuple(failure_records(failures)),
+        )
 
 
 def run(
@@ -64,8 +149,11 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    sharding: RoundOptions = WHOLE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
+    parse_shard(sharding.shard)
+    plan = plan_of(running)
     refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
@@ -78,81 +166,38 @@ def run(
     settings.check(contained=ratio.contained)
     raise_all(same_predictions(inputs.files))
     reading = inputs.reading
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop":
         inputs.require_all()
-    unit = volume_unit(inputs.sources)
-    who = [(source.id, source.group) for source in inputs.sources]
+    who = tuple((source.id, source.group) for source in inputs.sources)
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
     kernel = settings.calibration_error == "kde"
     wanted = Wanted(labels=True, blocks=True, bins=fitting.bins, kernel_seed=fitting.seed if kernel else None)
-    reader = inputs.reader(
-        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
-    )
-    traced, failures = run_estimator(
+    job = Job(
+        "ntr-interval fit",
         WithFacts(RatioSums(ratio, wanted), judge=Judge(inputs.v1_files)),
-        reader,
+        inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)),
         inputs.sources,
-        plan,
-        observer,
+        inputs.failures,
+        list_digest(inputs),
+        RatioConclusion(
+            ratio=ratio,
+            settings=settings,
+            unit=volume_unit(inputs.sources),
+            space=inputs.space,
+            values=inputs.values,
+            fitting=fitting,
+            preset=regions.preset,
+            kernel=kernel,
+            read_as=reading_spec(reading, truth, None if before is None else before.artifact),
+            roi=has_region(inputs.sources),
+            who=who,
+            before=before,
+        ),
         "fitting",
     )
-    report_facts(traced.facts, observer)
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    overlaps = before is not None and refuse_seen(
-        before.artifact, before.path, who, digests, allow=fitting.allow_overlap
-    )
-    failures = [*inputs.failures, *failures]
-    table: RatioTable = traced.result
-    calibration = Calibration.of(table, settings, unit)
-    if not len(calibration.scored):
-        raise NothingLabelled(" + ".join(ratio.denominator.names))
-    unannotated = _unannotated(table)
-    summary = _summary(calibration, ratio, unit, unannotated)
-    promise = guarantee(calibration, ratio, unit, unannotated, overlapped=overlaps)
-    promise += _after_dropping(len(failures), len(table))
-    header = Header(
-        kind=KIND,
-        method=settings.method,
-        # Names of unions were for the options; values stand in the spec.
-        space=replace(inputs.space, regions=()),
-        values=inputs.values,
-        spec={
-            **ratio.to_json(),
-            "preset": regions.preset,
-            "bins": fitting.bins,
-            "volume_unit": unit,
-            "kde": {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": fitting.seed} if kernel else None,
-            "settings": settings.to_json(),
-            **reading_spec(reading, truth, None if before is None else before.artifact),
-            "roi": has_region(inputs.sources),
-            "overlap_allowed": overlaps,
-        },
-        case_ids=table.ids,
-        group_ids=table.groups,
-        case_digests=digests,
-        fit_input_digest=_input_digest(table, digests),
-        guarantee=promise,
-        seed=fitting.seed,
-        dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
-        results=summary,
-    )
-    digest = write_artifact(output, Artifact(header, to_arrays(table)))
-    _warn(calibration, ratio, summary, observer)
-    done = len(table)
-    return Outcome(
-        result={
-            "artifact": {"file": output.name, "sha256": digest},
-            **ratio.to_json(),
-            **summary,
-            "guarantee": promise,
-        },
-        counts=Counts(done + len(failures), done, len(failures)),
-        lines=(_scored_line(calibration, summary), promise),
-        failures=tuple(failure_records(failures)),
-    )
+    return carried_out(job, plan, sharding, output, observer)
 
 
 def chosen_ratio(regions: RatioRegionOptions, space: LabelSpace, observer: Observer) -> Ratio:
@@ -173,14 +218,17 @@ def chosen_ratio(regions: RatioRegionOptions, space: LabelSpace, observer: Obser
     return ratio
 
 
-def too_few(calibration: Calibration, ratio: Ratio) -> str:
+def too_few(calibration: Calibration, ratio: Ratio, unit: str) -> str:
     """The warning that n patients are too few, or ""."""
     if not calibration.infinite:
         return ""
     settings = calibration.settings
+    if calibration.n == 0:
+        return f"{none_scored_text(calibration, ratio, unit)}: every interval is {ratio.bounds}"
+    patients = counted(calibration.n, "patient")
     return (
-        f"{calibration.n} patients cannot give level {settings.level:g} with {settings.method}: every interval is "
-        f"{ratio.bounds}; {calibration.n_needed} would do"
+        f"{patients} cannot give level {settings.level} with {settings.method}: every interval is {ratio.bounds}; "
+        f"{calibration.n_needed} would do"
     )
 
 
@@ -220,28 +268,29 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
             f"{' + '.join(ratio.numerator.names)} is not part of {below}: the ratio has no upper limit, and an "
             "interval may have no upper end"
         )
-    if summary["n_without_denominator"]:
-        observer.warn(
-            f"{summary['n_without_denominator']} labels hold no {below}: they count for the volumes, not for the ratio"
-        )
+    without = summary["n_without_denominator"]
+    if without:
+        which = "label holds" if without == 1 else "labels hold"
+        observer.warn(f"{without} {which} no {below}: counted for the volumes, not for the ratio")
     if summary["n_small_denominator"]:
         least = minimum_text(calibration.settings, summary["volume_unit"])
+        small = counted(summary["n_small_denominator"], "case")
         observer.warn(
-            f"{summary['n_small_denominator']} labelled cases are predicted to hold less than {least} of {below}: they "
-            "count for the volumes, not for the ratio"
+            f"{small} predicted to hold less than {least} of {below}: counted for the volumes, not for the ratio"
         )
-    few = too_few(calibration, ratio)
+    few = too_few(calibration, ratio, summary["volume_unit"])
     if few:
         observer.warn(few)
 
 
 def _scored_line(calibration: Calibration, summary: Mapping[str, Any]) -> str:
     bias = summary["r_bias"]
+    ratios, patients = counted(summary["n_ratio_scores"], "ratio"), counted(summary["n_patients"], "patient")
     return (
-        f"{summary['n_ratio_scores']} ratios of {summary['n_patients']} patients; the predicted ratio misses the "
+        f"{ratios} of {patients}; the predicted ratio misses the "
         f"labelled one by {bias['abs_mean']:.4f} on average ({bias['signed_mean']:+.4f} signed). Highest level: "
-        f"{percent(round(summary['highest_level']['nested'], 4))} with nested, joint and cp, "
-        f"{percent(round(summary['highest_level']['care_guaranteed'], 4))} with care-guaranteed"
+        f"{percent(rounded_down(summary['highest_level']['nested']))} with nested, joint and cp, "
+        f"{percent(rounded_down(summary['highest_level']['care_guaranteed']))} with care-guaranteed"
     )
 
 
@@ -249,12 +298,3 @@ def _input_digest(table: RatioTable, digests: Mapping[str, str]) -> str:
     """sha256 over ids, patients and digests of all cases."""
     lines = [f"{case}\t{group}\t{digests[case]}\n" for case, group in zip(table.ids, table.groups, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _after_dropping(failed: int, done: int) -> str:
-    if not failed:
-        return ""
-    return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
-        "related to their scores."
-    )

@@ -105,6 +105,8 @@ def case_rows(judged: Judged, predictions: Mapping[str, str]) -> list[dict[str, 
     """A row per case, in order of the ids; None stands for what is undefined. predictions: case id -> file name."""
     reasons = _reasons(judged)
     columns = _columns(judged)
+    cutoff = judged.settings.cutoff
+    sides = [] if cutoff is None else cutoff_sides(judged.found, cutoff)
     rows = []
     for i, case in enumerate(judged.table.ids):
         has_ratio = bool(judged.has_ratio[i])
@@ -126,8 +128,7 @@ def case_rows(judged: Judged, predictions: Mapping[str, str]) -> list[dict[str, 
         row |= {name: _value(values[i]) if has_ratio else None for name, values in of_ratio}
         threshold = float(judged.found.threshold[i])
         row["threshold"] = None if not has_ratio or math.isnan(threshold) else threshold
-        side = cutoff_sides(judged.found, judged.settings.cutoff)[i] if judged.settings.cutoff is not None else None
-        row["cutoff_side"] = side if has_ratio else None
+        row["cutoff_side"] = sides[i] if sides and has_ratio else None
         rows.append(row)
     return rows
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.ratio.comparison import TERTILES, Comparison
+from segcal_cli.ratio.guarantees import counted, percent
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.reporting.tables import Table, csv_text, short
 
@@ -109,8 +110,9 @@ def case_rows(new: RatioTable, one: Comparison, minimum: float) -> Iterator[dict
         yield row
 
 
-def people_tables(name: str, entry: Mapping[str, Any], level: float) -> Iterator[Table]:
-    """For people: all methods at the level of the fit, and what the predictions themselves are worth."""
+def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: str) -> Iterator[Table]:
+    """For people: all methods at the level of the fit, and what the predictions themselves are worth. why_none: why no
+    method is guaranteed, or ""."""
     rows = [
         (
             one["method"] if one["source"] == "soft" else f"{one['method']}, hard masks",
@@ -125,10 +127,22 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float) -> Iterator
         for one in entry["methods"]
         if one["level"] == level
     ]
+    title = f"{name}: intervals of the ratio at level {percent(level)}"
+    if not rows:
+        yield Table(title, ("method",), (("(none)",),), _why_empty(entry))
+        return
     bias = entry["r_bias"]
-    seen = "" if not entry["in_sample"] else "; SOME CASES WERE USED TO FIT IT, so coverage is flattered"
+    caption = (
+        f"{entry['n_ratio']} of {counted(entry['n_cases'], 'case')} with a labelled ratio, "
+        f"{counted(entry['n_patients'], 'patient')}; mean absolute R-Bias {short(bias['abs_mean'])} (hard masks "
+        f"{short(entry['r_bias_hard']['abs_mean'])})"
+    )
+    if entry["in_sample"]:
+        caption += "; SOME CASES WERE USED TO FIT IT, so coverage is flattered"
+    if why_none:
+        caption += f". No guarantee: {why_none}"
     yield Table(
-        f"{name}: intervals of the ratio at level {level:g}",
+        title,
         (
             "method",
             "covered",
@@ -140,9 +154,15 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float) -> Iterator
             "guar.",
         ),
         tuple(rows),
-        f"{entry['n_ratio']} of {entry['n_cases']} cases have a labelled ratio, {entry['n_patients']} patients; mean "
-        f"absolute R-Bias {short(bias['abs_mean'])} (hard masks {short(entry['r_bias_hard']['abs_mean'])}){seen}",
+        caption,
     )
+
+
+def _why_empty(entry: Mapping[str, Any]) -> str:
+    below = " + ".join(entry["denominator"]["names"])
+    cases, without = counted(entry["n_cases"], "case"), counted(entry["n_without_denominator"], "label")
+    small = counted(entry["n_small_denominator"], "case")
+    return f"None of {cases} can be scored: {without} without {below}, {small} predicted below the least {below}"
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,15 @@ from segcal_cli.reporting.style import FORMATS, SVG
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
-from segcal_cli.workflows.judged import PICTURED
+from segcal_cli.workflows.judged import ASKED_OF, DRAWN_OF, PICTURED, pictures_of, refuse_unasked
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
 from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
+    CoverageOptions,
     IntervalOptions,
+    JudgeOptions,
     LabelOptions,
     MeasureOptions,
     OutputOptions,
@@ -35,7 +37,7 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
 from segcal_cli.workflows.shown_cases import ShownCases
-from segcal_cli.workflows.study import Study, say
+from segcal_cli.workflows.study import Study, named_artifacts, say
 
 REPORT = "report.html"
 
@@ -83,16 +85,22 @@ def run(
     truth: LabelOptions,
     running: RunOptions,
     writing: OutputOptions,
+    covering: CoverageOptions,
     observer: Observer,
 ) -> Outcome:
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
+    judging = JudgeOptions(**asdict(covering))
     plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
     refuse_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
+    # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
+    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    refuse_unasked(covering, ASKED_OF, promised)
+    refuse_unasked(picturing, DRAWN_OF, promised)
     refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
         raise OutputExists(output, "" if output.is_dir() else " and is no folder")
@@ -103,18 +111,19 @@ def run(
 
     heard = Recorder(observer)
     study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True
-    )
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True,
+        judging=judging,
+    )  # fmt: skip
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = [*draw(scene, plots), *(one for verdict in study.verdicts for one in verdict.pictures(plots))]
+    pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, judging, picturing.cells)]
     if predictions is not None and labels is not None:
-        pictures += on_scans(study, plots, picturing, predictions, labels, reading, truth, running, heard)
+        pictures += on_scans(study, plots, picturing, judging, predictions, labels, reading, truth, running, heard)
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
-    options = list(_options(study, picturing, reading, truth))
+    options = list(_options(study, picturing, reading, truth, covering))
     write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
@@ -126,14 +135,16 @@ def run(
     )
 
 
-def report_alone(study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder) -> str:
+def report_alone(
+    study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder, judging: JudgeOptions
+) -> str:
     """The HTML of the report with every picture in it, for ``evaluate --html``, which writes no other picture."""
     picturing = ReliabilityOptions()
     cases = study.evaluation.sources[0].cases
     scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
-        for picture in (*draw(scene, tuple(PLOTS)), *(p for v in study.verdicts for p in v.pictures(tuple(PICTURED))))
+        for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), judging))
     ]
     options = list(_options(study, picturing, reading, truth))
     return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))
@@ -187,7 +198,11 @@ def _write(file: Any, data: bytes) -> None:
 
 
 def _options(
-    study: Study, picturing: ReliabilityOptions, reading: PredictionOptions, truth: LabelOptions
+    study: Study,
+    picturing: ReliabilityOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    covering: CoverageOptions | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Every option that changes what is shown, defaults included. Of paths only the name: places are not results."""
     evaluation = study.evaluation
@@ -204,7 +219,8 @@ def _options(
         "seed": intervals.seed,
         **asdict(picturing),
     }
-    for record in (reading, truth):
+    records: list[Any] = [reading, truth, *([] if covering is None else [covering])]
+    for record in records:
         default = type(record)()
         for one in fields(record):
             value = getattr(record, one.name)

@@ -46,6 +46,23 @@ class RunOptions:
 
     jobs: int = 1
     on_failure: Literal["stop", "continue"] | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOptions:
+    """Which share of the cases a run takes."""
+
+    shard: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """The same of a fit, and the state that the parts of its previous round were merged to."""
+
+    shard: str | None = None
+    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +212,16 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """Which further files the parts of ``evaluate`` are merged to."""
+
+    summary: Path | None = None
+    comparison: Path | None = None
+    bin_table: Path | None = None
+    histograms: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReliabilityOptions:
     """Which pictures are drawn, and how. Lists are comma-separated."""
 
@@ -203,6 +230,7 @@ class ReliabilityOptions:
     dpi: int = 150
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
+    cells: tuple[str, ...] = ()
     images: Path | None = None
     max_cases: int = 12
     alphas: str = "0.05,0.1,0.2"
@@ -210,10 +238,28 @@ class ReliabilityOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """Where the array work runs that has a GPU path."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What may happen to files that exist."""
 
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageOptions:
+    """How pictures of prediction sets are made. alpha None: as stored in the artifact."""
+
+    alpha: float | None = None
+    ce_bins: int = 20
+    block: int | None = None
+    min_positives: int = 20
+    atlas: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +276,16 @@ class JudgeOptions:
     ratio_tolerance: float = 0.1
     alarm_width: str | None = None
     alpha: float | None = None
-    alphas: str = "0.01:0.5:0.01"
+    alphas: str | None = None
     resplits: int = 1000
     by: str | None = None
     compare: str | None = None
     mondrian: str | None = None
+    empty: Literal["top1", "allow"] | None = None
+    ce_bins: int = 20
+    block: int | None = None
+    min_positives: int = 20
+    atlas: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,4 +332,49 @@ class RatioApplyOptions:
     """What is written beside the table, and which voxels count."""
 
     triage: Path | None = None
+    roi: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFitOptions:
+    """Which voxels are calibrated together, and on whom. What is None has a default of its method."""
+
+    method: str | None = None
+    shape: Literal["circle", "ellipse", "ellipsoid"] | None = None
+    free_axes: bool = False
+    k: str | None = None
+    weighting: Literal["patient", "voxel"] = "patient"
+    alpha: float = 0.1
+    split: str | None = None
+    reuse: bool = False
+    map: Path | None = None
+    grid: str | None = None
+    atlas: Path | None = None
+    edges: str | None = None
+    features: Literal["ecdf", "quantiles"] | None = None
+    levels: str | None = None
+    objective: Literal["sse", "energy", "paper"] | None = None
+    optimizer: Literal["dp", "de"] | None = None
+    smooth: float | None = None
+    min_count: int | None = None
+    order: int | None = None
+    roughness: str | None = None
+    coords: Literal["index", "unit", "mm", "roi", "object"] | None = None
+    block: int | None = None
+    shared_map: bool = False
+    cluster_background: bool = False
+    only: str | None = None
+    memory: str = "1GB"
+    allow_overlap: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterApplyOptions:
+    """Which sets are written, and in which form."""
+
+    alpha: tuple[str, ...] = ()
+    empty: Literal["top1", "allow"] | None = None
+    emit: str = "sets,size"
+    atlas: Path | None = None
     roi: Path | None = None

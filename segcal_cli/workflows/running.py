@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
+
 from segcal_cli.core.errors import UsageError
-from segcal_cli.execution.engine import usable_cores
+from segcal_cli.execution.distributed import Cluster, require_dask
+from segcal_cli.execution.engine import Plan, usable_cores
 from segcal_cli.workflows.requests import RunOptions
 
 MAX_THREADS = 4
@@ -16,6 +21,18 @@ class BadJobs(UsageError):
     template = "--jobs {0} is not allowed; give 1 or more, or 0 for all usable cores"
 
 
+class NoEngine(UsageError):
+    """A scheduler that nobody would talk to."""
+
+    template = "--scheduler {0} goes with --engine dask"
+
+
+class ForeignWorkers(UsageError):
+    """A number of workers for a cluster that has its own."""
+
+    template = "--jobs {0} does not go with --scheduler: the cluster has its own workers"
+
+
 def jobs_of(running: RunOptions) -> int:
     """Worker processes. Raises BadJobs."""
     if running.jobs < 0:
@@ -23,6 +40,38 @@ def jobs_of(running: RunOptions) -> int:
     return running.jobs or usable_cores()
 
 
-def threads_of(jobs: int) -> int:
+def cluster_of(running: RunOptions) -> Cluster | None:
+    """Where Dask workers are; None without Dask. Raises DaskMissing, NoEngine, ForeignWorkers."""
+    if running.engine == "local":
+        if running.scheduler is not None:
+            raise NoEngine(running.scheduler)
+        return None
+    require_dask()
+    if running.scheduler is not None and running.jobs != 1:
+        raise ForeignWorkers(running.jobs)
+    return Cluster(running.scheduler)
+
+
+def plan_of(running: RunOptions) -> Plan:
+    """How a fit or a measurement runs: it stops at a failing case unless told otherwise. Raises BadJobs, DaskMissing,
+    NoEngine, ForeignWorkers.
+    """
+    return Plan(jobs_of(running), running.on_failure or "stop", cluster_of(running))
+
+
+def threads_of(plan: Plan) -> int:
     """Threads per case: all cores when cases go one after the other, else one per process."""
-    return min(MAX_THREADS, usable_cores()) if jobs == 1 else 1
+    return min(MAX_THREADS, usable_cores()) if plan.jobs == 1 and plan.cluster is None else 1
+
+
+def import_ahead(module: str) -> None:
+    """Import a module that the first case will need while that case is being decoded, which leaves a core idle.
+
+    Whoever imports it meanwhile waits for this import, and meets its errors anew.
+    """
+    threading.Thread(target=_imported, args=(module,), daemon=True).start()
+
+
+def _imported(module: str) -> None:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module)

@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
+from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.checks import OnlyHardMasks
 from segcal_cli.metrics.counting import WHOLE
+from segcal_cli.metrics.measures import Settings
 from segcal_cli.metrics.selection import needs_soft
 from segcal_cli.workflows.calibrators import (
     CalibratorTransform,
@@ -30,9 +33,9 @@ from segcal_cli.workflows.calibrators import (
     loaded_calibrator,
     refuse_misfit,
 )
-from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
-from segcal_cli.workflows.inputs import open_inputs, reading_spec
-from segcal_cli.workflows.joint_cases import Folder, JointReader, join, parse_folder
+from segcal_cli.workflows.conventions import NEEDS_ROI, Intervals, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, join, parse_folder
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
@@ -45,12 +48,23 @@ from segcal_cli.workflows.requests import (
     RunOptions,
     SourceOptions,
 )
-from segcal_cli.workflows.running import jobs_of, threads_of
+from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
 from segcal_cli.workflows.together import Together
-from segcal_cli.workflows.tracing import WithFacts, duplicates, refuse_hard, refuse_seen, report_facts
+from segcal_cli.workflows.tracing import (
+    Traced,
+    WithFacts,
+    duplicates,
+    hint_at_groups,
+    refuse_hard,
+    refuse_seen,
+    report_facts,
+)
 
 SOURCES = "(sources)"
 """What the measurement of the sources is called among the estimators of a pass; no artifact may be called so."""
+
+MEASURING = "measuring"
+"""What a progress bar calls the pass."""
 
 if TYPE_CHECKING:
     from segcal_cli.calibration.calibrator import Calibrator
@@ -94,6 +108,85 @@ class Study:
     verdicts: tuple[Verdict, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class StudyRest:
+    """What remains of a study once all cases have been measured.
+
+    soft: probabilities were asked for. others: names of the other folders. calibrated: names of the first folder's
+    sources, in order. who: id and group of every case. before: the calibrator in front of everything. v1_files: see
+    ``refuse_hard``.
+    """
+
+    space: LabelSpace
+    values: Values
+    settings: Settings
+    intervals: Intervals
+    roi: bool
+    convention: str | None
+    soft: bool
+    calibrated: tuple[str, ...]
+    others: tuple[str, ...]
+    who: tuple[tuple[str, str], ...]
+    named: tuple[NamedArtifact, ...]
+    judged: tuple[Judged, ...]
+    before: LoadedCalibrator | None
+    allow_overlap: bool
+    v1_files: Mapping[str, Path]
+
+    def study(self, traced: Traced, failures: Sequence[Result], observer: Observer) -> Study:
+        """Raises OnlyHardMasks, RoundedSoftmax, SeenCases."""
+        report_facts(traced.facts, observer)
+        measured: Measured = traced.result[SOURCES]
+        if self.soft:
+            refuse_hard(traced.facts, self.v1_files)
+            _refuse_hard_sources(measured, self.others)
+        for copy in duplicates(traced.facts):
+            observer.warn(str(copy))
+        digests = {case: fact.digest for case, fact in traced.facts.items()}
+        seen = [refuse_seen(one.artifact, one.path, self.who, digests, allow=self.allow_overlap) for one in self.loaded]
+        fitted = dict(zip((entry.name for entry in self.named), seen, strict=False))
+        under = self.before is not None and seen[len(self.named)]
+        files = {entry.name: entry.loaded.path.name for entry in self.named}
+        sources = [
+            SourceResult(
+                name=name,
+                artifact=files.get(name),
+                in_sample=under or fitted.get(name, False),
+                cases=measured.of(name),
+                pooled=measured.pooled[name],
+            )
+            for name in (*self.calibrated, *self.others)
+        ]
+        promised = zip(self.judged, seen[len(seen) - len(self.judged) :], strict=True)
+        return Study(
+            Evaluation(self.space, self.settings, sources, self.roi, self.intervals, self.convention),
+            self.values,
+            digests,
+            tuple(failure_records(failures)),
+            {one.path.name: one.artifact.digest for one in self.loaded},
+            tuple(Verdict(one, traced.result[one.name], under or known) for one, known in promised),
+        )
+
+    @property
+    def loaded(self) -> list[Loaded]:
+        """Every artifact: sources, the calibrator in front of them, the judged ones."""
+        before = [] if self.before is None else [self.before]
+        return [*(entry.loaded for entry in self.named), *before, *self.judged]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A study before its cases are measured."""
+
+    estimator: Estimator
+    reader: JointReader
+    joint: tuple[JointSource, ...]
+    failures: tuple[Result, ...]
+    inputs: Inputs
+    plan: Plan
+    rest: StudyRest
+
+
 def measure(
     predictions: Path,
     labels: Path,
@@ -108,11 +201,36 @@ def measure(
     with_digests: bool = False,
     judging: JudgeOptions | None = None,
 ) -> Study:
-    """Measure every source of a study. with_digests: hash what is read even if nothing is compared with it. judging:
-    how artifacts that are no sources are judged.
+    """Measure every source of a study. Raises what preparing, reading and measuring raise."""
+    ready = prepare(
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
+        with_digests=with_digests, judging=judging,
+    )  # fmt: skip
+    import_ahead("scipy.optimize")
+    traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
+    return ready.rest.study(traced, [*ready.failures, *failures], observer)
 
-    Raises what reading and measuring raise.
+
+def prepare(
+    predictions: Path,
+    labels: Path,
+    sourcing: SourceOptions,
+    measuring: MeasureOptions,
+    drawing: IntervalOptions,
+    reading: PredictionOptions,
+    truth: LabelOptions,
+    running: RunOptions,
+    observer: Observer,
+    *,
+    with_digests: bool = False,
+    judging: JudgeOptions | None = None,
+) -> Preparation:
+    """Open every case and artifact of a study. with_digests: hash what is read even if nothing is compared with it.
+    judging: how artifacts that are no sources are judged.
+
+    Raises what finding and opening raise.
     """
+    plan = plan_of(running)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
     if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
         raise RegionNeeded(measuring.convention)
@@ -125,65 +243,53 @@ def measure(
 
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
-    plan = Plan(jobs_of(running), running.on_failure or "stop")
     if plan.on_failure == "stop" or not joint:
         replace(inputs, failures=tuple(opening_failures)).require_all()
     roi = any(source.first.truth is not None and source.first.truth.roi is not None for source in joint)
     if measuring.convention in NEEDS_ROI and not roi:
         raise RegionNeeded(measuring.convention)
-    who = [(source.id, source.group) for source in joint]
-    loaded: list[Loaded] = [*(entry.loaded for entry in named), *([] if before is None else [before]), *judged]
-    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
-    for one in loaded:
-        refuse_seen(one.artifact, one.path, who, {}, allow=sourcing.allow_overlap)
-
     calibrators: dict[str, Calibrator | None] = {first: None} if sourcing.raw else {}
     calibrators |= {entry.name: entry.loaded.calibrator for entry in named}
-    others = tuple(folder.name for folder in folders)
+    rest = StudyRest(
+        space=inputs.space,
+        values=inputs.values,
+        settings=settings,
+        intervals=intervals,
+        roi=roi,
+        convention=measuring.convention,
+        soft=soft,
+        calibrated=tuple(calibrators),
+        others=tuple(folder.name for folder in folders),
+        who=tuple((source.id, source.group) for source in joint),
+        named=tuple(named),
+        judged=tuple(judged),
+        before=before,
+        allow_overlap=sourcing.allow_overlap,
+        v1_files=inputs.v1_files,
+    )
+    _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
+    for one in rest.loaded:
+        hint_at_groups(one.artifact, one.path, rest.who, reading.groups, observer)
+        refuse_seen(one.artifact, one.path, rest.who, {}, allow=sourcing.allow_overlap)
+
     fitted = [entry.loaded for entry in named]
     promises = {
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
     }
-    measurement = Measurement(calibrators, settings, threads_of(plan.jobs), others)
-    estimator = WithFacts(Together({SOURCES: measurement, **promises}))
+    measurement = Measurement(calibrators, settings, threads_of(plan), rest.others)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
-    hashed = with_digests or len(who) > 1 or bool(loaded)
-    reader = JointReader(inputs.reader(with_digest=hashed, transform=transform), transform)
-    traced, failures = run_estimator(estimator, reader, joint, plan, observer, "measuring")
-    report_facts(traced.facts, observer)
-    measured: Measured = traced.result[SOURCES]
-    if soft:
-        refuse_hard(traced.facts, inputs.v1_files)
-        _refuse_hard_sources(measured, others)
-    for copy in duplicates(traced.facts):
-        observer.warn(str(copy))
-    digests = {case: fact.digest for case, fact in traced.facts.items()}
-    in_sample = {
-        str(one.path): refuse_seen(one.artifact, one.path, who, digests, allow=sourcing.allow_overlap) for one in loaded
-    }
-    under = before is not None and in_sample[str(before.path)]
-    files = {entry.name: entry.loaded.path for entry in named}
-    sources = [
-        SourceResult(
-            name=name,
-            artifact=files[name].name if name in files else None,
-            in_sample=under or (name in files and in_sample[str(files[name])]),
-            cases=measured.of(name),
-            pooled=measured.pooled[name],
-        )
-        for name in (*calibrators, *others)
-    ]
-    evaluation = Evaluation(inputs.space, settings, sources, roi, intervals, measuring.convention)
-    verdicts = tuple(Verdict(one, traced.result[one.name], under or in_sample[str(one.path)]) for one in judged)
-    return Study(
-        evaluation,
-        inputs.values,
-        digests,
-        tuple(failure_records([*opening_failures, *failures])),
-        {one.path.name: one.artifact.digest for one in loaded},
-        verdicts,
+    hashed = with_digests or bool(rest.loaded)
+    summed = not hashed and len(rest.who) > 1
+    return Preparation(
+        WithFacts(Together({SOURCES: measurement, **promises})),
+        JointReader(inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed), transform),
+        joint,
+        tuple(opening_failures),
+        inputs,
+        plan,
+        rest,
     )
 
 

@@ -115,9 +115,14 @@ def refuse_copies(facts: Mapping[str, CaseFacts]) -> None:
 
 def without_folders(error: Exception | None) -> str:
     """The error's message with names of files in place of their paths, for what is kept or passed on."""
-    if not isinstance(error, SegcalError):
-        return first_line(error or Exception())
-    return first_line(type(error)(*(_name_of(argument) for argument in error.args)))
+    return first_line(named_alone(error) if isinstance(error, SegcalError) else error or Exception())
+
+
+def named_alone(error: SegcalError) -> SegcalError:
+    """The same error with names of files in place of their paths."""
+    named = type(error)(*(_name_of(argument) for argument in error.args))
+    named.case = error.case
+    return named
 
 
 def _name_of(argument: object) -> object:
@@ -133,7 +138,8 @@ def duplicates(facts: Mapping[str, CaseFacts]) -> list[SamePrediction]:
     owner: dict[str, str] = {}
     found = []
     for case, fact in facts.items():
-        first = owner.setdefault(fact.digest, case) if fact.digest else case
+        identity = fact.digest or fact.checksum
+        first = owner.setdefault(identity, case) if identity else case
         if first != case:
             found.append(SamePrediction(first, case))
     return found
@@ -156,6 +162,19 @@ def refuse_seen(
         shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
         raise SeenCases(len(seen), name, shown)
     return bool(seen)
+
+
+def hint_at_groups(
+    artifact: Artifact, name: Path, cases: Sequence[tuple[str, str]], rule: str | None, observer: Observer
+) -> None:
+    """Warn where an artifact knows patients, and nobody told the cases (id, group) here apart. rule: of --groups."""
+    header = artifact.header
+    by_patient = any(group != case for case, group in zip(header.case_ids, header.group_ids, strict=True))
+    if rule is None and by_patient and all(group == case for case, group in cases):
+        observer.warn(
+            f"{name.name} was fitted with patients as units ({header.n_groups} of {header.n_cases} cases), and here "
+            "each case is taken as a patient of its own: give --groups, or scans of patients of the fit go unnoticed"
+        )
 
 
 def after_dropping(failures: Sequence[Result], done: int) -> str:

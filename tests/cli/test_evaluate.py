@@ -112,6 +112,16 @@ def test_the_document_of_success_fits_the_schema(whole):
     jsonschema.validate(whole[1].document, SCHEMA)
 
 
+def test_a_copy_of_a_prediction_is_warned_about_with_and_without_artifacts(tmp_path, artifact):
+    data = make_folders(tmp_path / "data", make_scans(3, seed=4))
+    for part in (data.predictions, data.labels):
+        first = min(part.iterdir())
+        shutil.copy(first, first.with_name(first.name.replace("case_00", "copy")))
+    for more in ((), ("--artifact", artifact)):
+        ran = evaluate(data, tmp_path, *more, "--overwrite")
+        assert "case_00 and copy hold the same prediction" in ran.stderr
+
+
 def test_every_undefined_number_of_the_document_has_a_reason(whole):
     def walk(value):
         if isinstance(value, dict):

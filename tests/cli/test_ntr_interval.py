@@ -160,7 +160,7 @@ def test_a_label_without_the_denominator_is_counted_and_kept_for_volumes(fitted,
     said = segcal("ntr-interval", "fit", *arguments(root), *NTR, "-o", tmp_path / "x.npz", "--json")
     result = said.document["result"]
     assert (result["n_cases"], result["n_ratio_scores"], result["n_without_denominator"]) == (6, 5, 1)
-    assert any("1 labels hold no edema + necrosis + enhancing" in warning for warning in said.document["warnings"])
+    assert any("1 label holds no edema + necrosis + enhancing" in warning for warning in said.document["warnings"])
 
 
 def test_voxels_without_annotation_take_the_guarantee_away(tmp_path):

@@ -64,3 +64,7 @@ def test_nan_has_no_rank():
 def test_alpha_lies_strictly_between_0_and_1(alpha):
     with pytest.raises(BadLevel, match="strictly between 0 and 1"):
         conformal_quantile(np.arange(3.0), alpha)
+
+
+def test_a_level_of_almost_nothing_still_has_a_rank():
+    assert conformal_rank(24, 1 - 1e-12) == 1

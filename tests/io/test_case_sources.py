@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segcal_cli.core.volume import Volume
-from segcal_cli.io.case_sources import CaseReader, MixedInputs, digest_of, open_cases
+from segcal_cli.io.case_sources import CaseReader, MixedInputs, checksum_of, digest_of, open_cases
 from segcal_cli.io.classes import read_classes
 from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, ValuesNeeded
@@ -81,6 +81,14 @@ def test_a_prediction_has_one_digest_whatever_file_holds_it(tmp_path):
         rules = ReadingRules(values="probabilities")
         digests.add(CaseReader(with_digest=True)(opened(study, rules).sources[0]).facts.digest)
     assert digests == {digest_of(softmax_of(logits_of(3, 0)))}
+
+
+def test_a_checksum_tells_predictions_apart_and_copies_together():
+    array = logits_of(3, 0)
+    other = array.copy()
+    other[0, 0, 0, :2] = other[0, 0, 0, 1::-1]
+    assert checksum_of(np.asfortranarray(array)) == checksum_of(array)
+    assert len({checksum_of(array), checksum_of(other), checksum_of(array.reshape(3, 6, 5, 7))}) == 3
 
 
 def test_another_shape_of_the_same_numbers_is_another_prediction():

@@ -11,7 +11,15 @@ from segcal_cli.core.labels import Channel, LabelSpace
 from segcal_cli.ratio.alarms import alarm_threshold, case_flags, triage_order, wide
 from segcal_cli.ratio.blocks import levels_of
 from segcal_cli.ratio.comparison import comparisons, method_entry
-from segcal_cli.ratio.guarantees import guarantee
+from segcal_cli.ratio.guarantees import (
+    UNDISTURBED,
+    Circumstances,
+    average_coverage,
+    guarantee,
+    guaranteed,
+    percent,
+    rounded_down,
+)
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import IgnoredRegion, InexpressibleRegion, SameRegion, UnknownRegion, ratio_of, region_of
 from segcal_cli.ratio.settings import BadSetting, Settings, alarm_of
@@ -242,5 +250,36 @@ def test_a_guarantee_says_how_much_of_what_for_whom(settings, words):
 
 
 def test_nothing_is_promised_where_the_calibrator_had_seen_cases():
-    words = guarantee(SimpleNamespace(settings=None), None, "mm3", overlapped=True)
-    assert words == "No guarantee: some of the cases had been used to fit the calibrator."
+    words = guarantee(SimpleNamespace(settings=None), None, "mm3", Circumstances(overlapped=True))
+    assert words == "No guarantee: some calibration cases had been used to fit the calibrator (--allow-overlap)."
+
+
+def test_a_share_keeps_its_digits_and_is_never_rounded_to_all():
+    assert [percent(level) for level in (0.9, 0.68, 0.975, 0.9999999)] == ["90 %", "68 %", "97.5 %", "99.99999 %"]
+    assert rounded_down(0.99996) == 0.9999
+    assert average_coverage(22, 23) == "0.9167"
+    assert average_coverage(99999, 99999) == "0.99999"
+
+
+def test_a_promise_is_of_the_method_and_of_what_happened_to_the_cases():
+    table = reference_table("NTR", "cal")
+    known = Calibration.of(table, Settings(), "ml")
+    assert guaranteed(known, UNDISTURBED)
+    for broken in (Circumstances(unannotated=0.1), Circumstances(overlapped=True), Circumstances(in_sample=True)):
+        assert not guaranteed(known, broken)
+    assert not guaranteed(Calibration.of(table, Settings("cp", quantile="plain"), "ml"), UNDISTURBED)
+    assert not guaranteed(Calibration.of(table, Settings(minimum=1e6), "ml"), UNDISTURBED)
+
+
+def test_the_grid_splits_the_error_at_any_level():
+    splits = splits_of(Settings("care", level=1 - 1e-8))
+    assert all(split.delta1 > 0 and split.delta2 >= 0 for split in splits)
+
+
+def test_sums_and_residuals_give_one_squared_error():
+    logits = np.random.default_rng(4).normal(0, 3, (4, 9, 8, 7))
+    powers = np.exp(logits)
+    case = softmax_case((powers / powers.sum(axis=0)).astype(np.float32), None)
+    sums = case_row(case, ratio(), Wanted())["squared_error_iid"]
+    residuals = case_row(case, ratio(), Wanted(blocks=True))["squared_error_iid"]
+    assert sums == pytest.approx(residuals, rel=1e-11)

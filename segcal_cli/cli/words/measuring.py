@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, OUTPUT, PICTURES, Words, plain
+from dataclasses import replace
+
+from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, COVERAGE, OUTPUT, PICTURES, Words, plain
 from segcal_cli.workflows import requests
+
+COVERAGE_WORDS = {
+    "ce_bins": plain("--ce-bins", "With a cluster artifact: levels of the coverage error.", COVERAGE, "M"),
+    "block": plain(
+        "--block", "With a cluster artifact: edge in voxels of the places of coverage errors.", COVERAGE, "B"
+    ),
+    "min_positives": plain(
+        "--min-positives",
+        "With a cluster artifact: places with fewer positives are left out of quantiles and pictures.",
+        COVERAGE,
+        "N",
+    ),
+    "atlas": plain(
+        "--atlas", "With a cluster artifact: atlases of these cases, where the fit had a folder.", COVERAGE, "FOLDER"
+    ),
+}
+"""What ``evaluate`` and ``reliability`` ask of cluster artifacts alike."""
+
+TABLES = {
+    "summary": plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
+    "comparison": plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
+    "bin_table": plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
+    "histograms": plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+}
 
 WORDS: dict[type, dict[str, Words]] = {
     requests.MeasureOptions: {
@@ -77,11 +103,12 @@ WORDS: dict[type, dict[str, Words]] = {
         "seed": plain("--seed", "Seed of everything that is drawn. Default: 0.", COMPARING, "N"),
     },
     requests.EvaluateOptions: {
-        "summary": plain("--summary", "Also write the summary over cases and patients.", OUTPUT, "CSV"),
-        "comparison": plain("--comparison", "Also write the comparison of sources, with tests.", OUTPUT, "CSV"),
-        "bin_table": plain("--bin-table", "Also write what every bin of every case holds.", OUTPUT, "CSV"),
-        "histograms": plain("--histograms", "Also save all counts, for --from.", OUTPUT, "NPZ"),
+        **TABLES,
         "html": plain("--html", "Also write the report with its pictures, as `reliability` does.", OUTPUT, "HTML"),
+    },
+    requests.MergeOptions: {
+        name: replace(words, help=f"Of parts of evaluate: {words.help[0].lower()}{words.help[1:]}")
+        for name, words in TABLES.items()
     },
     requests.ReliabilityOptions: {
         "plots": plain(
@@ -89,7 +116,8 @@ WORDS: dict[type, dict[str, Words]] = {
             "Which plots, comma-separated: all, or some of dataset-diagram, mass, corp, dataset-histogram, "
             "case-violin, mean-curve, boxplot, case-scatter, pareto, case-diagram; of ntr-interval artifacts also "
             "ntr-intervals, ntr-widths, ntr-bias, ntr-width-error; of conformal-sets artifacts overlay, score-maps, "
-            "false-coverage, set-sizes, resplits, set-scores.",
+            "false-coverage, set-sizes, resplits, set-scores; of cluster artifacts cluster-map, coverage-diagram, "
+            "coverage-violin, difference-map, error-map.",
             PICTURES,
             "LIST",
         ),
@@ -119,14 +147,33 @@ WORDS: dict[type, dict[str, Words]] = {
             PICTURES,
             "N",
         ),
+        "cells": plain(
+            "--cells",
+            "With a cluster artifact: a place with a line of its own in coverage diagrams. Repeatable.",
+            PICTURES,
+            "X,Y[,Z]",
+        ),
+    },
+    requests.CoverageOptions: {
+        "alpha": plain(
+            "--alpha", "With a conformal-sets or cluster artifact: another level than the stored one.", COVERAGE, "A"
+        ),
+        **COVERAGE_WORDS,
     },
     requests.InspectOptions: {
-        "alpha": plain("--alpha", "Thresholds of conformal sets at this level. Repeatable.", COMPARING, "A"),
+        "alpha": plain(
+            "--alpha", "Thresholds of conformal sets or clusters at this level. Repeatable.", COMPARING, "A"
+        ),
     },
     requests.JudgeOptions: {
-        "alpha": plain("--alpha", "With a conformal-sets artifact: another level than the stored one.", COMPARING, "A"),
+        "alpha": plain(
+            "--alpha", "With a conformal-sets or cluster artifact: another level than the stored one.", COMPARING, "A"
+        ),
         "alphas": plain(
-            "--alphas", "With a conformal-sets artifact: levels of the sweep.", COMPARING, "START:STOP:STEP"
+            "--alphas",
+            "With a conformal-sets or cluster artifact: levels of the sweep (cluster: beside the one level).",
+            COMPARING,
+            "START:STOP:STEP",
         ),
         "resplits": plain(
             "--resplits",
@@ -163,5 +210,7 @@ WORDS: dict[type, dict[str, Words]] = {
             COMPARING,
             "W",
         ),
+        "empty": plain("--empty", "With a cluster artifact: empty sets get the top class, or stay empty.", COVERAGE),
+        **COVERAGE_WORDS,
     },
 }

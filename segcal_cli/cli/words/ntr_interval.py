@@ -62,7 +62,7 @@ WORDS: dict[type, dict[str, Words]] = {
         "calibration_error": plain(
             "--calibration-error",
             "ece (default of care), vbias (of care-guaranteed; smaller, equally valid), or kde: "
-            "asked for at fit, bounds nothing.",
+            "asked for at fit, bounds nothing and costs seconds per case.",
             PAPER,
         ),
         "split": plain(

@@ -5,6 +5,14 @@ from __future__ import annotations
 from segcal_cli.cli.words.spelling import LABELS, OUTPUT, READING, RUNNING, Words, plain
 from segcal_cli.workflows import requests
 
+SHARD = plain(
+    "--shard",
+    "Read every N-th patient only, from the I-th, and write a part to -o; segcal merge joins the parts of all N shards "
+    "to what one run would write.",
+    RUNNING,
+    "I/N",
+)
+
 WORDS: dict[type, dict[str, Words]] = {
     requests.PredictionOptions: {
         "cases": plain(
@@ -86,6 +94,30 @@ WORDS: dict[type, dict[str, Words]] = {
             "What a failing case does. Default: stop for fit and evaluate (nothing is "
             "written), continue for apply and convert.",
             RUNNING,
+        ),
+        "engine": plain("--engine", "local: processes on this machine; dask: workers of a Dask cluster.", RUNNING),
+        "scheduler": plain(
+            "--scheduler",
+            "Address of a running Dask scheduler (tcp://HOST:PORT). Without it --engine dask starts --jobs workers on "
+            "this machine.",
+            RUNNING,
+            "ADDRESS",
+        ),
+    },
+    requests.ShardOptions: {"shard": SHARD},
+    requests.RoundOptions: {
+        "shard": SHARD,
+        "resume": plain(
+            "--resume",
+            "Go on from the state that segcal merge wrote: the next round of a method that reads the cases more than "
+            "once.",
+            RUNNING,
+            "STATE",
+        ),
+    },
+    requests.DeviceOptions: {
+        "device": plain(
+            "--device", "Where the heavy array work runs. auto: a CUDA GPU where there is one, else the CPU.", RUNNING
         ),
     },
     requests.OutputOptions: {

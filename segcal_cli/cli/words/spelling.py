@@ -7,7 +7,7 @@ from typing import Any
 
 READING, LABELS, RUNNING, OUTPUT, TALKING = "Reading predictions", "Reading labels", "Running", "Output", "Messages"
 METHOD, CONVENTIONS, COMPARING, PICTURES = "Method", "Conventions", "Comparing", "Pictures"
-SETS = "Sets"
+SETS, CLUSTERS, COVERAGE = "Sets", "Clusters", "Coverage of sets"
 RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care", "Alarms"
 
 

@@ -1,0 +1,136 @@
+"""Parts: what one shard of a run came to, in a file, and the state between two rounds.
+
+A part is an ``.npz`` like an artifact: a small JSON header, a tree of plain data as bytes of JSON, and flat arrays of
+numbers (``io/records.py``). It belongs to a run that is split in N shards over one list of cases with one set of
+options; the digests of both tell whether parts fit each other. Records have no promise beyond one version of segcal,
+so a part of another version is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli import __version__
+from segcal_cli.core.errors import ArtifactError, FormatError
+from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
+from segcal_cli.io.atomic import writing
+from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.records import NotARecord, flattened, restored
+
+PART, ROUND = "part", "round"
+"""Kinds of file: what a shard wrote, and what the next round begins with."""
+
+TREE = "tree"
+"""Name of the array that holds the tree, as bytes of JSON."""
+
+FORMAT_VERSION = 1
+"""Raised whenever a part is laid out in another way; within one version of segcal it never is."""
+
+
+class NotAPart(ArtifactError):
+    """A file that is no part, or a damaged one."""
+
+    template = "{0} is not a part of a sharded run: {1}"
+
+
+class OtherVersion(ArtifactError):
+    """A part whose records may mean something else here."""
+
+    template = "{0} was written by segcal {1}, this is segcal {2}; one version must make all parts and merge them"
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeader:
+    """What a part belongs to.
+
+    command: as on the command line. shard: from 1; 0 for the state between two rounds. number: the round that a part
+    was made in, or that a state begins. list_digest: of the whole case list. spec_digest: of the options that change
+    the result. previous: sha256 of the state that the round began with, "" in round 1. cases: ids of this part.
+    """
+
+    kind: str
+    command: str
+    shard: int
+    shards: int
+    number: int
+    list_digest: str
+    spec_digest: str
+    previous: str
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part or a state. content: plain records. digest: sha256 of the file it was read from."""
+
+    header: PartHeader
+    content: Any
+    digest: str = ""
+
+
+def write_part(path: Path, header: PartHeader, content: Any) -> str:
+    """Write a part whole or not at all; returns the sha256 of the file. Raises WriteError, NotARecord for a bug."""
+    tree, arrays = flattened(content)
+    about = {"format_version": FORMAT_VERSION, "segcal_version": __version__, **asdict(header)}
+    text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    with writing(path) as file:
+        write_bundle(file, {HEADER: np.array(text), TREE: np.frombuffer(_json_bytes(tree), np.uint8), **arrays})
+    return file_digest(path)
+
+
+def read_part(path: Path) -> Part:
+    """Raises NotAPart, OtherVersion."""
+    if not path.is_file():
+        raise NotAPart(path, "no such file" if not path.exists() else "not a file")
+    try:
+        arrays = read_bundle(path)
+    except FormatError as error:
+        raise NotAPart(path, str(error).removeprefix(f"{path}: ")) from error
+    header = _header(path, arrays.pop(HEADER, None))
+    try:
+        content = restored(json.loads(arrays.pop(TREE, np.zeros(0)).astype(np.uint8).tobytes()), arrays)
+    except (NotARecord, ValueError, RecursionError) as error:
+        raise NotAPart(path, f"its records are damaged ({error})") from error
+    return Part(header, content, file_digest(path))
+
+
+def digest_of(content: Any) -> str:
+    """sha256 of records: equal for equal numbers, text and classes."""
+    tree, arrays = flattened(content)
+    found = hashlib.sha256(_json_bytes(tree))
+    for name, array in arrays.items():
+        found.update(name.encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _json_bytes(tree: Any) -> bytes:
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _header(path: Path, array: np.ndarray | None) -> PartHeader:
+    if array is None or array.dtype.kind != "U" or array.ndim != 0:
+        raise NotAPart(path, "it has no header")
+    try:
+        data = json.loads(str(array))
+        if data.get("kind") not in UNMERGED:
+            raise NotAPart(path, f"it is a {data['kind']} artifact")
+        version = data.pop("segcal_version")
+        if version != __version__ or data.pop("format_version") != FORMAT_VERSION:
+            raise OtherVersion(path, version, __version__)
+        header = PartHeader(**{**data, "cases": tuple(map(str, data["cases"]))})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotAPart(path, f"its header is damaged ({type(error).__name__}: {error})") from error
+    for field in fields(PartHeader):
+        expected = {"str": str, "int": int, "tuple[str, ...]": tuple}[str(field.type)]
+        if type(getattr(header, field.name)) is not expected:
+            raise NotAPart(path, f"its header is damaged ({field.name})")
+    if not 0 <= header.shard <= header.shards:
+        raise NotAPart(path, f"its header is damaged (shard {header.shard} of {header.shards})")
+    return header

@@ -1,0 +1,328 @@
+"""``cluster apply``: new predictions in, prediction sets out. Needs no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segcal_cli.core.case import Case
+from segcal_cli.core.errors import UsageError
+from segcal_cli.core.observer import Observer
+from segcal_cli.execution.work import Work
+from segcal_cli.io.atomic import write_text
+from segcal_cli.io.geometry import Space
+from segcal_cli.io.naming import entity_values
+from segcal_cli.io.outputs import File, make_folder, refuse_existing, refuse_inside, voxel_file, write_files
+from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
+from segcal_cli.kandinsky.model import Model
+from segcal_cli.kandinsky.sets import (
+    ClassView,
+    Empty,
+    bit_flags,
+    class_view,
+    fill_empty,
+    members,
+    p_values,
+    rounded_down,
+)
+from segcal_cli.kandinsky.text import guarantee, vacuous_lines
+from segcal_cli.kandinsky.views import View
+from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.cluster_artifacts import alphas_of, load_cluster, place_of, refuse_other_scans
+from segcal_cli.workflows.cluster_atlas import AtlasReader, atlases_for
+from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.mapping import map_cases
+from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.requests import ClusterApplyOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.tracing import seen_by
+
+KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
+PER_CLASS = frozenset({"pvalue", "clusters", "thresholds"})
+
+MOST_CLASSES, MOST_CLASSES_PNG = 32, 16
+"""Bits that NIfTI and PNG have for sets."""
+
+NOT_EVALUATED = 255
+"""Size of the set of a voxel that does not exist (ignored, outside the region of interest)."""
+
+PNG_STEPS = 65535
+"""p-values in PNG are floor(65535 p)."""
+
+CASES = "cases.csv"
+
+COLUMNS = (
+    "case", "group", "class", "alpha", "predicted_voxels", "set_voxels", "only_voxels", "mean_set_size", "empty_share",
+    "infinite_share", "unseen_share", "flags",
+)  # fmt: skip
+
+
+class BadEmit(UsageError):
+    """An output that there is not."""
+
+    template = "--emit {0} is not allowed; it takes {1}"
+
+
+class TooManyClasses(UsageError):
+    """More classes than bits."""
+
+    template = "{0} classes do not fit into the {1} bits of a set; use --emit size,pvalue"
+
+
+class EmptyOfRegions(UsageError):
+    """What to do with empty sets of regions."""
+
+    template = "--empty has no meaning for independent regions: an empty set is a proper answer there"
+
+
+@dataclass(frozen=True)
+class SetWriter:
+    """Makes and writes the sets of one case: the ``compute`` half of the work. Returns its record and its rows."""
+
+    model: Model
+    folder: Path
+    alphas: tuple[float, ...]
+    empty: Empty
+    emit: tuple[str, ...]
+    places: Mapping[str, Space]
+    seen: Mapping[str, tuple[str, ...]]
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        view = View(case)
+        names = self.model.space.names
+        limits = [self.model.thresholds(channel, alpha) for channel, alpha in enumerate(self.alphas)]
+        classes = [class_view(self.model, view, channel) for channel in range(len(names))]
+        held = members(classes, limits)
+        before = ~held.any(axis=0)
+        if self.empty == "top1" and self.model.space.exclusive:
+            fill_empty(held, view)
+        keep = None if view.counted is None else view.counted.reshape(-1)
+        files = self._files(view, classes, limits, held, keep)
+        written = write_files(self.folder, files)
+        flags = self.seen.get(case.id, ())
+        return {
+            "case": case.id,
+            "status": "done",
+            "outputs": list(written),
+            "flags": list(flags),
+            "rows": self._rows(view, classes, limits, held, before, keep, flags),
+            "warnings": list(case.facts.warnings),
+        }
+
+    def _files(
+        self,
+        view: View,
+        classes: Sequence[ClassView],
+        limits: Sequence[np.ndarray],
+        held: np.ndarray,
+        keep: np.ndarray | None,
+    ) -> list[File]:
+        case, shape = view.case, view.shape
+        place = self.places[case.id]
+        made = []
+        flat = place.grid.affine is None
+        for kind in reversed(KINDS):
+            if kind not in self.emit:
+                continue
+            for name, channel in output_names(case.id, [kind], self.model, flat=flat, planar=shape[0] == 1):
+                array = self._map(kind, channel, classes, limits, held, keep, flat=name.endswith(".png"))
+                made.append(voxel_file(name, array.reshape(shape), place))
+        return made
+
+    def _map(  # type: ignore[no-untyped-def]
+        self, kind: str, channel: int, classes, limits, held: np.ndarray, keep: np.ndarray | None, *, flat: bool
+    ) -> np.ndarray:
+        if kind == "sets":
+            array: np.ndarray = bit_flags(held)
+            outside: Any = 0
+        elif kind == "size":
+            array = held.sum(axis=0, dtype=np.uint8)
+            outside = NOT_EVALUATED
+        elif kind == "pvalue":
+            p = p_values(self.model, classes[channel])
+            array = np.floor(p * PNG_STEPS).astype(np.uint16) if flat else rounded_down(p)
+            outside = 0 if flat else np.nan
+        elif kind == "clusters":
+            array, outside = _cluster_map(classes[channel], self.model.regions.sizes[channel])
+        else:
+            table = _smallest(limits[channel], self.model.shift)
+            index = classes[channel].clusters.index
+            array = np.full(classes[channel].codes.size, table[0]) if index is None else table[index]
+            if flat:
+                array = np.floor(array * PNG_STEPS).astype(np.uint16)
+            outside = 0 if flat else np.nan
+        if keep is not None:
+            array[~keep] = outside
+        return array
+
+    def _rows(self, view, classes, limits, held, before, keep, flags):  # type: ignore[no-untyped-def]
+        n = held.shape[1] if keep is None else int(keep.sum())
+
+        def share(where: Any) -> float:
+            if isinstance(where, bool):
+                return float(where)
+            return float(np.count_nonzero(where if keep is None else where & keep)) / n
+
+        size = held.sum(axis=0)
+        inside = slice(None) if keep is None else keep
+        rows = []
+        for channel, one in enumerate(classes):
+            own = held[channel][inside]
+            unseen = one.clusters.unseen
+            rows.append(
+                {
+                    "case": view.case.id,
+                    "group": view.case.group,
+                    "class": self.model.space.names[channel],
+                    "alpha": self.alphas[channel],
+                    "predicted_voxels": int(np.count_nonzero(view.predicted(channel).reshape(-1)[inside])),
+                    "set_voxels": int(np.count_nonzero(own)),
+                    "only_voxels": int(np.count_nonzero(own & (size[inside] == 1))),
+                    "mean_set_size": float(size[inside].sum()) / n,
+                    "empty_share": share(before),
+                    "infinite_share": share(one.infinite(limits[channel])),
+                    "unseen_share": 0.0 if unseen is None else share(unseen),
+                    "flags": ";".join(flags),
+                }
+            )
+        return rows
+
+
+def run(
+    artifact: Path,
+    predictions: Path,
+    output: Path,
+    applying: ClusterApplyOptions,
+    reading: PredictionOptions,
+    running: RunOptions,
+    writing: OutputOptions,
+    observer: Observer,
+) -> Outcome:
+    """Write the sets of every case that can be read. A case that fails fails alone."""
+    loaded = load_cluster(artifact, "cluster apply")
+    model = loaded.model
+    emit = _emitted(applying.emit)
+    if applying.empty is not None and not model.space.exclusive:
+        raise EmptyOfRegions
+    level, own = alphas_of(applying.alpha, loaded.alpha, model.space)
+    alphas = tuple(own.get(channel, level) for channel in range(len(model.space.names)))
+    refuse_inside(output, [predictions])
+    entity_values(model.space.names)
+    before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    inputs = open_inputs(predictions, None, reading, None, observer, masks=True, roi=applying.roi)
+    reading = inputs.reading
+    refuse_misfit(
+        loaded, predictions, inputs.space, inputs.values,
+        reading_spec(reading, None, None if before is None else before.artifact),
+    )  # fmt: skip
+    if before is not None:
+        refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    refuse_other_scans(loaded, inputs.sources)
+    _refuse_bits(model, emit, any(place_of(source).grid.affine is None for source in inputs.sources))
+    atlases = atlases_for(
+        artifact, loaded.artifact.arrays, applying.atlas, [source.id for source in inputs.sources], model.regions.method
+    )
+    names = []
+    for source in inputs.sources:
+        grid = place_of(source).grid
+        made = output_names(source.id, emit, model, flat=grid.affine is None, planar=grid.shape[0] == 1)
+        names += [name for name, _ in made]
+    refuse_existing([output / name for name in (*names, CASES)], overwrite=writing.overwrite)
+
+    make_folder(output)
+    writer = SetWriter(
+        model, output, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
+        {source.id: place_of(source) for source in inputs.sources},
+        _seen(loaded, [(source.id, source.group) for source in inputs.sources]),
+    )  # fmt: skip
+    reader: Any = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    if atlases is not None:
+        reader = AtlasReader(reader, atlases)
+    outcome = map_cases(Work(reader, writer), inputs, running, observer, "making sets")
+    records = outcome.result["cases"]
+    rows = [row for record in records for row in record.pop("rows")]
+    write_text(output / CASES, csv_text(COLUMNS, rows))
+    for alpha in sorted(set(alphas)):
+        for line in vacuous_lines(model, alpha):
+            name = line.split(":")[0]
+            if alphas[model.space.names.index(name)] == alpha:
+                observer.warn(line)
+    seen = sum(1 for record in records if record["flags"])
+    if seen:
+        observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
+    promises = [guarantee(model, alpha, loaded.circumstances) for alpha in dict.fromkeys(alphas)]
+    result = {
+        **outcome.result,
+        "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest},
+        "method": model.regions.method,
+        "weighting": model.weighting,
+        "alpha": dict(zip(model.space.names, alphas, strict=True)),
+        "empty": writer.empty,
+        "rows": rows,
+        "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
+    }
+    return Outcome(result, outcome.counts, (str(result["guarantee"]),), failures=outcome.failures)
+
+
+def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:
+    """Names of a case's files, each with its class (0 for what is of all classes)."""
+    end = ".nii.gz" if not flat else ".png" if planar else ".npz"
+    labels = entity_values(model.space.names)
+    made = []
+    for kind in emit:
+        if kind in PER_CLASS:
+            made += [(f"{case}_{kind}_{labels[name]}{end}", index) for index, name in enumerate(model.space.names)]
+        else:
+            made.append((f"{case}_{kind}{end}", 0))
+    return made
+
+
+def _emitted(text: str) -> tuple[str, ...]:
+    wanted = [part.strip() for part in text.split(",") if part.strip()]
+    if not wanted or any(kind not in KINDS for kind in wanted):
+        raise BadEmit(text, ", ".join(KINDS))
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def _refuse_bits(model: Model, emit: Sequence[str], flat: bool) -> None:
+    most = MOST_CLASSES_PNG if flat else MOST_CLASSES
+    if "sets" in emit and len(model.space.names) > most:
+        raise TooManyClasses(len(model.space.names), most)
+
+
+def _seen(loaded, who):  # type: ignore[no-untyped-def]
+    """Case -> flags: it, or its patient, made the map or calibrated."""
+    header = loaded.artifact.header
+    makers = dict(header.results["map_cases"])
+    groups = dict(zip(header.case_ids, header.group_ids, strict=True))
+    calibrated = set(header.results["calibration_cases"])
+    calibrating = {groups[case] for case in calibrated}
+    flags = {}
+    for case, group in who:
+        if case in seen_by(loaded.artifact, [(case, group)], {}):
+            marks = []
+            if case in calibrated or group in calibrating:
+                marks.append("in_calibration")
+            if case in makers or group in set(makers.values()):
+                marks.append("in_map")
+            flags[case] = tuple(marks)
+    return flags
+
+
+def _cluster_map(one: ClassView, size: int) -> tuple[np.ndarray, int]:
+    """Cluster numbers from 0, and the number of a voxel that is not evaluated: the largest of the type."""
+    kind = np.uint8 if size < 255 else np.uint16 if size < 65535 else np.uint32
+    index = one.clusters.index
+    array = np.zeros(one.codes.size, kind) if index is None else index.astype(kind)
+    return array, int(np.iinfo(kind).max)
+
+
+def _smallest(limits: np.ndarray, shift: int) -> np.ndarray:
+    """float32 "cluster": the smallest probability admitted, 0 where the threshold is infinite."""
+    distinct, where = np.unique(limits, return_inverse=True)
+    table = [0.0 if code == INFINITE else smallest_probability(int(code), shift) for code in distinct]
+    return np.array(table, np.float32)[where]

@@ -1,0 +1,143 @@
+"""Cluster artifacts in use: read, made into a model, checked against what they are applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
+from segcal_cli.core.labels import LabelSpace
+from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.geometry import Space, check_distances
+from segcal_cli.kandinsky.frames import Frame
+from segcal_cli.kandinsky.model import Model, from_arrays
+from segcal_cli.kandinsky.text import Circumstances
+
+KIND = "cluster"
+
+BY_LENGTH = frozenset({"mm", "object"})
+"""Coordinates that are lengths: a scan without spacing cannot have them."""
+
+
+class DamagedModel(ArtifactError):
+    """An artifact whose header or arrays do not make a model."""
+
+    template = "{0} is not a segcal artifact: {1}"
+
+
+class OtherDimension(ArtifactError):
+    """A map of images on volumes, or the reverse."""
+
+    template = "{0} was fitted on {1}-D scans, {2} is {3}-D"
+
+
+class OtherLengths(ArtifactError):
+    """A map in mm on a scan without spacing, or the reverse."""
+
+    template = "{0} measures in {1}, and {2} has {3}"
+
+
+class BadAlpha(UsageError):
+    """A level, or the class that it is for, that cannot be."""
+
+    template = "--alpha {0} is not allowed; {1}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCluster:
+    """A cluster artifact, ready for use."""
+
+    path: Path
+    artifact: Artifact
+    model: Model
+
+    @property
+    def alpha(self) -> float:
+        """The level that the fit stored."""
+        return float(self.artifact.header.spec["alpha"])
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What decides whether anything is promised."""
+        results = self.artifact.header.results
+        return Circumstances(
+            int(results["n_calibration_groups"]),
+            bool(results["reuse"]),
+            bool(results["overlap"]),
+            bool(results["grouped"]),
+            len(self.artifact.header.dropped),
+            self.artifact.header.n_cases + len(self.artifact.header.dropped),
+        )
+
+
+def load_cluster(path: Path, command: str) -> LoadedCluster:
+    """Read a cluster artifact. Raises NotAnArtifact, NewerArtifact, OtherKind, DamagedModel."""
+    return loaded_cluster(path, read_artifact(path, KIND, command))
+
+
+def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
+    """The model of an artifact that has been read. Raises DamagedModel."""
+    header = artifact.header
+    try:
+        model = from_arrays(
+            header.space, header.method, header.spec["weighting"], header.results["model"], artifact.arrays  # type: ignore[arg-type]
+        )  # fmt: skip
+        loaded = LoadedCluster(path, artifact, model)
+        if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
+            raise ValueError("alpha or number of patients")
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
+        raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
+    return loaded
+
+
+def place_of(source: CaseSource) -> Space:
+    """Where a case lies: by its prediction, or by its label where a bare array says nothing."""
+    return source.prediction.place if source.truth is None else source.truth.place
+
+
+def frames_of(sources: Iterable[CaseSource]) -> list[Frame]:
+    return [Frame.of(place_of(source).grid) for source in sources]
+
+
+def refuse_other_scans(loaded: LoadedCluster, sources: Sequence[CaseSource]) -> None:
+    """Raise OtherDimension, OtherLengths, ShearedAxes for scans that the map cannot be brought to."""
+    results = loaded.artifact.header.results
+    for source in sources:
+        place = place_of(source)
+        frame = Frame.of(place.grid)
+        if frame.dimension != results["dimension"]:
+            raise OtherDimension(loaded.path, results["dimension"], place.name, frame.dimension)
+        if measures_lengths(loaded.model):
+            if frame.has_mm != (results["unit"] == "mm"):
+                here = "spacings in mm" if frame.has_mm else "no spacing"
+                raise OtherLengths(loaded.path, results["unit"], place.name, here)
+            check_distances(place)
+
+
+def measures_lengths(model: Model) -> bool:
+    """Whether clusters depend on lengths within the scan."""
+    placing = model.regions.placing
+    return model.regions.method == "boundary" or (placing is not None and placing.coords in BY_LENGTH)
+
+
+def alphas_of(texts: Sequence[str], stored: float, space: LabelSpace) -> tuple[float, dict[int, float]]:
+    """The level of all classes and those of single ones, from ``A`` and ``CLASS=A``. Raises BadAlpha."""
+    level, own = stored, {}
+    for text in texts:
+        name, mark, number = text.rpartition("=")
+        try:
+            alpha = float(number)
+        except ValueError:
+            raise BadAlpha(text, "give A or CLASS=A, A between 0 and 1") from None
+        if not 0 < alpha < 1:
+            raise BadAlpha(text, "it must lie strictly between 0 and 1")
+        if not mark:
+            level = alpha
+        elif name in space.names:
+            own[space.names.index(name)] = alpha
+        else:
+            raise BadAlpha(text, f"no class is called {name}; there are {', '.join(space.names)}")
+    return level, own

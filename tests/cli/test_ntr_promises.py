@@ -1,0 +1,219 @@
+"""``ntr-interval``: nothing is promised that does not hold, and what is not promised is said with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.builders import read_rows, segcal
+from tests.cli.test_ntr_interval import NTR, applied, arguments, reading, write_study
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """20 labelled scans, each its own patient, with their artifact."""
+    root = write_study(tmp_path_factory.mktemp("fit"), range(20))
+    assert segcal("ntr-interval", "fit", *arguments(root), *NTR, "-o", root / "ntr.npz").code == 0
+    return root, None
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("new"), range(100, 106))
+
+
+def judged(root, artifact, tmp_path, *more):
+    said = segcal(
+        "evaluate", *arguments(root), "--artifact", artifact, "-o", tmp_path / "e.csv", "--json", "--overwrite", *more,
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    (entry,) = said.document["result"]["ntr_interval"]
+    return said, entry
+
+
+# evaluate
+
+
+def test_evaluate_promises_nothing_of_cases_that_the_artifact_was_fitted_on(fitted, tmp_path):
+    root = fitted[0]
+    _, entry = judged(root, root / "ntr.npz", tmp_path, "--allow-overlap")
+    assert entry["guarantee"].startswith("No guarantee: some of these cases were used to fit the artifact")
+    assert not entry["guaranteed"]
+    assert not any(one["guaranteed"] for one in entry["methods"])
+    assert all(one["undercoverage_p"] is None for one in entry["methods"])
+    assert all("--allow-overlap" in one["undercoverage_p_reason"] for one in entry["methods"])
+    rows = read_rows(tmp_path / "e.ntr.methods.csv")
+    assert {row["guaranteed"] for row in rows} == {"false"}
+    assert {row["undercoverage_p"] for row in rows} == {""}
+    people = segcal(
+        "evaluate", *arguments(root), "--artifact", root / "ntr.npz", "-o", tmp_path / "e.csv", "--overwrite",
+        "--allow-overlap",
+    )  # fmt: skip
+    assert "No guarantee: some of these cases were used" in people.stderr
+    assert not any(line.rstrip().endswith("yes") for line in people.stderr.splitlines())
+
+
+def test_evaluate_promises_nothing_of_an_artifact_fitted_around_missing_annotation(fitted, new, tmp_path):
+    root, artifact = fitted[0], tmp_path / "holes.npz"
+    segcal("ntr-interval", "fit", *arguments(root), *NTR, "--ignore-label", "0", "-o", artifact)
+    entry = judged(new, artifact, tmp_path, "--ignore-label", "0")[1]
+    assert entry["guarantee"].startswith("no guarantee: ")
+    assert "had no annotation" in entry["guarantee"]
+    assert not any(one["guaranteed"] for one in entry["methods"])
+    assert all("had no annotation" in one["undercoverage_p_reason"] for one in entry["methods"])
+
+
+def test_evaluate_says_why_a_coverage_has_no_p(fitted, new, tmp_path):
+    entry = judged(new, fitted[0] / "ntr.npz", tmp_path)[1]
+    reasons = {one["method"]: one["undercoverage_p_reason"] for one in entry["methods"]}
+    assert reasons["nested"] is reasons["joint"] is reasons["cp"] is None
+    assert reasons["care"].startswith("two quantiles")
+    assert all((one["undercoverage_p"] is None) != (one["undercoverage_p_reason"] is None) for one in entry["methods"])
+
+
+def test_evaluate_says_why_nothing_can_be_scored(fitted, new, tmp_path):
+    root, artifact = fitted[0], tmp_path / "large.npz"
+    segcal("ntr-interval", "fit", *arguments(root), *NTR, "--min-denominator-ml", "0.001", "-o", artifact)
+    small = write_study(tmp_path / "small", [7], size=0.01)
+    entry = judged(small, artifact, tmp_path, "--allow-overlap")[1]
+    if entry["n_ratio"] == 0:
+        assert entry["methods"] == []
+    said = segcal(
+        "evaluate", *arguments(small), "--artifact", artifact, "-o", tmp_path / "e.csv", "--overwrite",
+        "--allow-overlap",
+    )  # fmt: skip
+    assert "None of 1 case can be scored" in said.stderr
+
+
+# apply
+
+
+def test_no_ratio_is_promised_where_no_calibration_case_reaches_the_minimum(fitted, new, tmp_path):
+    said, rows = applied(fitted, new, tmp_path, "--min-denominator-ml", "50")
+    result = said.document["result"]
+    assert not result["guaranteed"]
+    assert (result["n_patients"], result["infinite"]) == (0, True)
+    assert result["guarantee"].startswith("No guarantee: no calibration case that holds edema + necrosis + enhancing")
+    assert "every interval of the ratio is [0, 1]. Each volume interval alone holds" in result["guarantee"]
+    assert any("predicted to hold at least 50 ml" in warning for warning in said.document["warnings"])
+    assert all(row["reasons"].startswith("small_denominator") and not row["ratio"] for row in rows.values())
+
+
+@pytest.mark.parametrize("options", [("--method", "care", "--quantile", "plain"), ("--method", "cp"), ("--weighted",)])
+def test_without_a_calibration_ratio_every_method_says_so(fitted, new, tmp_path, options):
+    result = applied(fitted, new, tmp_path, "--min-denominator-ml", "50", *options)[0].document["result"]
+    assert result["guarantee"].startswith("No guarantee: ")
+    assert not result["guaranteed"]
+
+
+def test_fit_fails_where_labels_hold_the_denominator_and_no_prediction_does(fitted, tmp_path):
+    said = segcal(
+        "ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--min-denominator-ml", "50", "-o", tmp_path / "x.npz"
+    )
+    assert said.code == 4
+    assert "is predicted to hold at least 50 ml of it: a ratio cannot be calibrated" in said.stderr
+
+
+def test_apply_repeats_what_was_left_out_of_the_fit(fitted, new, tmp_path):
+    root = write_study(tmp_path / "dropped", range(12))
+    (root / "predictions" / "p003.nii.gz").write_bytes(b"broken")
+    artifact = tmp_path / "dropped.npz"
+    segcal("ntr-interval", "fit", *arguments(root), *NTR, "--on-failure", "continue", "-o", artifact)
+    result = applied(fitted, new, tmp_path, artifact=artifact)[0].document["result"]
+    assert result["guarantee"].endswith(
+        "After leaving out 1 of 12 cases; it holds only if they did not fail for a reason related to their scores."
+    )
+
+
+@pytest.mark.parametrize("method", ["nested", "care", "care-guaranteed"])
+def test_no_level_is_rounded_to_100_percent(fitted, new, tmp_path, method):
+    for level, words in (("0.9999999", "99.99999 %"), ("0.99999999999", "99.999999999 %")):
+        said = segcal(
+            "ntr-interval", "apply", fitted[0] / "ntr.npz", new / "predictions", *reading(new), "--level", level,
+            "--method", method, "-o", tmp_path / "t.csv", "--overwrite",
+        )  # fmt: skip
+        assert said.code == 0, said.stderr
+        assert f"In at least {words} of new patients" in said.stderr
+        assert f"{words} interval" in said.stderr
+        assert f"cannot give level {level}" in said.stderr
+        assert "100 %" not in said.stderr
+
+
+# patients
+
+
+def test_a_fit_by_patients_asks_for_groups_at_apply_and_evaluate_unless_they_are_given(fitted, new, tmp_path):
+    root = write_study(tmp_path / "by", range(10, 20), prefix="pat")
+    artifact = tmp_path / "by.npz"
+    segcal("ntr-interval", "fit", *arguments(root), *NTR, "--groups", "(pat0[0-9])", "-o", artifact)
+    words = "by.npz was fitted with patients as units (1 of 10 cases)"
+    said = applied(fitted, new, tmp_path, artifact=artifact)[0]
+    assert any(words in warning for warning in said.document["warnings"])
+    assert any(words in warning for warning in judged(new, artifact, tmp_path)[0].document["warnings"])
+    said = applied(fitted, new, tmp_path, "--groups", "(p[0-9]+)", artifact=artifact)[0]
+    assert not any(words in warning for warning in said.document["warnings"])
+
+
+def test_failed_rows_have_the_patient_that_the_others_have(fitted, tmp_path):
+    root = write_study(tmp_path, range(100, 103))
+    (root / "predictions" / "p101.nii.gz").write_bytes(b"broken")
+    said, rows = applied(fitted, root, tmp_path)
+    assert said.code == 8
+    assert {case: row["group"] for case, row in rows.items()} == {case: case for case in ("p100", "p101", "p102")}
+    assert rows["p101"]["prediction"] == "p101.nii.gz"
+    rows = applied(fitted, root, tmp_path, "--groups", "(p10)")[1]
+    assert {row["group"] for row in rows.values()} == {"p10"}
+
+
+# inspect
+
+
+def test_inspect_shows_the_stored_settings_and_the_thresholds_that_follow_from_them(fitted, tmp_path):
+    root, artifact = fitted[0], tmp_path / "care.npz"
+    segcal(
+        "ntr-interval", "fit", *arguments(root), *NTR, "--method", "care", "--split", "fixed", "--delta1", "0.07",
+        "--estimation", "block", "--estimation-tail", "fieller", "--ce-unit", "mean", "-o", artifact,
+    )  # fmt: skip
+    said = segcal("inspect", artifact)
+    assert (
+        "method care, level 90 %, unit max, quantile conformal, calibration error ece per voxel, split fixed, delta1 "
+        "0.07, squared error block, tail fieller, least denominator 0.01 ml, alarm above 80%"
+    ) in said.stdout
+    care = next(line for line in said.stdout.splitlines() if line.startswith("care *"))
+    # delta2 = 0.03, a region's share 0.015: 66 patients; half of 0.05 is less than the 0.07 that is stored.
+    assert care.split()[-6:] == ["needs", "66", "delta1", "0.07", "too", "large"]
+
+
+def test_inspect_of_a_plain_quantile_needs_no_number_of_patients(fitted, tmp_path):
+    artifact = tmp_path / "plain.npz"
+    segcal(
+        "ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--method", "care", "--quantile", "plain", "-o", artifact
+    )
+    thresholds = segcal("inspect", artifact, "--json").document["result"]["thresholds"]
+    assert thresholds["care"]["0.95"].endswith(" ml")
+    assert thresholds["care-guaranteed"]["0.95"] == "needs 39"
+
+
+# what is stored, and what is given
+
+
+def test_a_method_given_at_apply_leaves_behind_what_only_the_stored_one_can_have(fitted, new, tmp_path):
+    artifact = tmp_path / "paper.npz"
+    segcal(
+        "ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--method", "care", "--quantile", "plain", "--ce-unit",
+        "mean", "-o", artifact,
+    )  # fmt: skip
+    result = applied(fitted, new, tmp_path, "--method", "nested", artifact=artifact)[0].document["result"]
+    assert result["guaranteed"]
+    assert result["settings"]["quantile"] == "conformal"
+    said = applied(fitted, new, tmp_path, "--method", "nested", "--quantile", "plain", artifact=artifact)[0]
+    assert said.code == 2
+    assert "--quantile plain is for --method care and cp only, not nested" in said.stderr
+
+
+def test_drift_is_said_of_the_features_that_moved(fitted, tmp_path):
+    small = write_study(tmp_path / "small", range(200, 215), size=2.4)
+    warnings = applied(fitted, small, tmp_path)[0].document["warnings"]
+    (warning,) = (text for text in warnings if "differ from the calibration cases" in text)
+    assert "log_denominator (p = " in warning
+    p = applied(fitted, small, tmp_path)[0].document["result"]["drift"]["features"]
+    assert {name for name in p if f"{name} (p" in warning} == {name for name in p if p[name]["p"] < 0.01 / 3}

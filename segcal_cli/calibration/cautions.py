@@ -72,6 +72,10 @@ def of_fit(
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
         notes.append("already calibrated in the sense of NLL")
+    if spec.optimiser == "adam":
+        notes.append(
+            "reproduction of a published recipe (Adam): it ends above the optimum, which --optimiser exact finds"
+        )
     if spec.method == ensemble.METHOD.name:
         notes.append("nothing is fitted: the members are joined, and stay as they are")
     if isinstance(record, Sketched) and record.pieces:

@@ -84,7 +84,7 @@ class FitResult:
         return {
             "method": self.spec.method,
             "loss": self.spec.loss,
-            "optimiser": "exact",
+            "optimiser": self.spec.optimiser,
             "family": self.spec.family(self.space),
             "classes": list(self.space.names),
             "canonical": canonical_of(self.spec, self.space),

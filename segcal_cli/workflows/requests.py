@@ -87,6 +87,10 @@ class CalibrateFitOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    optimiser: Literal["exact", "adam"] = "exact"
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     allow_inverted: bool = False
     allow_overlap: bool = False
     seed: int = 0

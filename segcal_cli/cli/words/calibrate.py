@@ -38,6 +38,16 @@ FITTING: dict[str, Words] = {
     "slice_axis": plain(
         "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
     ),
+    "optimiser": plain(
+        "--optimiser",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        METHOD,
+    ),
+    "epochs": plain(
+        "--epochs", "With adam: passes over the slices or cases, at most. Default: as published.", METHOD, "E"
+    ),
+    "batch": plain("--batch", "With adam: slices (temperature: cases) per step. Default: as published.", METHOD, "N"),
+    "learning_rate": plain("--learning-rate", "With adam: its rate. Default: as published.", METHOD, "R"),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
     "seed": plain("--seed", "Seed of the bootstrap intervals.", METHOD, "N"),

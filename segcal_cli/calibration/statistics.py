@@ -24,6 +24,7 @@ from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.method import Family
 from segcal_cli.calibration.nodes import ROUNDING_MATTERS, NodeSums, added, node_sums
+from segcal_cli.calibration.recipes import Slices
 from segcal_cli.calibration.sampling import MOST_NUMBERS, draw, generator, unsure
 from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_of
 from segcal_cli.calibration.tiles import Tile
@@ -58,6 +59,7 @@ class CaseStatistics:
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
     int64 "class", voxels of each class in all. tiles: network family only. spacing_mm: voxel edges along x, y and z.
+    slices: of fits by a published recipe of convolutions.
     """
 
     case: str
@@ -76,6 +78,7 @@ class CaseStatistics:
     positives: np.ndarray | None = None
     tiles: tuple[Tile, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
+    slices: Slices | None = None
 
 
 class Sampler(Protocol):

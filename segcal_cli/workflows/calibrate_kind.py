@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.calibration.cautions import number
-from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines
+from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines, moved_decisions, optimum
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description
@@ -32,6 +32,9 @@ def describe(path: Path, artifact: Artifact) -> Description:
     lines = [f"split       {SPLITS.get(split, split)}"]
     for name, value in results.get("parameters", {}).items():
         lines += [f"parameter   {title} = {numbers}" for title, numbers, _ in entries(name, value)]
+    if "nll_before" in results.get("objective", {}):
+        lines.append(f"optimum     {optimum(results)}")
+        lines += [f"decision    {text}" for text in moved_decisions(results)]
     training = results.get("facts", {}).get("training")
     if training:
         lines.append(f"training    {training_words(training)}")

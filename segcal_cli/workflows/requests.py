@@ -97,6 +97,7 @@ class CalibrateFitOptions:
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     last_layer: Path | None = None
     export_weights: Path | None = None
+    optimiser: Literal["exact", "adam"] = "exact"
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None

@@ -9,7 +9,7 @@ FITTING: dict[str, Words] = {
     "method": plain(
         "--method",
         "temperature, platt, beta, isotonic, histogram, auxiliary, local, fine-tune; for 3+ exclusive classes also "
-        "vector, matrix, dirichlet.",
+        "vector, matrix, dirichlet; ensemble: the mean of several predictions as it is.",
         METHOD,
         "NAME",
     ),
@@ -56,9 +56,26 @@ FITTING: dict[str, Words] = {
         METHOD,
         "FILE",
     ),
-    "epochs": plain("--epochs", "Method local: epochs of training, at most. Default: 30.", METHOD, "N"),
-    "batch": plain("--batch", "Method local: tiles of a step of Adam. Default: 4.", METHOD, "N"),
-    "learning_rate": plain("--learning-rate", "Method local: of Adam. Default: 0.001.", METHOD, "R"),
+    "optimiser": plain(
+        "--optimiser",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        METHOD,
+    ),
+    "epochs": plain(
+        "--epochs",
+        "With adam: passes over the slices or cases, at most (default: as published). Method local: over tiles (30).",
+        METHOD,
+        "E",
+    ),
+    "batch": plain(
+        "--batch",
+        "With adam: slices (temperature: cases) per step (default: as published). Method local: tiles (4).",
+        METHOD,
+        "N",
+    ),
+    "learning_rate": plain(
+        "--learning-rate", "With adam: its rate (default: as published). Method local: 0.001.", METHOD, "R"
+    ),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
     "seed": plain("--seed", "Seed of samples, of training and of bootstrap intervals.", METHOD, "N"),

@@ -105,7 +105,7 @@ def _without_tiles(patients: Patients) -> Patients:
 
 def _temperature(patients: Patients, spec: FitSpec, space: LabelSpace) -> Block:
     """The one temperature of all classes."""
-    alone = replace(spec, method=temperature.METHOD.name, folds=0)
+    alone = replace(spec, method=temperature.METHOD.name, folds=0, epochs=None, batch=None, learning_rate=None)
     if kind_of(space) != "softmax":
         alone = replace(alone, scope="shared")
     return fit(patients, alone, space, intervals=False).blocks[0]

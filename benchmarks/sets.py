@@ -15,7 +15,15 @@ from evaluating import DECODE
 from processes import Contender, python, race, segcal, table
 
 from segcal_cli.confidence.distances import signed_distance
+from segcal_cli.confidence.scores import parse_score
+from segcal_cli.confidence.spec import SetSpec, TargetSpec
+from segcal_cli.confidence.table import row_of
+from segcal_cli.confidence.targets import default_targets
 from segcal_cli.confidence.validation import alpha_grid, resplit_coverages
+from segcal_cli.core.observer import Silent
+from segcal_cli.io import nifti
+from segcal_cli.workflows.conformal_sources import open_set_inputs, set_reader
+from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 CASES = 2
 
@@ -54,7 +62,42 @@ def run(folder: Path, runs: int) -> str:
         Contender("apply, p-values of both sides", segcal(*apply, "--p-values", "both", "-o", str(work / "p"))),
     ]
     title = f"conformal-sets, {CASES} softmax cases of 4 x 240 x 240 x 155 float32 .nii.gz"
-    return table(title, race(contenders, runs), "decoding alone (isal)") + "\n" + _in_process()
+    made = table(title, race(contenders, runs), "decoding alone (isal)")
+    return "\n".join([made, _beyond_reading(work), _in_process()])
+
+
+def _beyond_reading(work: Path) -> str:
+    """Processor seconds of one case: reading it, and what a fit does with it afterwards."""
+    four, lesion = work / "classes.json", work / "lesion.json"
+    lesion.write_text(json.dumps({"lesion": 1}))
+    one = work / "one-channel"
+    for kind in ("predictions", "labels"):
+        (one / kind).mkdir(parents=True, exist_ok=True)
+    source = sorted((work / "predictions").iterdir())[0]
+    if not (one / "predictions" / source.name).exists():
+        probabilities, codes = generated.softmax_case(0)
+        affine = np.eye(4)
+        nifti.write(one / "predictions" / source.name, 1.0 - probabilities[:1], affine)
+        nifti.write(one / "labels" / source.name, (codes > 0).astype(np.uint8), affine, intent_code=nifti.INTENT_LABEL)
+    lines = ["| one case | reading, cpu s | the fit beyond it, cpu s |", "|---|---|---|"]
+    for words, folder, classes, most in (
+        ("one channel", one, lesion, None),
+        ("four channels, one target", work, four, 1),
+        ("four channels, three targets", work, four, None),
+    ):
+        reading = PredictionOptions(values="probabilities", classes=classes)
+        inputs = open_set_inputs(
+            folder / "predictions", folder / "labels", reading, LabelOptions(), Silent(), labels_only=False
+        )
+        reader = set_reader(inputs, None)
+        targets = default_targets(inputs.space)[:most]
+        case = reader(inputs.sources[0])
+        read = _seconds(lambda reader=reader, inputs=inputs: reader(inputs.sources[0]), 3)
+        for score in ("distance", "log-odds"):
+            spec = SetSpec(tuple(TargetSpec(target, parse_score(score), parse_score(score)) for target in targets))
+            fitted = _seconds(lambda case=case, spec=spec: row_of(case, spec), 5)
+            lines.append(f"| {words}, {score} | {read:.2f} | {fitted:.3f} |")
+    return "\n".join(lines) + "\n"
 
 
 def _in_process() -> str:

@@ -17,8 +17,6 @@ PUBLISHED = np.load(Path(__file__).parent / "fixtures_losses" / "published.npz")
 EDGE_ACE = {"right": 0.34749999816219007, "left": 0.3641666647046804}
 """ACE of `edge_prob` with edges k/20 in float64."""
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-
 
 def one_hot(labels, classes):
     return torch.nn.functional.one_hot(torch.as_tensor(labels).long(), classes).movedim(-1, 1)
@@ -348,7 +346,7 @@ def test_the_module_needs_torch_and_nothing_else_of_segcal():
     assert run.stdout.strip() == "['segcal_cli', 'segcal_cli.losses'] False"
 
 
-@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize("binning", ["hard", "soft"])
 def test_the_gpu_agrees_with_the_cpu(binning):
     scores, target = softmax_case()
@@ -361,7 +359,7 @@ def test_the_gpu_agrees_with_the_cpu(binning):
     torch.testing.assert_close(there.grad.cpu(), here.grad, rtol=0, atol=5e-8)
 
 
-@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
 def test_float16_under_autocast_on_the_gpu_is_measured_in_float32(loss):
     scores, target = (tensor.cuda() for tensor in softmax_case())

@@ -19,7 +19,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from segcal_cli.calibration import on_device
 from segcal_cli.calibration.canonical import kind_of, log_odds, log_probabilities
+from segcal_cli.calibration.equipment import Device
 from segcal_cli.calibration.likelihood import softplus
 from segcal_cli.calibration.linear import Shape, Sums, Voxels, added, best_weights
 from segcal_cli.calibration.method import Method
@@ -43,6 +45,7 @@ METHOD = Method(
     name="auxiliary",
     families={"binary": "sample", "sigmoid": "sample", "softmax": "sample"},
     options=("voxels", "refine", "kernel", "dim", "pad", "slice_axis"),
+    on_gpu=True,
 )
 
 
@@ -145,13 +148,18 @@ def convolved(slab: Slab, weights: np.ndarray, hood: Surroundings) -> np.ndarray
     return u
 
 
-def calibrated(volume: Volume, space: LabelSpace, weights: np.ndarray, hood: Surroundings) -> Volume:
+def calibrated(
+    volume: Volume, space: LabelSpace, weights: np.ndarray, hood: Surroundings, device: Device = "cpu"
+) -> Volume:
     """The volume as calibrated logits, float32. weights: "problem tap+1"."""
     out = np.zeros_like(volume.array)
     turned = np.moveaxis(out, 1 + hood.front(volume.grid), 1)
     channels = list(space.measured) if kind_of(space) != "softmax" else list(range(len(out)))
     for slab in slabs(volume, space, hood):
-        turned[channels, slab.start : slab.stop] = convolved(slab, weights, hood)
+        if device == "cpu":
+            turned[channels, slab.start : slab.stop] = convolved(slab, weights, hood)
+        else:
+            turned[channels, slab.start : slab.stop] = on_device.convolved(slab, weights, hood, device)
     return replace(volume, array=out, values="logits")
 
 
@@ -165,6 +173,7 @@ class AuxiliaryModel:
     space: LabelSpace
     hood: Surroundings
     alone: np.ndarray | None = None
+    device: Device = "cpu"
 
     @property
     def exclusive(self) -> bool:
@@ -231,7 +240,15 @@ class AuxiliaryModel:
         for slab in slabs(case.volume, self.space, self.hood):
             inside = None if keep is None else keep[slab.start : slab.stop]
             if inside is None or inside.any():
-                parts.append(self._slab_sums(slab, members[:, codes[slab.start : slab.stop]], inside, weights))
+                truth = members[:, codes[slab.start : slab.stop]]
+                if self.device == "cpu":
+                    parts.append(self._slab_sums(slab, truth, inside, weights))
+                else:
+                    parts.append(
+                        on_device.slab_sums(
+                            slab, truth, inside, weights, self.hood, exclusive=self.exclusive, device=self.device
+                        )
+                    )
         return added(parts)
 
     def _slab_sums(self, slab: Slab, truth: np.ndarray, inside: np.ndarray | None, weights: np.ndarray) -> Sums:

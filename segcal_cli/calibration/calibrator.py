@@ -13,17 +13,20 @@ from typing import Literal
 
 import numpy as np
 
+from segcal_cli.calibration import fine_tuning, local, temperature
 from segcal_cli.calibration.affine import LINEAR_METHODS, features
 from segcal_cli.calibration.auxiliary import Surroundings, calibrated
 from segcal_cli.calibration.canonical import CHUNK_VOXELS, kind_of, log_odds
+from segcal_cli.calibration.equipment import Device, LastLayer
 from segcal_cli.calibration.likelihood import sigmoid, softplus
 from segcal_cli.calibration.linear import inputs
+from segcal_cli.calibration.local import LocalNetwork
 from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.nesting import families_of, nested, project
 from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
-from segcal_cli.core.volume import Stored, Values, Volume
+from segcal_cli.core.volume import Grid, Stored, Values, Volume
 
 WrittenType = Literal["float32", "float16", "uint16"]
 """float32, float16, or uint16 in steps of 1/65535."""
@@ -58,7 +61,9 @@ class Calibrator:
 
     rows: float64 "problem parameter", one row per binary problem (``space.measured``), or one row in all for a softmax
     temperature. project: whether probabilities of nested regions are made to nest. hood: what a voxel sees, of a
-    method that looks at neighbours (``pointwise`` comes first then). raw: whether it is given predictions as they are.
+    method that looks at neighbours. network: of the local method, None where T0 alone was kept. Methods that look at
+    neighbours or features need ``pointwise`` first. raw: whether it is given predictions as they are. device: of
+    convolutions. layer: as it was before fine-tuning, where features are still to be held against predictions.
     """
 
     method: str
@@ -67,27 +72,68 @@ class Calibrator:
     project: bool = True
     hood: Surroundings | None = None
     raw: bool = True
+    network: LocalNetwork | None = None
+    device: Device = "cpu"
+    layer: LastLayer | None = None
 
     @property
     def record(self) -> Method:
         return METHODS[self.method]
 
-    def pointwise(self, volume: Volume) -> tuple[Calibrator, Volume]:
-        """A calibrator for single voxels and what it is given. Others than those with neighbours: themselves, and the
-        volume as it is."""
-        if self.hood is None:
-            return self, volume
-        problems = len(self.space.measured)
-        weights = self.rows.reshape(problems, self.hood.taps + 1)
-        unchanged = self._alone(np.ones(problems), np.zeros(problems))
-        return replace(unchanged, raw=False), calibrated(volume, self.space, weights, self.hood)
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything that was fitted, for an artifact."""
+        return {"parameters": self.rows, **({} if self.network is None else self.network.arrays())}
 
-    def amid_equals(self) -> Calibrator:
-        """How a voxel is calibrated whose neighbours are all like it."""
-        if self.hood is None:
-            return self
-        weights = self.rows.reshape(len(self.space.measured), self.hood.taps + 1)
-        return self._alone(weights[:, :-1].sum(axis=1), weights[:, -1])
+    def pointwise(self, volume: Volume) -> tuple[Calibrator, Volume]:
+        """A calibrator for single voxels and what it is given. Methods for single voxels: themselves, and the volume as
+        it is. Raises FeaturesNeeded, ImageNeeded."""
+        problems = len(self.space.measured)
+        if self.method == local.METHOD.name:
+            if self.network is None:
+                return self._temperature(self.rows), volume
+            return self._temperature(np.ones_like(self.rows)), local.scaled(
+                volume, self.space, self.temperatures(volume)
+            )
+        if self.method == fine_tuning.METHOD.name:
+            given = fine_tuning.tuned(volume, self.space, self.rows.reshape(problems, -1), self.layer, self.device)
+        elif self.hood is not None:
+            given = calibrated(volume, self.space, self.rows.reshape(problems, -1), self.hood, self.device)
+        else:
+            return self, volume
+        return replace(self._alone(np.ones(problems), np.zeros(problems)), raw=False), given
+
+    def temperatures(self, volume: Volume) -> np.ndarray:
+        """float32 T "z y x" of the local method. Raises ImageNeeded."""
+        if self.network is None:
+            return np.full(volume.array.shape[1:], self.rows[0, 0], dtype=np.float32)
+        assert self.hood is not None, "a network sees surroundings"
+        return local.temperatures(volume, self.space, self.network, self.hood, self.device)
+
+    def amid_equals(self, slab: np.ndarray) -> np.ndarray:
+        """float64 calibrated p of probabilities float32 "class voxel", each amid neighbours that are all like it, and
+        in a scan of one grey."""
+        single, stored = self, Stored("float32")
+        if self.network is not None:
+            # Volumes of one voxel: beyond their ends they go on as they are.
+            shape = (len(slab), 1, 1, 1)
+            ones = [
+                Volume(slab[:, i].reshape(shape), Grid(shape[1:]), "probabilities", stored, image=np.zeros(shape[1:]))
+                for i in range(slab.shape[1])
+            ]
+            pairs = [self.pointwise(one) for one in ones]
+            return np.concatenate(
+                [one.scores(given.array.reshape(len(slab), 1), given.values, stored).p for one, given in pairs], axis=1
+            )
+        if self.method == local.METHOD.name:
+            single = self._temperature(self.rows)
+        elif self.hood is not None:
+            weights = self.rows.reshape(len(self.space.measured), -1)
+            single = self._alone(weights[:, :-1].sum(axis=1), weights[:, -1])
+        return single.scores(slab, "probabilities", stored).p
+
+    def _temperature(self, rows: np.ndarray) -> Calibrator:
+        """Temperature scaling by T; one for all classes."""
+        return Calibrator(temperature.METHOD.name, self.space, rows, self.project)
 
     def _alone(self, slopes: np.ndarray, offsets: np.ndarray) -> Calibrator:
         """A calibrator of single voxels with a slope and an offset for each problem."""

@@ -18,6 +18,7 @@ from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import joint
+from segcal_cli.calibration.solvers import SMALL_GRADIENT
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
@@ -66,6 +67,7 @@ def of_fit(
     warnings += [
         *_zeros(patients, space),
         *_coarse(patients, values),
+        *_unfinished(fitted, spec, space),
         *_far_from_likeliest(fitted, record, space, spec),
     ]
     notes = []
@@ -92,7 +94,7 @@ def of_summary(
 ) -> list[str]:
     """Warnings about what the fit gained. held_out: NLL before and after."""
     before, after = held_out
-    where = "out of fold" if fitted.folds else "in-sample"
+    where = fitted.where
     warnings = []
     if not improved(before, after) and spec.method != ensemble.METHOD.name:
         warnings.append(f"no gain: NLL {number(before)} -> {number(after)} {where}")
@@ -179,6 +181,19 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
                 f"{who}: {what}: the labels are separable by the prediction; in-sample predictions, or "
                 "labels made from them?"
             )
+
+
+def _unfinished(fitted: Fitted, spec: FitSpec, space: LabelSpace) -> Iterator[str]:
+    if (
+        spec.family(space) == "sample"
+        and spec.refine
+        and spec.optimiser == "exact"
+        and fitted.gradient >= SMALL_GRADIENT
+    ):
+        yield (
+            f"the exact passes ended before the optimum: the largest gradient is {number(fitted.gradient)}, not below "
+            f"{SMALL_GRADIENT:g}; give --refine more than {spec.refine}, or more --voxels"
+        )
 
 
 def _far_from_likeliest(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -> Iterator[str]:

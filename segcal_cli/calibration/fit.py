@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from segcal_cli.calibration import platt, temperature
-from segcal_cli.calibration.canonical import problem_names
+from segcal_cli.calibration.canonical import kind_of, problem_names
+from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.fitting import fit
+from segcal_cli.calibration.local_pass import LocalPass, trained
 from segcal_cli.calibration.measured import SummaryPass, measured
 from segcal_cli.calibration.models import model_of, sampled_by
 from segcal_cli.calibration.patients import Patients
@@ -21,6 +23,7 @@ from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.sampled import fit_sample, prepared
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of
+from segcal_cli.calibration.tiles import tiles_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, NoCaseError, VoxelError
 from segcal_cli.core.labels import LabelSpace
@@ -76,6 +79,7 @@ class CalibrationFit:
     space: LabelSpace
     values: Values
     threads: int = 1
+    equipment: Equipment = NOTHING
 
     def __post_init__(self) -> None:
         self.spec.check(self.space, self.values)
@@ -89,17 +93,20 @@ class CalibrationFit:
             raise TwiceTheSameCase(case.id)
         if case.volume.values != self.values:
             raise OtherValues(case.id, case.volume.values, self.values)
+        family = self.spec.family(self.space)
         read = statistics_of(
             case,
-            self.spec.family(self.space),
+            temperature.METHOD.families[kind_of(self.space)] if family == "network" else family,
             squares=self.spec.loss == "brier",
             threads=self.threads,
-            sampled=sampled_by(self.spec, self.space, self.values),
+            sampled=sampled_by(self.spec, self.space, self.values, self.equipment),
         )
         if self.spec.optimiser == "adam" and self.spec.method != temperature.METHOD.name:
             against_rest = self.spec.method == platt.METHOD.name
             slices = slices_of(case, self.spec.surroundings, self.spec.seed, against_rest=against_rest)
             read = replace(read, slices=slices)
+        if family == "network":
+            read = replace(read, tiles=tiles_of(case, self.spec.surroundings, self.spec.seed))
         return FitState({**state.cases, case.id: read})
 
     def merge(self, a: FitState, b: FitState) -> FitState:
@@ -108,18 +115,20 @@ class CalibrationFit:
             raise TwiceTheSameCase(case)
         return FitState({**a.cases, **b.cases})
 
-    def finish(self, state: FitState) -> FitResult | SummaryPass | RefinePass:
+    def finish(self, state: FitState) -> FitResult | SummaryPass | RefinePass | LocalPass:
         """The result, or the pass that completes it. Raises NothingGiven, AllConstant, AllHard, InvertedConfidence."""
         cases = list(state.cases.values())
         refuse_unfittable(cases)
         patients = Patients.of(cases, self.spec.weight)
-        model = model_of(self.spec, self.space, self.values)
+        if self.spec.family(self.space) == "network":
+            return trained(patients, self.spec, self.space, self.values, self.equipment, self.threads)
+        model = model_of(self.spec, self.space, self.values, self.equipment)
         if model is None:
             pending = Unmeasured(self.spec, self.space, self.values, patients, fit(patients, self.spec, self.space))
         else:
             model = prepared(model, patients)
             fitted = fit_sample(patients, self.spec, model, problem_names(self.space))
-            pending = Unmeasured(self.spec, self.space, self.values, patients, fitted)
+            pending = Unmeasured(self.spec, self.space, self.values, patients, fitted, equipment=self.equipment)
             if self.spec.exact_passes:
                 return first_refinement(pending, model, self.threads)
         return measured(pending, self.threads)

@@ -71,12 +71,19 @@ class Block:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """All blocks. folds: 0 where the summary has to be in-sample. fold_of: int64 "group". left: classes inside a
-    block that were left as they are, and why."""
+    block that were left as they are, and why. apart: the one fold holds the patients that were left out of training,
+    and only they are measured."""
 
     blocks: tuple[Block, ...]
     folds: int
     fold_of: np.ndarray
     left: tuple[tuple[str, str], ...] = ()
+    apart: bool = False
+
+    @property
+    def where(self) -> str:
+        """What the measures before and after stand on, in words."""
+        return ("held out" if self.apart else "out of fold") if self.folds else "in-sample"
 
     def rows(self, problems: int, fold: int | None = None) -> np.ndarray:
         """float64 "problem parameter" of all patients, or of those outside a fold. A softmax temperature: one row."""

@@ -80,12 +80,14 @@ class SummaryPass:
         assert self.pending is not None, "only copies for workers lack it"
         patients, fitted = self.pending.patients, self.pending.fitted
         phases = {
-            phase: averages([state.cases[case.case][phase] for case in patients.cases], patients, _rows, _pool)
+            phase: averages(
+                [state.cases[case.case][phase] for case in patients.cases], patients, shown_rows, pooled_measures
+            )
             for phase in ("before", "after")
         }
         voxels = np.array([case.voxels for case in patients.cases]) * patients.weights
         held_out = tuple(
-            float(np.average([_joint(state.cases[case.case][phase]) for case in patients.cases], weights=voxels))
+            float(np.average([joint_nll(state.cases[case.case][phase]) for case in patients.cases], weights=voxels))
             for phase in ("before", "after")
         )
         return self.pending.with_summary(
@@ -110,7 +112,7 @@ def measured(pending: Unmeasured, threads: int) -> FitResult | SummaryPass:
     )
 
 
-def _joint(measures: CaseMeasures) -> float:
+def joint_nll(measures: CaseMeasures) -> float:
     """Negative log-likelihood per voxel: of exclusive classes together, of independent ones their mean."""
     value = measures.all["joint_nll"]
     if value is None:
@@ -119,7 +121,7 @@ def _joint(measures: CaseMeasures) -> float:
     return float(value)
 
 
-def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
+def pooled_measures(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     pooled: Pooled = reduce(add, (case.pooled for case in cases))
     counts = pooled.counts()
     columns = binned_columns(counts, None, SETTINGS)
@@ -130,7 +132,7 @@ def _pool(cases: Sequence[CaseMeasures]) -> CaseMeasures:
     return replace(cases[0], classes=classes, all=all_row(pooled.averaged, classes, counts, SETTINGS), pooled=pooled)
 
 
-def _rows(measures: CaseMeasures) -> Rows:
+def shown_rows(measures: CaseMeasures) -> Rows:
     return {
         "classes": {name: _chosen(row, KEYS) for name, row in measures.classes.items()},
         "all": _chosen(measures.all, (*KEYS, *JOINT_KEYS)),

@@ -18,8 +18,9 @@ from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.core.volume import Values
 
-Family = Literal["sketch", "nodes", "sample"]
-"""Which per-case statistics a fit needs: binned log-odds, sums at nodes of the temperature, or a sample of voxels."""
+Family = Literal["sketch", "nodes", "sample", "network"]
+"""Which per-case statistics a fit needs: binned log-odds, sums at nodes of the temperature, a sample of voxels, or
+tiles beside what a temperature needs."""
 
 SLOPE_LIMIT = 20.0
 """Inverse temperatures are sought in [1/20, 20], slopes of Platt scaling up to 20: beyond, something else is wrong."""
@@ -64,6 +65,7 @@ class Method:
 
     slope: how many times log-odds are stretched by a row of parameters, NaN where there is no such number. cut: the raw
     log-odds whose calibrated probability is 0.5. only: what predictions must hold, None if that does not matter.
+    beside: what it needs beside predictions, "" for nothing. on_gpu: whether it has a part that runs there.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Method:
     losses: tuple[str, ...] = ("nll",)
     options: tuple[str, ...] = ()
     only: Values | None = None
+    beside: str = ""
+    on_gpu: bool = False
     slope: Callable[[np.ndarray], float] = no_slope
     cut: Callable[[np.ndarray], float | None] = no_cut
 

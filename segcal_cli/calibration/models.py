@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from segcal_cli.calibration import auxiliary
+from segcal_cli.calibration import auxiliary, fine_tuning
 from segcal_cli.calibration.affine import LINEAR_METHODS, AffineModel
 from segcal_cli.calibration.auxiliary import AuxiliaryModel
 from segcal_cli.calibration.average_error import ACE_LOSSES
+from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.linear import Shape, Sums, Voxels
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import Sampled
@@ -45,18 +46,25 @@ class Model(Protocol):
     def sums(self, case: Case, weights: np.ndarray, threads: int) -> Sums: ...
 
 
-def model_of(spec: FitSpec, space: LabelSpace, values: Values) -> Model | None:
-    """The model of a method of the sample family, None for the others."""
+def model_of(spec: FitSpec, space: LabelSpace, values: Values, equipment: Equipment = NOTHING) -> Model | None:
+    """The model of a method of the sample family, None for the others. Raises LayerNeeded."""
     if spec.method in LINEAR_METHODS:
         return AffineModel(spec.method, spec.odir, len(space.channels))
     if spec.method == auxiliary.METHOD.name:
-        return AuxiliaryModel(space, spec.surroundings)
+        return AuxiliaryModel(space, spec.surroundings, device=equipment.device)
+    if spec.method == fine_tuning.METHOD.name:
+        if equipment.layer is None:
+            raise fine_tuning.LayerNeeded
+        return fine_tuning.FineTuneModel(space, equipment.layer, equipment.device)
     return None
 
 
-def sampled_by(spec: FitSpec, space: LabelSpace, values: Values) -> Sampled | None:
-    """How cases are sampled, None for methods that need no sample. Methods with the same features have equal ones."""
-    model = model_of(spec, space, values)
+def sampled_by(spec: FitSpec, space: LabelSpace, values: Values, equipment: Equipment = NOTHING) -> Sampled | None:
+    """How cases are sampled, None for methods that need no sample. Methods with the same features have equal ones.
+
+    Raises LayerNeeded.
+    """
+    model = model_of(spec, space, values, equipment)
     if model is None and spec.loss in ACE_LOSSES and spec.family(space) == "nodes":
         model = AffineModel("vector", 0.0, len(space.channels))  # sums at nodes do not tell the error of a class
     if isinstance(model, AffineModel) and model.method != "matrix":

@@ -19,12 +19,9 @@ from segcal_cli.calibration.models import Model
 from segcal_cli.calibration.patients import joined
 from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.sampled import blocks_of, shape_for
-from segcal_cli.calibration.solvers import VALUE_ROUNDING
+from segcal_cli.calibration.solvers import SMALL_GRADIENT, VALUE_ROUNDING
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.core.case import Case
-
-SMALL_GRADIENT = 1e-8
-"""Largest gradient of the mean loss at which a fit has arrived."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import affine, auxiliary, beta, ensemble, histogram, isotonic, platt, temperature
+from segcal_cli.calibration import (
+    affine,
+    auxiliary,
+    beta,
+    ensemble,
+    fine_tuning,
+    histogram,
+    isotonic,
+    local,
+    platt,
+    temperature,
+)
 from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
@@ -19,6 +30,8 @@ METHODS: dict[str, Method] = {
         *affine.METHODS,
         auxiliary.METHOD,
         ensemble.METHOD,
+        fine_tuning.METHOD,
+        local.METHOD,
     )
 }
 

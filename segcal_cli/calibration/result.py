@@ -7,16 +7,18 @@ from it without the images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from segcal_cli.calibration import auxiliary, cautions, ensemble
+from segcal_cli.calibration import auxiliary, cautions, ensemble, fine_tuning, local
 from segcal_cli.calibration.affine import LINEAR_METHODS, named
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
+from segcal_cli.calibration.equipment import NOTHING, Equipment, LastLayer
 from segcal_cli.calibration.fitting import Fitted
+from segcal_cli.calibration.local import LocalNetwork
 from segcal_cli.calibration.method import Sketched, filled
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import METHODS, joint
@@ -26,11 +28,16 @@ from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 
+HOODED = (auxiliary.METHOD.name, local.METHOD.name)
+"""Methods that look at neighbours, and so depend on the size of voxels."""
+
 
 def canonical_of(spec: FitSpec, space: LabelSpace) -> str:
     """What goes into the method."""
     if spec.record(space).only == "logits":
         return "logits"
+    if spec.method == fine_tuning.METHOD.name:
+        return "features"
     return "log-softmax" if joint(spec.record(space), space) else "log-odds"
 
 
@@ -84,7 +91,7 @@ class FitResult:
         return {
             "method": self.spec.method,
             "loss": self.spec.loss,
-            "optimiser": self.spec.optimiser,
+            "optimiser": "adam" if self.spec.method == local.METHOD.name else self.spec.optimiser,
             "family": self.spec.family(self.space),
             "classes": list(self.space.names),
             "canonical": canonical_of(self.spec, self.space),
@@ -121,7 +128,9 @@ class FoldCalibrators:
 
 @dataclass(frozen=True, slots=True)
 class Unmeasured:
-    """A fit before its summary: what the second pass, where there is one, carries along."""
+    """A fit before its summary: what the second pass, where there is one, carries along. network: of the local method.
+    notes, facts: what else there is to say of the fit, in sentences and for the result.
+    """
 
     spec: FitSpec
     space: LabelSpace
@@ -129,6 +138,10 @@ class Unmeasured:
     patients: Patients
     fitted: Fitted
     passes: int = 1
+    equipment: Equipment = NOTHING
+    network: LocalNetwork | None = None
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def fold_calibrators(self) -> FoldCalibrators:
         """A calibrator for every case that its patient had no part in; that of all patients if there are no folds."""
@@ -172,20 +185,28 @@ class Unmeasured:
             summary=summary,
             interval=self._by_name(lambda block, i: _interval(block.interval[:, i])) if self._intervals() else {},
             warnings=tuple(warnings),
-            notes=tuple(notes),
+            notes=(*notes, *self.notes),
             case_ids=tuple(case.case for case in patients.cases),
             group_ids=tuple(case.group for case in patients.cases),
             n_voxels=sum(case.voxels for case in patients.cases),
             passes=passes,
             guarantee=self._guarantee(held_out, summary is not None),
-            facts=_facts(patients),
-            arrays={"parameters": calibrator.rows, **_statistics(patients)},
+            facts={**_facts(patients), **self.facts},
+            arrays={**calibrator.arrays(), **self._layer_arrays(), **_statistics(patients)},
         )
 
     def _calibrator(self, fold: int | None) -> Calibrator:
         rows = self.fitted.rows(1 if self._joint() else len(self.space.measured), fold)
-        hood = self.spec.surroundings if self.spec.method == auxiliary.METHOD.name else None
-        return Calibrator(self.spec.method, self.space, rows, self.spec.nesting == "project", hood)
+        hood = self.spec.surroundings if self.spec.method in HOODED else None
+        return Calibrator(
+            self.spec.method, self.space, rows, self.spec.nesting == "project", hood,
+            network=self.network, device=self.equipment.device,
+        )  # fmt: skip
+
+    def _layer_arrays(self) -> dict[str, np.ndarray]:
+        """The layer that fine-tuning started from."""
+        layer = self.equipment.layer if self.spec.method == fine_tuning.METHOD.name else None
+        return {} if layer is None else {"layer_weight": layer.weight, "layer_bias": layer.bias}
 
     def _by_name(self, value: Callable[[Any, int], Any]) -> dict[str, Any]:
         """Parameter -> a value where one calibrator serves all classes, else class -> value. Slope and offset of a
@@ -206,7 +227,15 @@ class Unmeasured:
         }
 
     def _weights(self) -> dict[str, Any]:
-        """Parameters of a linear map of all classes; of a kernel, what can be told in a few numbers; else {}."""
+        """Parameters of a linear map of all classes; of a kernel, a layer or a network, what can be told in a few
+        numbers; else {}."""
+        if self.spec.method == local.METHOD.name:
+            size = 0 if self.network is None else self.network.size
+            return {"temperature": float(self.fitted.blocks[0].row[0]), "weights": size}
+        if self.spec.method == fine_tuning.METHOD.name:
+            assert self.equipment.layer is not None, "fine-tuning starts from a layer"
+            rows = np.concatenate([block.row for block in self.fitted.blocks]).reshape(len(self.space.measured), -1)
+            return fine_tuning.told(rows, self.equipment.layer, self.space)
         if self.spec.method == auxiliary.METHOD.name:
             names = [self.space.names[c] for c in self.space.measured]
             hood = self.spec.surroundings
@@ -254,7 +283,7 @@ class Unmeasured:
         )
         if not measured:
             return sentence
-        where = "Out of fold" if self.fitted.folds else "In-sample"
+        where = self.fitted.where.capitalize()
         return f"{sentence} {where} NLL {cautions.number(held_out[0])} -> {cautions.number(held_out[1])}."
 
 
@@ -271,13 +300,31 @@ def calibrator_from(artifact: Artifact) -> Calibrator:
     if not fits or kind_of(header.space) not in METHODS[header.method].families:
         raise NotACalibrator(header.kind, header.method, ", ".join(METHODS))
     spec = header.spec
-    hood = None
+    hood = network = None
+    rows = artifact.arrays["parameters"]
     if header.method == auxiliary.METHOD.name:
         hood = auxiliary.Surroundings(spec["kernel"], spec["dim"], spec["pad"], spec["slice_axis"])
-    rows = artifact.arrays["parameters"]
-    if hood is not None and rows.size != len(header.space.measured) * (hood.taps + 1):
-        raise ValueError("the kernel has another size")
-    return Calibrator(header.method, header.space, rows, spec["nesting"] == "project", hood)
+        if rows.size != len(header.space.measured) * (hood.taps + 1):
+            raise ValueError("the kernel has another size")
+    if header.method == local.METHOD.name:
+        hood = local.surroundings(spec["dim"], spec["slice_axis"])
+        network = LocalNetwork.of_arrays(artifact.arrays, float(rows[0, 0]), len(header.space.measured))
+    layer = None
+    if header.method == fine_tuning.METHOD.name:
+        layer = LastLayer(artifact.arrays["layer_weight"], artifact.arrays["layer_bias"])
+        if rows.size != len(header.space.measured) * (layer.weight.shape[1] + 1):
+            raise ValueError("the layer has another size")
+    return Calibrator(
+        header.method, header.space, rows, spec["nesting"] == "project", hood, network=network, layer=layer
+    )
+
+
+def layer_from(artifact: Artifact) -> LastLayer:
+    """The last layer that a fine-tuned artifact makes, in the network's own layout. Raises KeyError."""
+    layer = LastLayer(artifact.arrays["layer_weight"], artifact.arrays["layer_bias"])
+    space = artifact.header.space
+    weights = artifact.arrays["parameters"].reshape(len(space.measured), -1)
+    return fine_tuning.layer_with(weights, layer, space)
 
 
 def _interval(ends: np.ndarray) -> list[float] | None:
@@ -302,7 +349,17 @@ def _facts(patients: Patients) -> dict[str, Any]:
         "roi": any(case.roi for case in patients.cases),
         "counted_share": float(voxels.sum() / np.sum(voxels / [case.counted_share for case in patients.cases])),
         "zeros": [int(n) for n in np.sum([case.zeros for case in patients.cases], axis=0)],
+        "spacing_mm": _spacings(patients),
     }
+
+
+def _spacings(patients: Patients) -> list[list[float]] | None:
+    """Smallest and largest voxel edge along x, y and z; None where a case has no place in space."""
+    found = [case.spacing_mm for case in patients.cases]
+    if any(one is None for one in found):
+        return None
+    table = np.round(np.array(found), 6)
+    return [table.min(axis=0).tolist(), table.max(axis=0).tolist()]
 
 
 def _statistics(patients: Patients) -> dict[str, np.ndarray]:

@@ -39,6 +39,7 @@ def rivals_for(space: LabelSpace, values: Values) -> tuple[str, ...]:
         for name in methods_for(kind)
         if METHODS[name].families[kind] in FOLDED
         and METHODS[name].only in (None, values)
+        and not METHODS[name].beside
         and name != ensemble.METHOD.name
     )
 

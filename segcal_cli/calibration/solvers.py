@@ -17,6 +17,9 @@ import numpy as np
 GRADIENT_TOLERANCE = 1e-11
 """Steps end when every gradient, per voxel, is below this; rounding of their sums is a tenth of it."""
 
+SMALL_GRADIENT = 1e-8
+"""Largest gradient of the mean loss at which a fit by exact passes over all voxels has arrived."""
+
 MOST_STEPS = 200
 """A convex problem takes 5 to 15; this only ends one that rounding keeps from settling."""
 

@@ -27,6 +27,7 @@ from segcal_cli.calibration.nodes import ROUNDING_MATTERS, NodeSums, added, node
 from segcal_cli.calibration.recipes import Slices
 from segcal_cli.calibration.sampling import MOST_NUMBERS, draw, generator, unsure
 from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_of
+from segcal_cli.calibration.tiles import Tile
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, LabelError
 from segcal_cli.core.volume import Stored
@@ -57,7 +58,8 @@ class CaseStatistics:
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
-    int64 "class", voxels of each class in all. slices: of fits by a published recipe of convolutions.
+    int64 "class", voxels of each class in all. slices: of fits by a published recipe of convolutions. tiles: network
+    family only. spacing_mm: voxel edges along x, y and z.
     """
 
     case: str
@@ -75,6 +77,8 @@ class CaseStatistics:
     sample: Voxels | None = None
     positives: np.ndarray | None = None
     slices: Slices | None = None
+    tiles: tuple[Tile, ...] = ()
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 class Sampler(Protocol):
@@ -158,6 +162,7 @@ def statistics_of(
         roi=case.roi is not None,
         sample=sample,
         positives=None if sample is None else _positives(case),
+        spacing_mm=case.volume.grid.spacing_mm,
     )
 
 

@@ -63,7 +63,7 @@ def sketch_summary(
 def assemble(fitted: Fitted, before: dict[str, Rows], after: dict[str, Rows], *, improved: bool) -> dict[str, Any]:
     """The summary, with how it was made."""
     return {
-        "evaluated_on": "cross-validation" if fitted.folds else "in-sample",
+        "evaluated_on": ("held-out" if fitted.apart else "cross-validation") if fitted.folds else "in-sample",
         "folds": fitted.folds,
         "in_sample": not fitted.folds,
         "before": before,

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.calibration import fine_tuning
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.cautions import number
 from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.result import FitResult
-from segcal_cli.core.volume import Stored
 
 MAP_POINTS = 11
 """Raw probabilities 0, 0.1 ... 1 of the printed map."""
@@ -44,9 +44,11 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
     """Class -> (raw p, calibrated p) at 11 points.
 
     Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
+    {} for a method that looks at features, which no probability tells.
     """
+    if calibrator.method == fine_tuning.METHOD.name:
+        return {}
     space = calibrator.space
-    calibrator = calibrator.amid_equals()
     raw = np.linspace(0.0, 1.0, MAP_POINTS).astype(np.float32)
     result = {}
     for channel in space.measured:
@@ -54,7 +56,7 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
         if space.exclusive:
             slab[:] = (1.0 - raw) / (len(space.channels) - 1)
             slab[channel] = raw
-        p = calibrator.scores(slab, "probabilities", Stored("float32")).p[channel]
+        p = calibrator.amid_equals(slab)[channel]
         result[space.names[channel]] = [
             (float(round(a, 1)), float(b)) for a, b in zip(raw.astype(float), p, strict=True)
         ]
@@ -64,6 +66,8 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
 def map_lines(calibrator: Calibrator) -> list[str]:
     """The map as text: one line per point, with a bar."""
     lines = []
+    if calibrator.method == fine_tuning.METHOD.name:
+        return ["(no map of probabilities: the calibrated ones are made of features)"]
     if calibrator.hood is not None:
         lines.append("(amid neighbours that are predicted alike)")
     if kind_of(calibrator.space) == "softmax":
@@ -88,11 +92,11 @@ def report(result: FitResult) -> list[str]:
             lines.append(f"{title} = {found}{ends}")
     lines.append(optimum(result.results()))
     if result.summary is not None:
-        where = (
-            "in-sample"
-            if result.summary["in_sample"]
-            else f"out of fold, {result.summary['folds']} folds over patients"
-        )
+        where = {
+            "in-sample": "in-sample",
+            "held-out": "on the patients held out of training",
+            "cross-validation": f"out of fold, {result.summary['folds']} folds over patients",
+        }[result.summary["evaluated_on"]]
         before, after = (result.summary[phase]["micro"]["all"] for phase in ("before", "after"))
         lines.append(f"{gain(before, after)} ({where}, all voxels pooled)")
     lines += moved_decisions(result.results())

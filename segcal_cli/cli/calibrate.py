@@ -28,6 +28,8 @@ def fit(
     truth: requests.LabelOptions,
     running: requests.RunOptions,
     sharding: requests.RoundOptions,
+    beside: requests.CompanionOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -42,7 +44,7 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: calibrate_fit.run(
-            predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding
+            predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding, beside, device
         ),
     )
 
@@ -55,7 +57,9 @@ def apply(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.", show_default=False)],
     applying: requests.CalibrateApplyOptions,
     reading: requests.PredictionOptions,
+    beside: requests.CompanionOptions,
     running: requests.RunOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -67,7 +71,7 @@ def apply(
         talking.console(),
         talking.json,
         lambda observer: calibrate_apply.run(
-            artifact, predictions, output, applying, reading, running, writing, observer
+            artifact, predictions, output, applying, reading, running, writing, observer, beside, device
         ),
     )
 

@@ -27,6 +27,7 @@ def fit(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    sharding: requests.RoundOptions,
     device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
@@ -43,7 +44,7 @@ def fit(
         talking.console(),
         talking.json,
         lambda observer: cluster_fit.run(
-            predictions, labels, output, fitting, reading, truth, running, device, writing, observer
+            predictions, labels, output, fitting, reading, truth, running, device, writing, observer, sharding
         ),
     )
 

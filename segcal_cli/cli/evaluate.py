@@ -28,6 +28,8 @@ def evaluate(
     truth: requests.LabelOptions,
     running: requests.RunOptions,
     sharding: requests.ShardOptions,
+    beside: requests.CompanionOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     judging: requests.JudgeOptions,
     talking: options.Talking,
@@ -55,5 +57,7 @@ def evaluate(
             judging,
             observer,
             sharding,
+            beside,
+            device,
         ),
     )

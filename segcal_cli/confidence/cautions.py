@@ -40,12 +40,11 @@ def cautions(calibration: Calibration, alpha: float, *, channels: int, precise: 
     for row in rows:
         for side, found in (("inner", row.inner), ("outer", row.outer)):
             if found.vacuous:
-                said.append(vacuous_text(spec, row, side, found))
+                said.append(vacuous_text(calibration, row, side, found))
         if row.outer.value == -math.inf:
             said.append(f"{row.target}: most calibration cases have no target: outer threshold -inf, the set is empty")
     for target, entry in enumerate(spec.targets):
-        if not precise:
-            said += _saturated(calibration, target, alpha)
+        said += _saturated(calibration, target, alpha, precise=precise)
         if channels > 1 and "identity" in (entry.inner.kind, entry.outer.kind):
             said.append(
                 f"{entry.target.name}: identity compares stored values across voxels; raw logits of {channels} "
@@ -80,20 +79,32 @@ def same_pairs(rows: Mapping[str, CaseRow], digests: Mapping[str, str]) -> list[
     return pairs
 
 
-def _saturated(calibration: Calibration, target: int, alpha: float) -> list[str]:
+def _saturated(calibration: Calibration, target: int, alpha: float, *, precise: bool) -> list[str]:
+    """A score at the end of its scale that decides a threshold, or that more than alpha of the cases have."""
     spec, said = calibration.spec, []
     entry = spec.targets[target]
-    for side, scores, level in zip(
-        SIDES, (calibration.table.tau, calibration.table.gamma), spec.levels(target, alpha), strict=True
-    ):
+    levels = spec.levels(target, alpha)
+    for side, scores, level in zip(SIDES, (calibration.table.tau, calibration.table.gamma), levels, strict=True):
         if not entry.score(side).of_log_odds:
             continue
         share = float((scores[:, target] >= LOG_ODDS_CLIP).mean())
-        if share > level:
+        found = [
+            row.inner if side == "inner" else row.outer
+            for row in calibration.thresholds(alpha)
+            if row.target == entry.target.name
+        ]
+        at_end = any(LOG_ODDS_CLIP <= one.value < math.inf for one in found)
+        if share > level or at_end:
+            what = (
+                f"lies beyond the log-odds of {LOG_ODDS_CLIP:g} at which it is cut off"
+                if precise
+                else f"is a probability of exactly {'1' if side == 'inner' else '0'} as stored"
+            )
+            enough = "more than alpha" if share > level else "and the threshold is one of them"
+            advice = "the score distance" if precise else "logits, or the score distance"
             said.append(
-                f"{entry.target.name}: the {side} score of {100 * share:.3g} % of the cases is a probability of "
-                f"exactly {'1' if side == 'inner' else '0'} as stored, more than alpha; the set says little. Use "
-                "logits, or the score distance"
+                f"{entry.target.name}: the {side} score of {100 * share:.3g} % of the cases {what}, {enough}; the "
+                f"set says little. Use {advice}"
             )
     return said
 

@@ -130,14 +130,13 @@ def _some(view: TargetView, found: ScoreMap, side: Side) -> tuple[np.ndarray, np
 class NewUnits:
     """Units of evaluated cases of one target and stratum. Arrays are "unit"; combined: the score of ``max``, or None.
 
-    names: of the units; cases: index of the (first) case.
+    gamma_present: gamma of the units that hold the target; under ``hcp`` of a case drawn among those that do.
     """
 
     tau: np.ndarray
     gamma: np.ndarray
-    present: np.ndarray
+    gamma_present: np.ndarray
     combined: np.ndarray | None
-    cases: np.ndarray
 
 
 def new_units(
@@ -152,18 +151,27 @@ def new_units(
     scores: tau, gamma, present and the combined score or None, each "case".
     """
     tau, gamma, present, combined = scores
+    members = _members(spec, groups, chosen, seed)
+    holding = _members(spec, groups, chosen[present[chosen]], seed)
+    return NewUnits(
+        _largest(tau, members),
+        _largest(gamma, members),
+        _largest(gamma, holding),
+        None if combined is None else _largest(combined, members),
+    )
+
+
+def _members(spec: SetSpec, groups: Sequence[str], chosen: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Indices of the cases of each unit."""
     if spec.unit == "case":
-        members = [np.array([index]) for index in chosen]
-    else:
-        names = np.array(groups, dtype=object)[chosen].astype(str)
-        members = [chosen[names == name] for name in sorted(set(names.tolist()), key=str.encode)]
+        return [np.array([index]) for index in chosen]
+    names = np.array(groups, dtype=object)[chosen].astype(str)
+    members = [chosen[names == name] for name in sorted(set(names.tolist()), key=str.encode)]
     if spec.unit == "hcp":
         generator = np.random.default_rng(seed)
         members = [generator.choice(one, 1) for one in members]
-    return NewUnits(
-        np.array([tau[one].max() for one in members], dtype=np.float64),
-        np.array([gamma[one].max() for one in members], dtype=np.float64),
-        np.array([present[one].any() for one in members], dtype=bool),
-        None if combined is None else np.array([combined[one].max() for one in members], dtype=np.float64),
-        np.array([one[0] for one in members], dtype=np.int64),
-    )
+    return members
+
+
+def _largest(scores: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([scores[one].max() for one in members], dtype=np.float64)

@@ -31,14 +31,14 @@ class BandSums:
 
     @classmethod
     def of(cls, s: np.ndarray) -> BandSums:
-        """s: float64 log-odds of any voxels."""
+        """s: float32 or float64 log-odds of any voxels; summed in float64."""
         size = np.abs(s)
         return cls(
             s.size,
             int(np.count_nonzero(size < BAND)),
             int(np.count_nonzero(s > -BAND)),
             int(np.count_nonzero(s > BAND)),
-            float(size.sum()),
+            float(size.sum(dtype=np.float64)),
             float(s.max(initial=-np.inf)),
         )
 

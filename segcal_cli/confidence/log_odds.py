@@ -17,6 +17,12 @@ from segcal_cli.core.volume import Values
 LOG_ODDS_CLIP = 100.0
 """Log-odds are clipped to this; probabilities of exactly 0 and 1 land there."""
 
+QUICK_ERROR = 1e-3
+"""More than float32 loses in any log-odds up to QUICK_RANGE."""
+
+QUICK_RANGE = 86.0
+"""Beyond it float32 runs out of exponents: exp(87.3) is the reciprocal of its smallest normal number."""
+
 SLAB_VOXELS = 1 << 17
 """Voxels computed at a time, so that float64 intermediates stay in the cache. Elementwise: no digit hangs on it."""
 
@@ -44,6 +50,35 @@ def log_odds(array: np.ndarray, values: Values, targets: Sequence[Target], *, ex
     return np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
 
 
+def quick_log_odds(
+    array: np.ndarray, values: Values, targets: Sequence[Target], *, exclusive: bool
+) -> Iterator[np.ndarray]:
+    """As ``log_odds``, one target after the other, in float32: within QUICK_ERROR of it, and beyond +-QUICK_RANGE only
+    known to lie there. For sums over voxels, and to find where a maximum can be."""
+    with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
+        if not exclusive:
+            for target in targets:
+                made = array[target.channels[0]].astype(np.float32)
+                if values == "probabilities":
+                    np.divide(made, 1.0 - made, out=made)
+                    np.log(made, out=made)
+                yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
+            return
+        weights = array.astype(np.float32, copy=False)
+        if values == "logits":
+            weights = weights - weights.max(axis=0)
+            np.exp(weights, out=weights)
+        for target in targets:
+            rest = [c for c in range(len(array)) if c not in target.channels]
+            total = _sum(weights, rest)
+            made = _sum(weights, target.channels) / total
+            if not total.min() > 0.0:
+                # Where nothing at all was stored (0 / 0) the odds are 0.
+                np.fmax(made, np.float32(0.0), out=made)
+            np.log(made, out=made)
+            yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
+
+
 def slabs(array: np.ndarray) -> Iterator[slice]:
     """Runs of z planes, together the whole grid. array: "class z y x"."""
     planes = max(1, SLAB_VOXELS // max(1, array.shape[2] * array.shape[3]))
@@ -64,15 +99,17 @@ def predicted_masks(array: np.ndarray, values: Values, targets: Sequence[Target]
     if not exclusive:
         threshold = 0.0 if values == "logits" else 0.5
         return np.stack([array[target.channels[0]] > threshold for target in targets])
-    best, winner = array[0].copy(), np.zeros(array.shape[1:], np.uint8 if len(array) <= 256 else np.uint16)
-    for channel in range(1, len(array)):
-        better = array[channel] > best
-        winner[better] = channel
-        np.maximum(best, array[channel], out=best)
     masks = np.zeros((len(targets), *array.shape[1:]), dtype=bool)
-    for mask, target in zip(masks, targets, strict=True):
-        for channel in target.channels:
-            mask |= winner == channel
+    kind = np.uint8 if len(array) <= 256 else np.uint16
+    for at in slabs(array):
+        best, winner = array[0, at].copy(), np.zeros(array[0, at].shape, kind)
+        for channel in range(1, len(array)):
+            better = array[channel, at] > best
+            np.copyto(winner, kind(channel), where=better)
+            np.maximum(best, array[channel, at], out=best)
+        for mask, target in zip(masks, targets, strict=True):
+            for channel in target.channels:
+                mask[at] |= winner == channel
     return masks
 
 

@@ -25,10 +25,14 @@ from segcal_cli.confidence.distances import (
     widened,
 )
 from segcal_cli.confidence.scores import EmptyRule, Metric, Score
+from segcal_cli.confidence.transforms import exact_distances, fast_distances
 from segcal_cli.confidence.views import TargetView
 
 Side = Literal["inner", "outer"]
 SIDES: tuple[Side, Side] = ("inner", "outer")
+
+ONE_FOR_BOTH = ("identity", "smooth", "distance", "hybrid")
+"""Scores whose map is the same on both sides, as long as there is a predicted mask."""
 
 TRUNCATE = 4.0
 """A Gaussian is cut off at this many sigmas; its radius in voxels is int(4 sigma + 0.5)."""
@@ -72,7 +76,8 @@ def score_map(
 ) -> ScoreMap:
     """One side's map. around: the truth's box, for calibration: the map then ends one voxel beyond mask and truth.
 
-    reach: for sets: the map then ends where f is below -reach. Neither: the whole grid. Raises InnerBoxesIn3D.
+    reach: for sets: the map then ends where f is below -reach. Neither: the whole grid. Distances for calibration are
+    exact whatever is installed, for sets within the slack of thresholds. Raises InnerBoxesIn3D.
     """
     if not score.of_mask:
         return ScoreMap(_values(view, score), whole(view.shape))
@@ -82,7 +87,7 @@ def score_map(
         return _of_empty(view, score, side, rules, around, reach)
     metric = metric_of(score, rules)
     crop = whole(view.shape) if score.kind == "hybrid" else _crop(view, box, around, reach, metric)
-    distance = _signed(view, mask, crop, metric)
+    distance = _signed(view, mask, crop, metric, exact=around is not None)
     return ScoreMap(_with_hybrid(view, score, distance), crop)
 
 
@@ -148,9 +153,9 @@ def _crop(view: TargetView, box: Slices, around: Slices | None, reach: float | N
     return whole(view.shape)
 
 
-def _signed(view: TargetView, mask: np.ndarray, crop: Slices, metric: Metric) -> np.ndarray:
+def _signed(view: TargetView, mask: np.ndarray, crop: Slices, metric: Metric, *, exact: bool) -> np.ndarray:
     domain = None if view.domain is None else view.domain[crop]
-    return signed_distance(mask[crop], view.spacing, metric, domain)
+    return signed_distance(mask[crop], view.spacing, metric, domain, exact_distances if exact else fast_distances)
 
 
 def _with_hybrid(view: TargetView, score: Score, distance: np.ndarray) -> np.ndarray:
@@ -178,5 +183,5 @@ def _of_empty(
     if score.kind != "hybrid":
         crop = _crop(view, box, around, reach, metric_of(score, rules))
     # Minus the distance to the peak: 0 on it, never positive, since a peak is no predicted mask.
-    distance = np.minimum(_signed(view, peak, crop, metric_of(score, rules)), 0.0)
+    distance = np.minimum(_signed(view, peak, crop, metric_of(score, rules), exact=around is not None), 0.0)
     return ScoreMap(_with_hybrid(view, score, distance), crop)

@@ -16,6 +16,8 @@ import numpy as np
 EDGES = np.linspace(-32.0, 32.0, 8193)
 """Thresholds of the grid, 1/128 apart: all are exact in binary."""
 
+EDGES_PER_UNIT = 128.0
+
 UNITS = 1 << 40
 """A missed fraction of 1. Halves of the bits are divided at a time, so that no product leaves 64 bits."""
 
@@ -24,7 +26,8 @@ HALF_BITS = 20
 
 def missed_below(s: np.ndarray) -> np.ndarray:
     """int64 "edge": how many of the log-odds of true voxels lie strictly below each edge."""
-    first = np.searchsorted(EDGES, s, side="right")
+    # Edges up to s: both products are exact, since edges are whole multiples of a power of two.
+    first = np.clip(np.floor(s * EDGES_PER_UNIT) + (EDGES.size // 2 + 1), 0, EDGES.size).astype(np.intp)
     return np.cumsum(np.bincount(first, minlength=EDGES.size + 1))[: EDGES.size].astype(np.int64)
 
 

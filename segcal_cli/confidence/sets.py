@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.confidence.maps import SIDES, ScoreMap, Side, score_map
+from segcal_cli.confidence.maps import ONE_FOR_BOTH, SIDES, ScoreMap, Side, score_map
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import Ranked, raised
 from segcal_cli.confidence.views import TargetView
@@ -61,6 +61,10 @@ def side_maps(
     """Both score maps, exact for all of these thresholds (as they are printed)."""
     entry, rules = spec.targets[target], spec.rules.maps
     reaches = [side_reach(side, raised(np.asarray(found))) for side, found in zip(SIDES, (inner, outer), strict=True)]
+    if entry.inner == entry.outer and entry.inner.kind in ONE_FOR_BOTH and view.mask_box is not None:
+        both = [reach for reach in reaches if reach is not None]
+        made = score_map(view, entry.outer, "outer", rules, reach=max(both) if len(both) == len(reaches) else None)
+        return made, made
     return (
         score_map(view, entry.inner, "inner", rules, reach=reaches[0]),
         score_map(view, entry.outer, "outer", rules, reach=reaches[1]),
@@ -97,11 +101,19 @@ def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequenc
     return np.where(ups == np.inf, domain_voxels, domain_voxels - denied)
 
 
-def p_value_counts(view: TargetView, spec: SetSpec, target: int, side: Side, ranked: Ranked) -> np.ndarray:
-    """(n + 1) p of every voxel "z y x": int64, or float64 for weighted units. Outside the domain I and O are empty."""
-    found = score_map(view, spec.targets[target].score(side), side, spec.rules.maps)
-    values = found.values if side == "inner" else -found.values
-    made = ranked.counts(np.ascontiguousarray(values))
+def p_value_counts(view: TargetView, found: ScoreMap, side: Side, ranked: Ranked) -> np.ndarray:
+    """(n + 1) p of every voxel "z y x", in the smallest unsigned type, float64 for weighted units.
+
+    found: exact for every finite score of ``ranked``. Outside the domain I and O are empty.
+    """
+    made = np.empty(view.shape, np.min_scalar_type(ranked.units + 1) if ranked.weights is None else np.float64)
+    if found.values.shape != made.shape:
+        # Beyond the box f is lower than any finite score asks for, and finite.
+        beyond = -np.finfo(np.float64).max if side == "inner" else np.finfo(np.float64).max
+        made[...] = ranked.counts(np.array([beyond]))[0]
+    part = made[found.box]
+    for plane, values in zip(part, found.values, strict=True):
+        plane[...] = ranked.counts(values if side == "inner" else -values)
     if view.domain is not None:
         # 1 = no voxel outside the region is ever in I; the smallest possible p keeps it out of O.
         made[~view.domain] = ranked.total if side == "inner" else ranked.new_weight

@@ -14,11 +14,16 @@ import numpy as np
 from segcal_cli.confidence.evaluation import CaseOutcome
 from segcal_cli.confidence.maps import SIDES, Side
 from segcal_cli.confidence.risk_control import bonferroni_images
-from segcal_cli.confidence.text import percent
-from segcal_cli.confidence.thresholds import SideThreshold, raised, unit_scores
+from segcal_cli.confidence.spec import SetSpec
+from segcal_cli.confidence.table import CaseTable
+from segcal_cli.confidence.text import outer_promise, percent
+from segcal_cli.confidence.thresholds import SideThreshold, combined_scores, raised, unit_scores
 from segcal_cli.confidence.validation import SUSPICIOUS, band_of, ranks_of, resplit_coverages, summarised
 from segcal_cli.confidence.verdict import LOWER, Verdict, median
 from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
+
+NO_PROMISE = "none: the calibrator had seen the calibration cases"
+"""The guarantee of every method after ``--allow-overlap``."""
 
 
 def sweep_rows(verdict: Verdict) -> list[dict[str, Any]]:
@@ -32,7 +37,7 @@ def sweep_rows(verdict: Verdict) -> list[dict[str, Any]]:
             threshold = verdict.calibration.threshold(target, stratum, alpha)
             inner = units.tau > raised(threshold.inner.value)
             outer = units.gamma > raised(threshold.outer.value)
-            judged = outer[units.present] if spec.ranks_present else outer
+            judged = units.gamma_present > raised(threshold.outer.value) if spec.ranks_present else outer
             law = spec.joint != "max"
             low_i, high_i = band_of(inner.size, threshold.inner.n, threshold.inner.rank if law else None)
             low_o, high_o = band_of(judged.size, threshold.outer.n, threshold.outer.rank if law else None)
@@ -111,65 +116,98 @@ def _pooled(verdict: Verdict, target: int, stratum: int, side: Side) -> tuple[np
         return stored, location + scale * units.combined
     if side == "inner":
         return stored, units.tau
-    return stored, units.gamma[units.present] if spec.ranks_present else units.gamma
+    return stored, units.gamma_present if spec.ranks_present else units.gamma
 
 
 def group_rows(verdict: Verdict, group_of: Mapping[str, str]) -> list[dict[str, Any]]:
-    """For each group, coverage when all others calibrate. group_of: of every stored and new case."""
+    """For each group, coverage when all others calibrate, within each stratum. group_of: of every stored and new case.
+
+    Under ``max`` one score stands for both sides.
+    """
     spec, rows = verdict.calibration.spec, []
-    old, new = verdict.calibration.table, verdict.table
-    groups = np.array([group_of[id] for id in (*old.ids, *new.ids)], dtype=object)
-    patients = np.array([*old.groups, *new.groups], dtype=object)
+    tables = (verdict.calibration.table, verdict.table)
+    groups = np.array([group_of[id] for table in tables for id in table.ids], dtype=object)
+    patients = np.array([group for table in tables for group in table.groups], dtype=object)
     for target, entry in enumerate(spec.targets):
-        for index, side in enumerate(SIDES):
-            scores = np.concatenate([(t.tau if side == "inner" else t.gamma)[:, target] for t in (old, new)])
-            present = np.concatenate([t.present[:, target] for t in (old, new)])
-            for group in sorted(set(groups), key=str.encode):
-                mine = groups == group
-                holds = present if side == "outer" and spec.ranks_present else None
-                others = unit_scores(scores[~mine], patients[~mine], None if holds is None else holds[~mine],
-                                     spec.unit)  # fmt: skip
-                level = spec.levels(target, verdict.alpha)[index]
-                found = others.threshold(level, spec.side_confidence())
-                own = unit_scores(
-                    scores[mine], patients[mine], None if holds is None else holds[mine],
-                    "max" if spec.unit == "max" else "case",
-                )  # fmt: skip
-                covered = int(np.count_nonzero(~(own.scores > raised(found.value))))
-                low, high = clopper_pearson(covered, own.scores.size)
-                p_low = None
-                if found.rank is not None and own.scores.size:
-                    p_low = probability_of_at_most(covered, own.scores.size, found.n, found.rank)
-                rows.append({
-                    "target": entry.target.name, "side": side, "group": group, "alpha_side": level,
-                    "n": found.n, "m": int(own.scores.size), "covered": covered,
-                    "coverage": covered / own.scores.size if own.scores.size else None,
-                    "low": low, "high": high, "p_low": p_low,
-                    "message": LOWER if p_low is not None and p_low < SUSPICIOUS else None,
-                })  # fmt: skip
+        strata = np.concatenate([table.stratum[:, target] for table in tables])
+        present = np.concatenate([table.present[:, target] for table in tables])
+        levels: dict[str, float] = dict(zip(SIDES, spec.levels(target, verdict.alpha), strict=True))
+        for side, scores in _sides(spec, tables, target):
+            counted = present if side == "outer" and spec.ranks_present else np.ones(len(scores), dtype=bool)
+            for stratum, name in enumerate(verdict.calibration.strata):
+                for group in sorted(set(groups), key=str.encode):
+                    inside = counted & (strata == stratum)
+                    mine, others = inside & (groups == group), inside & (groups != group)
+                    if spec.strata and not mine.any():
+                        continue
+                    level = levels.get(side, verdict.alpha)
+                    rows.append({
+                        "target": entry.target.name, "stratum": name, "side": side, "group": group,
+                        "alpha_side": level,
+                        **_left_out(spec, level, scores, patients, mine, others),
+                    })  # fmt: skip
     return rows
 
 
+def _sides(spec: SetSpec, tables: Sequence[CaseTable], target: int) -> list[tuple[str, np.ndarray]]:
+    """(side, score of every stored and new case) of one target: inner and outer, or joint under ``max``."""
+    if spec.joint == "max":
+        which = range(len(spec.targets)) if spec.across == "max" else [target]
+        return [("joint", np.concatenate([combined_scores(spec, table, which) for table in tables]))]
+    return [
+        (side, np.concatenate([(table.tau if side == "inner" else table.gamma)[:, target] for table in tables]))
+        for side in SIDES
+    ]
+
+
+def _left_out(
+    spec: SetSpec, level: float, scores: np.ndarray, patients: np.ndarray, mine: np.ndarray, others: np.ndarray
+) -> dict[str, Any]:
+    """How many units of the group (mine) are covered by a threshold of the others. bool "case" each."""
+    found = unit_scores(scores[others], patients[others], None, spec.unit).threshold(level, spec.side_confidence())
+    own = unit_scores(scores[mine], patients[mine], None, "max" if spec.unit == "max" else "case")
+    m = own.scores.size
+    covered = int(np.count_nonzero(~(own.scores > raised(found.value))))
+    low, high = clopper_pearson(covered, m)
+    p_low = None
+    if found.rank is not None and m:
+        p_low = probability_of_at_most(covered, m, found.n, found.rank)
+    return {
+        "n": found.n, "m": m, "covered": covered, "coverage": covered / m if m else None, "low": low, "high": high,
+        "p_low": p_low, "message": LOWER if p_low is not None and p_low < SUSPICIOUS else None,
+    }  # fmt: skip
+
+
 def method_rows(
-    verdict: Verdict, name: str, controls: Sequence[tuple[str, Sequence[float]]], *, bonferroni: bool
+    verdict: Verdict,
+    name: str,
+    controls: Sequence[tuple[str, Sequence[float]]],
+    *,
+    bonferroni: bool,
+    overlapped: bool = False,
 ) -> list[dict[str, Any]]:
-    """The outer set beside other methods. controls: (crc or rcps, thresholds by target)."""
+    """The outer set beside other methods. controls: (crc or rcps, thresholds by target). overlapped: whether a
+    calibrator had seen the calibration cases, so that none of them promises anything."""
     rows = []
-    spec = verdict.calibration.spec
+    spec, table = verdict.calibration.spec, verdict.calibration.table
+    repeated = len(set(table.groups)) < table.n
     for target, entry in enumerate(spec.targets):
         found = [outcome.targets[target] for outcome in verdict.outcomes.values()]
         truth = [int(outcome.row.truth_voxels[target]) for outcome in verdict.outcomes.values()]
         threshold = verdict.calibration.threshold(target, 0, verdict.alpha)
-        promised = percent(1 - threshold.outer.alpha)
         rows.append(_method(
             entry.target.name, name, str(entry.outer), threshold.outer.value if not spec.strata else None,
             [f.outer_missed for f in found], truth, [f.outer_voxels for f in found],
-            f"the whole target is held in at least {promised} of new units",
+            NO_PROMISE if overlapped else outer_promise(spec, target, verdict.alpha),
         ))  # fmt: skip
         for place, (method, thresholds) in enumerate(controls):
             words = f"on average at most {percent(verdict.alpha)} of the target is missed"
             if method == "rcps":
                 words += ", with confidence 90 % in the calibration set"
+            if repeated:
+                words = "none: it counts cases, and patients repeat"
+            if overlapped:
+                words = NO_PROMISE
             rows.append(_method(
                 entry.target.name, method, "log-odds", thresholds[target],
                 [f.controlled[place][0] for f in found], truth, [f.controlled[place][1] for f in found], words,

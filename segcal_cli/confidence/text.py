@@ -23,6 +23,12 @@ WEIGHTED = {
 """How weights change the statement."""
 
 
+OWN_THRESHOLDS = (
+    "Each case has thresholds of its own; where one is infinite, the inner set is empty or the outer set everything."
+)
+"""What is said under weights in place of ranges and reasons."""
+
+
 def percent(share: float) -> str:
     """A share in percent: 0.975 -> "97.5 %"."""
     return f"{round(100.0 * share, 6):.10g} %"
@@ -45,7 +51,8 @@ def guarantee(
     spec = calibration.spec
     rows = calibration.thresholds(alpha)
     head = f"{_for_whom(calibration)}{_promise(spec, rows, alpha, weights)}"
-    sentences = [head, *_exceptions(calibration, rows)]
+    # With weights each case has thresholds of its own, of which the unweighted ones say nothing.
+    sentences = [head, OWN_THRESHOLDS] if weights else [head, *_exceptions(calibration, rows)]
     text = " ".join(sentences)
     places = [*(["inside the region of interest"] if roi else []), *(["outside the ignored voxels"] if ignored else [])]
     if places:
@@ -56,10 +63,13 @@ def guarantee(
 def _for_whom(calibration: Calibration) -> str:
     spec, n = calibration.spec, calibration.table.n
     patients = len(set(calibration.table.groups))
+    stratum = " of one stratum" if spec.strata else ""
     if spec.unit == "hcp":
-        return f"For a random case of a new patient exchangeable with the {patients} calibration patients"
+        return f"For a random case{stratum} of a new patient exchangeable with the {patients} calibration patients"
     if spec.unit == "max":
-        return f"For a new patient (all its cases at once) exchangeable with the {patients} calibration patients"
+        return (
+            f"For a new patient (all its cases{stratum} at once) exchangeable with the {patients} calibration patients"
+        )
     return f"For a new case exchangeable with the {n} calibration cases"
 
 
@@ -73,26 +83,26 @@ def _promise(spec: SetSpec, rows: Sequence[ThresholdRow], alpha: float, weights:
         inner = f"{_inner(spec, entry.target.name)}{levels[0]}"
         outer = f"{_outer(spec, entry.target.name)}{levels[1]}"
         parts.append(f"{inner}{',' if joint else ';'} and{',' if joint and spec.ranks_present else ''} {outer}")
+    each = spec.across == "each" and len(spec.targets) > 1
     if not joint:
-        head = (
-            f"{within}, each of these holds with the probability beside it{WEIGHTED[weights]}, none of them jointly: "
-        )
-    elif spec.across == "each" and len(spec.targets) > 1:
-        head = (
-            f"{within}, for each target on its own, with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
-        )
+        how = f"each of these holds with the probability beside it{WEIGHTED[weights]}, none of them jointly: "
+    elif each:
+        how = f"for each target on its own, with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
     else:
-        head = f"{within}, with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
+        how = f"with probability at least {percent(1 - alpha)}{WEIGHTED[weights]}: "
+    sure = ""
     if spec.confidence is not None:
-        head = (
-            f"{within}, and given these calibration cases (with confidence {percent(spec.confidence)} in having drawn "
-            f"typical ones), with probability at least {percent(1 - alpha)}: "
+        several = " for each of the statements" if each or not joint or spec.strata else ""
+        sure = (
+            f" and given these calibration cases (with confidence {percent(spec.confidence)}{several} in having drawn "
+            "typical ones),"
         )
+    head = f"{within},{sure} {how}"
     who = "patients" if spec.unit != "case" else "cases"
     average = f" This holds on average over {who}, not for each kind of {who[:-1]}."
     if spec.strata:
         average = f" Within a stratum this holds on average over {who}."
-    return head + "; ".join(parts) + "." + average + _ranges(spec, rows)
+    return head + "; ".join(parts) + "." + average + ("" if weights else _ranges(spec, rows))
 
 
 def _inner(spec: SetSpec, name: str) -> str:
@@ -111,6 +121,9 @@ def _outer(spec: SetSpec, name: str) -> str:
         whole = "all bounding boxes of its parts are in the outer set"
     elif spec.rules.coverage_ratio < 1.0:
         whole = f"at least {percent(spec.rules.coverage_ratio)} of it is in the outer set"
+    if spec.ranks_present and spec.unit == "hcp":
+        # A patient counts once however many of its cases hold the target, so the draw is among those.
+        return f"if there is any {name}, then for a random one of the patient's cases with {name} {whole}"
     if spec.ranks_present:
         return f"if there is any {name}, {whole}"
     return f"{whole.replace('of it', f'of the {name}')}"
@@ -153,13 +166,14 @@ def _exceptions(calibration: Calibration, rows: Sequence[ThresholdRow]) -> list[
     for row in rows:
         for side, found in (("inner", row.inner), ("outer", row.outer)):
             if found.vacuous:
-                said = vacuous_text(calibration.spec, row, side, found)
+                said = vacuous_text(calibration, row, side, found)
                 sentences.append(f"{said}.")
     return sentences
 
 
-def vacuous_text(spec: SetSpec, row: ThresholdRow, side: str, found: SideThreshold) -> str:
+def vacuous_text(calibration: Calibration, row: ThresholdRow, side: str, found: SideThreshold) -> str:
     """Why a side says nothing, what its set is then, and what would do."""
+    spec, table = calibration.spec, calibration.table
     where = f"{row.target}{f', stratum {row.stratum}' if row.stratum is not None else ''}"
     unit = "patients" if spec.unit != "case" else "cases"
     if side == "outer" and spec.ranks_present:
@@ -172,9 +186,14 @@ def vacuous_text(spec: SetSpec, row: ThresholdRow, side: str, found: SideThresho
         )
     if side == "inner":
         return f"{where}: too many full predictions: threshold +inf, {what}"
-    advice = "; --empty-prediction peak or full would help"
-    if spec.rules.maps.empty != "empty" or not spec.targets[_index(spec, row.target)].outer.of_mask:
-        advice = "; truth outside the region of interest is missed by any set"
+    target = _index(spec, row.target)
+    outside = bool((table.missed_outside[:, target] > 0).any())
+    blank = spec.rules.maps.empty == "empty" and spec.targets[target].outer.of_mask
+    if outside:
+        blank = blank and bool(((table.predicted_voxels[:, target] == 0) & table.present[:, target]).any())
+    advice = "; --empty-prediction peak or full would help" if blank else ""
+    if outside:
+        advice += "; truth outside the region of interest is missed by any set"
     return f"{where}: too many complete misses among {found.n} {unit}: threshold +inf, {what}{advice}"
 
 
@@ -187,6 +206,14 @@ def threshold_text(spec: SetSpec, target: int, side: str, value: float) -> str:
         p = probability(value) if side == "inner" else probability(-value)
         shown += f" (probability {p:.6g})"
     return shown
+
+
+def outer_promise(spec: SetSpec, target: int, alpha: float) -> str:
+    """What the outer set of one target promises at a total alpha, with its probability. Raises BadLevel."""
+    units = "patients" if spec.unit != "case" else "cases"
+    _, level = spec.levels(target, alpha)
+    sure = "" if spec.confidence is None else f", with confidence {percent(spec.confidence)} in the calibration set"
+    return f"{_outer(spec, spec.targets[target].target.name)}: in at least {percent(1 - level)} of new {units}{sure}"
 
 
 def _index(spec: SetSpec, name: str) -> int:

@@ -6,7 +6,7 @@ Rows are plain dicts with the keys of the tables they become; undefined numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -134,22 +134,26 @@ class Verdict:
         inner = ~(units.tau > raised(threshold.inner.value))
         outer = ~(units.gamma > raised(threshold.outer.value))
         both = inner & outer
+        present = ~(units.gamma_present > raised(threshold.outer.value))
         lawful = spec.joint != "max"
         sides = {"inner": threshold.inner, "outer": threshold.outer}
         made = []
         for name, covered, side, law in (
             ("inner", inner, "inner", lawful),
             ("outer", outer, "outer", lawful and not spec.ranks_present),
-            ("outer_present", outer[units.present], "outer", lawful and spec.ranks_present),
+            ("outer_present", present, "outer", lawful and spec.ranks_present),
         ):
             found = sides[side]
             tied = found.ties > 0
-            made.append(coverage_of(name, covered, found.alpha, found.n, found.rank if law else None, tied=tied))
+            one = coverage_of(name, covered, found.alpha, found.n, found.rank if law else None, tied=tied)
+            # Ranked among all cases, the threshold promises nothing for those with the target alone.
+            unsaid = name == "outer_present" and not spec.ranks_present
+            made.append(replace(one, nominal=None) if unsaid else one)
         alpha = self.alpha if spec.across != "split" else self.alpha / len(spec.targets)
         rank = threshold.inner.rank if spec.joint == "max" and spec.across != "max" else None
         joint = coverage_of("joint", both, alpha, threshold.inner.n, rank, tied=threshold.inner.ties > 0)
         nominal = None if spec.joint == "none" else joint.nominal
-        return [*made, Coverage("joint", joint.covered, joint.m, nominal, joint.expected, joint.p_low, joint.p_two)]
+        return [*made, replace(joint, nominal=nominal)]
 
     def _over_targets(self) -> list[dict[str, Any]]:
         """The statement over all targets, where there is one."""

@@ -8,8 +8,8 @@
 
 A method of several passes returns its next pass from ``finish``; the engine goes on until something else comes back.
 Where a pass carries much that only ``finish`` needs, its method ``for_update()`` returns a copy without it, which goes
-to the workers. To be exact, states hold integers, or floats per case that ``finish`` sums with ``math.fsum`` in the
-order of the case ids.
+to the workers. A pass that needs only some of the cases says which by its method ``reads(case id)``. To be exact,
+states hold integers, or floats per case that ``finish`` sums with ``math.fsum`` in the order of the case ids.
 """
 
 from __future__ import annotations

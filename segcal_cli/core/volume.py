@@ -89,7 +89,8 @@ class Volume:
 
     predicted: the box of real predictions, or None if that is the whole grid. What lies outside is padding, which
     nnU-Net writes around its crop box; it reads as certain background. Calibrator fits and calibration metrics leave
-    it out; overlap, volumes, conformal scores and coverage keep it.
+    it out; overlap, volumes, conformal scores and coverage keep it. features: float "feature z y x", what the network's
+    last layer was given, and image: float32 "z y x", the scan; both only where a calibrator looks at them.
     """
 
     array: np.ndarray
@@ -97,3 +98,5 @@ class Volume:
     values: Values
     stored: Stored
     predicted: Box | None = None
+    features: np.ndarray | None = None
+    image: np.ndarray | None = None

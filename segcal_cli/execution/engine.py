@@ -96,7 +96,7 @@ def run_estimator(
     while isinstance(current, Estimator):
         number += 1
         failed = {failure.id for failure in failures}
-        remaining = [item for item in items if item.id not in failed]
+        remaining = [item for item in items if item.id not in failed and reads(current, item.id)]
         label = what if number == 1 else f"{what}, pass {number}"
         state, new_failures = one_pass(current, load, remaining, plan, observer, label)
         if new_failures and len(new_failures) == len(remaining):
@@ -131,6 +131,12 @@ def one_pass(
     if failures and plan.on_failure == "stop":
         raise CaseErrors(*(failure.error for failure in failures))
     return state, failures
+
+
+def reads(estimator: Estimator, case: str) -> bool:
+    """Whether this pass needs the case."""
+    wanted = getattr(estimator, "reads", None)
+    return True if wanted is None else bool(wanted(case))
 
 
 def for_update(estimator: Estimator) -> Estimator:

@@ -20,6 +20,7 @@ from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles
 from segcal_cli.io.checks import ValueReport
+from segcal_cli.io.companions import Companions, at_voxels
 from segcal_cli.io.nnunet import ModelFiles, find_model_files
 from segcal_cli.io.predictions import (
     PredictionSource,
@@ -122,21 +123,28 @@ class CaseReader:
     """Reads an opened case: the ``load`` half of the work.
 
     with_digest: hash the array (fits, overlap checks). with_checksum: sum it up, which finds copies within a run at an
-    eighth of the cost.
+    eighth of the cost. companions: what comes along with predictions, attached before the transform.
     """
 
     with_digest: bool = False
     transform: Transform | None = None
     with_checksum: bool = False
+    companions: Companions | None = None
 
     def __call__(self, source: CaseSource) -> Case:
         """Raises the refusals of formats, proofs, values and labels."""
         truth = source.truth
         read = read_prediction(source.prediction, None if truth is None else truth.place)
         volume, space = read.volume, source.prediction.space
-        digest = digest_of(volume.array) if self.with_digest else ""
-        checksum = checksum_of(volume.array) if self.with_checksum else ""
+        constant = all(report.constant for report in read.reports)
+        # A blank prediction says nothing of whose it is: two of them are not one scan.
+        digest = digest_of(volume.array) if self.with_digest and not constant else ""
+        checksum = checksum_of(volume.array) if self.with_checksum and not constant else ""
         labels, roi = (None, None) if truth is None else read_truth(truth)
+        index = None
+        if self.companions is not None:
+            place = source.prediction.place if truth is None else truth.place
+            volume, index = self.companions.attached(source.id, volume, place)
         if self.transform is not None:
             volume = self.transform(volume, space)
         case = Case(source.id, source.group, space, volume, labels, roi)
@@ -147,7 +155,7 @@ class CaseReader:
             checksum=checksum,
             proof=read.proof,
             hard=all(report.hard for report in read.reports),
-            constant=all(report.constant for report in read.reports),
+            constant=constant,
             stored=source.prediction.stored.dtype,
             grid_distance_mm=None if truth is None else truth.distance_mm,
             padding_share=case.padding_share,
@@ -156,7 +164,8 @@ class CaseReader:
             turned="" if truth is None else truth.turned,
             saturation=_saturation(space.names, read.reports),
         )
-        return Case(source.id, source.group, space, volume, labels, roi, facts)
+        case = replace(case, facts=facts)
+        return case if index is None else at_voxels(case, index)
 
 
 def digest_of(array: np.ndarray) -> str:

@@ -219,6 +219,7 @@ def write(
     intent_code: int = 0,
     dtype: np.dtype | type | str | None = None,
     slope: float | None = None,
+    stored: bool = False,
     compressed: bool | None = None,
     description: str = "",
 ) -> None:
@@ -227,20 +228,21 @@ def write(
     target: a path (written whole or not at all; raises WriteError) or an open binary file. affine: (x, y, z, 1) -> mm;
     it becomes the sform, and the qform too unless its axes are sheared, which a quaternion cannot say. dtype: on disk,
     by default that of ``array``. slope: stored = round(value / slope), clipped to the dtype; it stands in the header.
-    compressed: by default whether the path ends in .gz. Raises ValueError for a type that NIfTI does not have, such as
-    float16. description: at most 79 ASCII characters about what the numbers mean, never about the patient. Nothing
-    else is written: no name, no extension.
+    stored: the array holds stored numbers already. compressed: by default whether the path ends in .gz. Raises
+    ValueError for a type that NIfTI does not have, such as float16. description: at most 79 ASCII characters about what
+    the numbers mean, never about the patient. Nothing else is written: no name, no extension.
     """
     kind = np.dtype(dtype if dtype is not None else (np.uint8 if array.dtype == bool else array.dtype))
     if kind.newbyteorder("=") not in _CODES:
         raise ValueError(f"NIfTI has no type {kind}")
     header = _header_bytes(array.shape, kind, affine, sform_code, qform_code, intent_code, slope, description)
+    rescaled = None if stored else slope
     if isinstance(target, Path):
         packed = is_compressed(target) if compressed is None else compressed
         with atomic.writing(target) as file:
-            _write_parts(file, header, array, kind, slope, packed)
+            _write_parts(file, header, array, kind, rescaled, packed)
     else:
-        _write_parts(target, header, array, kind, slope, bool(compressed))
+        _write_parts(target, header, array, kind, rescaled, bool(compressed))
 
 
 def _write_parts(

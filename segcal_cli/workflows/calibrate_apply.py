@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segcal_cli.calibration import fine_tuning, local
 from segcal_cli.calibration.calibrator import Applied, Calibrator
 from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
@@ -18,6 +19,7 @@ from segcal_cli.core.volume import Volume
 from segcal_cli.execution.work import Work
 from segcal_cli.io import padding
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.companions import Companions
 from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.inputs import read_text_bytes
@@ -43,12 +45,28 @@ from segcal_cli.io.outputs import (
 )
 from segcal_cli.io.predictions import DISPLAY_MARK, PredictionSource
 from segcal_cli.io.voxels import member_probabilities
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of, folders_of, needs_of, on
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import CalibrateApplyOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import (
+    CalibrateApplyOptions,
+    CompanionOptions,
+    DeviceOptions,
+    OutputOptions,
+    PredictionOptions,
+    RunOptions,
+)
 from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.voxel_sizes import other_voxels
+
+TEMPERATURE = "temperature"
+"""The map of T of a local calibrator."""
+
+MAPS = {**MAP_NAMES, TEMPERATURE: "temperature"}
+"""Map -> the name that its file carries."""
 
 DESC = "calibrated"
 """The ``desc`` entity of everything that a calibrator made."""
@@ -70,6 +88,12 @@ class MembersNeeded(UsageError):
     """Maps of disagreement where there is nothing to disagree."""
 
     template = "--write {0} needs several predictions of each case; give --member"
+
+
+class LocalNeeded(UsageError):
+    """A map of temperatures where there is one temperature, or none."""
+
+    template = "--write {0} needs an artifact of --method local"
 
 
 class DisplayOnly(UsageError):
@@ -95,7 +119,7 @@ class CaseWriter:
         applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
         keep_padding(applied.array, volume, case.space)
         files = case_files(case, applied, self.places[case.id], self.options)
-        if self.disagreeing:
+        if self.options.write is not None:
             files = [*self._maps(case), *files]
         names = write_files(self.folder, files)
         return {
@@ -112,23 +136,54 @@ class CaseWriter:
         }
 
     def _maps(self, case: Case) -> list[File]:
-        """The members once more, one at a time, and the maps of how they disagree."""
-        sums = Disagreement(case.space.exclusive)
-        for p in member_probabilities(self.disagreeing[case.id]):
-            sums.add(p)
-        place = self.places[case.id]
-        return [
-            map_file(case.id, MAP_NAMES[name], sums.maps()[name], place) for name in wanted_maps(self.options.write)
-        ]
+        """Maps of temperatures, and of how the members, read once more and one at a time, disagree."""
+        maps: dict[str, np.ndarray] = {}
+        names = wanted_maps(self.options.write)
+        if TEMPERATURE in names:
+            maps[TEMPERATURE] = self.calibrator.temperatures(case.volume)
+        if self.disagreeing:
+            sums = Disagreement(case.space.exclusive)
+            for p in member_probabilities(self.disagreeing[case.id]):
+                sums.add(p)
+            maps |= sums.maps()
+        return [map_file(case.id, MAPS[name], maps[name], self.places[case.id]) for name in names]
 
 
 def wanted_maps(text: str | None) -> tuple[str, ...]:
     """The maps of a list with commas. Raises UnknownMap."""
     names = () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in MAP_NAMES:
-            raise UnknownMap(name, ", ".join(MAP_NAMES))
+        if name not in MAPS:
+            raise UnknownMap(name, ", ".join(MAPS))
     return names
+
+
+def _placed(
+    loaded: LoadedCalibrator, before: LoadedCalibrator | None, device: DeviceOptions
+) -> tuple[LoadedCalibrator, LoadedCalibrator | None]:
+    """Both calibrators on the device. Raises NoCuda, DeviceUnused."""
+    both = [loaded, *([] if before is None else [before])]
+    heavy = any(one.calibrator.record.on_gpu for one in both)
+    where = device_of(device, cpu_only=None if heavy else f"method {loaded.artifact.header.method}")
+    return on(loaded, where), None if before is None else on(before, where)
+
+
+def _companions(
+    loaded: LoadedCalibrator,
+    before: LoadedCalibrator | None,
+    reading: PredictionOptions,
+    beside: CompanionOptions,
+    applying: CalibrateApplyOptions,
+) -> Companions | None:
+    """Features and scans that the calibrators look at. Raises NotLookedAt, FeaturesNeeded, ImageNeeded, LocalNeeded."""
+    if TEMPERATURE in wanted_maps(applying.write) and loaded.artifact.header.method != local.METHOD.name:
+        raise LocalNeeded(applying.write)
+    needs = needs_of([loaded, *([] if before is None else [before])])
+    if needs["features"] and beside.features is None:
+        raise fine_tuning.FeaturesNeeded
+    if needs["images"] and beside.images is None:
+        raise local.ImageNeeded
+    return companions_of(beside, reading, **needs)
 
 
 def keep_padding(written: np.ndarray, volume: Volume, space: LabelSpace) -> None:
@@ -153,16 +208,20 @@ def run(
     running: RunOptions,
     writing: OutputOptions,
     observer: Observer,
+    beside: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":
         raise DisplayOnly
-    refuse_inside(output, [predictions, *map(Path, reading.member)])
+    refuse_inside(output, [predictions, *map(Path, reading.member), *folders_of(beside)])
     maps = wanted_maps(applying.write)
     loaded = load_calibrator(artifact, "calibrate apply")
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    loaded, before = _placed(loaded, before, device)
+    companions = _companions(loaded, before, reading, beside, applying)
     inputs = open_inputs(predictions, None, reading, None, observer)
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
@@ -170,8 +229,11 @@ def run(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     _refuse_names(inputs.sources, inputs.space, applying)
-    if maps and any(len(source.prediction.parts) == 1 for source in inputs.sources):
+    of_members = any(name in MAP_NAMES for name in maps)
+    if of_members and any(len(source.prediction.parts) == 1 for source in inputs.sources):
         raise MembersNeeded(applying.write)
+    for case, text in other_voxels(loaded.artifact, inputs.sources):
+        observer.warn(text, case)
     refuse_existing(
         [output / name for source in inputs.sources for name in output_names(source, applying)],
         overwrite=writing.overwrite,
@@ -193,9 +255,10 @@ def run(
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
         frozenset(seen),
-        {source.id: source.prediction for source in inputs.sources} if maps else {},
+        {source.id: source.prediction for source in inputs.sources} if of_members else {},
     )
-    reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    transform = None if before is None else CalibratorTransform(before.calibrator)
+    reader = inputs.reader(transform=transform, companions=companions)
     outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
     if outcome.counts.done:
         write_files(output, [text_file(name, text) for name, text in folder_files.items()])
@@ -223,7 +286,7 @@ def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str
         )
     if options.segmentation != "none":
         names.append(label_name(source.id, DESC, placed=placed))
-    return [*names, *(map_name(source.id, MAP_NAMES[name], placed=placed) for name in wanted_maps(options.write))]
+    return [*names, *(map_name(source.id, MAPS[name], placed=placed) for name in wanted_maps(options.write))]
 
 
 def case_files(case: Case, applied: Applied, place: Space, options: CalibrateApplyOptions) -> list[File]:

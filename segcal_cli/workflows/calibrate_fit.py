@@ -7,27 +7,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from segcal_cli.calibration import ensemble
+from segcal_cli.calibration import ensemble, fine_tuning, local
+from segcal_cli.calibration.equipment import Equipment, LastLayer
 from segcal_cli.calibration.fit import CalibrationFit
-from segcal_cli.calibration.result import FitResult, to_artifact_parts
+from segcal_cli.calibration.registry import METHODS
+from segcal_cli.calibration.result import FitResult, layer_from, to_artifact_parts
 from segcal_cli.calibration.spec import BadOption, FitSpec
 from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
+from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import failure_records
 from segcal_cli.execution.work import Result
-from segcal_cli.io.artifacts import write_artifact
+from segcal_cli.io.artifacts import read_artifact, write_artifact
+from segcal_cli.io.atomic import writing as writing_file
+from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
+from segcal_cli.io.companions import Companions, read_layer
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
+from segcal_cli.workflows.beside import (
+    ALONE,
+    ANYWHERE,
+    OneModelOnly,
+    companions_of,
+    folders_of,
+    needs_of,
+    on,
+    require_companions,
+)
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     CalibrateFitOptions,
+    CompanionOptions,
+    DeviceOptions,
     LabelOptions,
     OutputOptions,
     PredictionOptions,
@@ -46,6 +65,24 @@ from segcal_cli.workflows.tracing import (
     report_facts,
     without_folders,
 )
+
+
+class OneWhole(UsageError):
+    """Shards of what cannot be split."""
+
+    template = "{0} does not go with --shard: {1}"
+
+
+class FeaturesToFit(UsageError):
+    """A fit of features without any."""
+
+    template = "--features FOLDER is needed: fine-tune is fitted on what the network's last layer was given"
+
+
+class NotFineTuned(UsageError):
+    """Layers of a method that has none."""
+
+    template = "--{0} is for --method fine-tune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +166,27 @@ def run(
     writing: OutputOptions,
     observer: Observer,
     sharding: RoundOptions = WHOLE,
+    beside: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
-    parse_shard(sharding.shard)
+    sharded = parse_shard(sharding.shard) is not None or sharding.resume is not None
     plan = plan_of(running)
-    refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
-    refuse_existing([output], overwrite=writing.overwrite)
-    require_file_place(output)
+    outputs = [output, *([] if fitting.export_weights is None else [fitting.export_weights])]
+    for path in outputs:
+        refuse_inside(path, (predictions, labels, *map(Path, reading.member), *folders_of(beside)))
+    refuse_existing(outputs, overwrite=writing.overwrite)
+    for path in outputs:
+        require_file_place(path)
+    equipment = equipment_of(fitting, reading, beside, device, sharded=sharded)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer)
     if plan.on_failure == "stop":
         inputs.require_all()
     raise_all(same_predictions(inputs.files))
+    before = None if before is None else on(before, equipment.device)
+    companions = _companions(fitting, reading, beside, before)
+    require_companions(companions, inputs.sources)
     reading = inputs.reading
     values = inputs.values
     who = tuple((source.id, source.group) for source in inputs.sources)
@@ -149,11 +195,15 @@ def run(
         refuse_seen(before.artifact, before.path, who, {}, allow=fitting.allow_overlap)
         values = before.values_after
     spec = _fit_spec(fitting, inputs)
-    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan))
+    fit = CalibrationFit(spec, inputs.space, values, threads_of(plan), equipment)
     job = Job(
         "calibrate fit",
         WithFacts(fit, judge=Judge(inputs.v1_files)),
-        inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)),
+        inputs.reader(
+            with_digest=True,
+            transform=None if before is None else CalibratorTransform(before.calibrator),
+            companions=companions,
+        ),
         inputs.sources,
         inputs.failures,
         list_digest(inputs),
@@ -169,7 +219,62 @@ def run(
         ),
         "fitting",
     )
-    return carried_out(job, plan, sharding, output, observer)
+    outcome = carried_out(job, plan, sharding, output, observer)
+    if fitting.export_weights is None:
+        return outcome
+    layer = layer_from(read_artifact(output))
+    with writing_file(fitting.export_weights) as file:
+        write_bundle(file, {"weight": layer.weight, "bias": layer.bias})
+    line = f"weights of the new last layer: {fitting.export_weights.name}"
+    return replace(outcome, lines=(*outcome.lines, line))
+
+
+def equipment_of(
+    fitting: CalibrateFitOptions,
+    reading: PredictionOptions,
+    beside: CompanionOptions,
+    device: DeviceOptions,
+    *,
+    sharded: bool,
+) -> Equipment:
+    """What the fit has at hand. Raises OneWhole, NotFineTuned, FeaturesToFit, LayerNeeded, OneModelOnly, NoCuda,
+    DeviceUnused."""
+    method = METHODS.get(fitting.method)
+    tuning = fitting.method == fine_tuning.METHOD.name
+    if sharded and fitting.method == local.METHOD.name:
+        raise OneWhole("--method local", "its training needs all cases")
+    if sharded and fitting.export_weights is not None:
+        raise OneWhole("--export-weights", "it is written once all cases have been read")
+    for name in ("last_layer", "export_weights"):
+        if getattr(fitting, name) is not None and not tuning:
+            raise NotFineTuned(name.replace("_", "-"))
+    layer = None
+    if tuning:
+        if reading.calibrator is not None:
+            raise OneModelOnly("--calibrator")
+        if beside.features is None:
+            raise FeaturesToFit
+        if fitting.last_layer is None:
+            raise fine_tuning.LayerNeeded
+        layer = LastLayer(*read_layer(fitting.last_layer))
+    on_cpu = method is None or not method.on_gpu
+    where = device_of(device, cpu_only=f"method {fitting.method}" if on_cpu else None)
+    return Equipment(where, layer, beside.images is not None and fitting.method == local.METHOD.name)
+
+
+def _companions(
+    fitting: CalibrateFitOptions, reading: PredictionOptions, beside: CompanionOptions, before: LoadedCalibrator | None
+) -> Companions | None:
+    """Features and scans of the cases: those of the method, or of the calibrator in front of it."""
+    tuning = fitting.method == fine_tuning.METHOD.name
+    needs = needs_of([] if before is None else [before])
+    return companions_of(
+        beside,
+        reading,
+        features=tuning or needs["features"],
+        images=fitting.method == local.METHOD.name or needs["images"],
+        some=tuning,
+    )
 
 
 def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:

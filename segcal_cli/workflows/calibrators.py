@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,7 +56,7 @@ class CalibratorTransform:
     def __call__(self, volume: Volume, space: LabelSpace) -> Volume:
         calibrator, given = self.calibrator.pointwise(volume)
         applied = calibrator.apply(given.array, given.values, given.stored)
-        return Volume(applied.array, volume.grid, "probabilities", CALIBRATED, volume.predicted)
+        return replace(volume, array=applied.array, values="probabilities", stored=CALIBRATED)
 
 
 @dataclass(frozen=True, slots=True)

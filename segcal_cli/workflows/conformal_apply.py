@@ -11,10 +11,10 @@ import numpy as np
 
 from segcal_cli.confidence.drift import ATYPICAL, outlier
 from segcal_cli.confidence.maps import SIDES, Side
-from segcal_cli.confidence.sets import case_sets, p_value_counts
+from segcal_cli.confidence.sets import p_value_counts, sets_of, side_maps
 from segcal_cli.confidence.spec import BadOption
 from segcal_cli.confidence.targets import Target
-from segcal_cli.confidence.thresholds import Calibration, ThresholdRow
+from segcal_cli.confidence.thresholds import Calibration, Ranked, ThresholdRow
 from segcal_cli.confidence.views import TargetView, views, voxel_volume
 from segcal_cli.core.case import Case
 from segcal_cli.core.observer import Observer
@@ -92,7 +92,10 @@ class SetWriter:
         for target, view in enumerate(made):
             stratum = self._stratum(view)
             thresholds = self._thresholds(target, stratum, weight)
-            found = case_sets(view, spec, target, thresholds.inner.value, thresholds.outer.value)
+            ranked = {side: self._ranked(target, side, stratum, weight) for side in wanted_sides(self.options)}
+            lambdas = (thresholds.inner.value, thresholds.outer.value)
+            maps = side_maps(view, spec, target, *_asked(lambdas, ranked))
+            found = sets_of(view, maps, *lambdas)
             sets.append(found)
             flags = case_flags(view, found, thresholds, stratum, seen=seen, features=features, target=target)
             if away is not None and away[0] <= ATYPICAL:
@@ -100,12 +103,11 @@ class SetWriter:
             rows.append(case_row(view, found, thresholds, spec, weight, away, flags))
             if spec.targets[target].outer.kind == "boxes":
                 boxes += enlarged_boxes(view, thresholds.outer.value)
-            for side in wanted_sides(self.options):
-                ranked = self._ranked(target, side, stratum, weight)
-                counts = p_value_counts(view, spec, target, side, ranked)
+            for side, among in ranked.items():
+                counts = p_value_counts(view, maps[SIDES.index(side)], side, among)
                 tail = target_tail(targets, target)
-                weighted = ranked.weights is not None
-                files.append(p_value_file(case.id, side, tail, counts, ranked.total, place, weighted=weighted))
+                weighted = among.weights is not None
+                files.append(p_value_file(case.id, side, tail, counts, among.total, place, weighted=weighted))
         names = write_files(self.folder, [*files, *set_files(case.id, targets, sets, case.space, place)])
         return {
             "case": case.id,
@@ -121,10 +123,9 @@ class SetWriter:
         }
 
     def _identity(self, case: Case, made: Sequence[TargetView]) -> str:
-        """What the history knows a scan by: its content, but two empty label maps are not one scan."""
-        if self.calibration.spec.labels_only and all(view.mask_box is None for view in made):
-            return f"empty {case.id}"
-        return case.facts.digest
+        """What the history knows a scan by: its content, but two empty ones are not one scan."""
+        empty = self.calibration.spec.labels_only and all(view.mask_box is None for view in made)
+        return f"empty {case.id}" if empty or not case.facts.digest else case.facts.digest
 
     def _thresholds(self, target: int, stratum: int, weight: float | None) -> ThresholdRow:
         if self.weights is None or weight is None:
@@ -133,7 +134,7 @@ class SetWriter:
             target, stratum, self.calibration.spec.alpha, self.weights.calibration, weight
         )
 
-    def _ranked(self, target: int, side: Side, stratum: int, weight: float | None) -> Any:
+    def _ranked(self, target: int, side: Side, stratum: int, weight: float | None) -> Ranked:
         if self.weights is None or weight is None:
             return self.calibration.ranked(target, side, stratum)
         return self.calibration.weighted_ranked(target, side, stratum, self.weights.calibration, weight)
@@ -199,7 +200,7 @@ def run(
         applying,
         {source.id: place_of(source) for source in inputs.sources},
         frozenset(seen),
-        frozenset(digest for case, digest in header.case_digests.items() if case in set(header.case_ids)),
+        frozenset(digest for case, digest in header.case_digests.items() if digest and case in set(header.case_ids)),
         rule,
         weights,
     )
@@ -234,6 +235,14 @@ def run(
         "effective_n": None if weights is None else weights.effective_n,
     }
     return Outcome(result, outcome.counts, tuple(lines), failures=outcome.failures)
+
+
+def _asked(lambdas: tuple[float, float], ranked: Mapping[Side, Ranked]) -> list[list[float]]:
+    """For each side the thresholds that its map must be exact for: its own, and for p-values every finite score."""
+    return [
+        [value, *(ranked[side].scores[np.isfinite(ranked[side].scores)] if side in ranked else ())]
+        for side, value in zip(SIDES, lambdas, strict=True)
+    ]
 
 
 def wanted_sides(options: ConformalApplyOptions) -> tuple[Side, ...]:

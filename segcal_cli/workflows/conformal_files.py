@@ -81,21 +81,13 @@ def possible_bits(sets: Sequence[CaseSets]) -> np.ndarray:
 def p_value_file(
     case: str, side: Side, tail: str, counts: np.ndarray, total: float, place: Space, *, weighted: bool
 ) -> File:
-    """(n + 1) p as counts with a slope of 1/(n + 1), in the smallest type; float32 p for weighted units."""
+    """(n + 1) p as counts with a slope of 1/(n + 1); float32 p for weighted units. counts: as they are stored."""
     if place.grid.affine is None:
         arrays = {"counts": counts, "total": np.array(total)}
         return File(f"{case}_pvalue_{side}{tail}.npz", lambda file: write_bundle(file, arrays))
     if weighted:
         return _nifti(f"{case}_pvalue_{side}{tail}.nii.gz", (counts / total).astype(np.float32), place)
-    kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if total <= np.iinfo(kind).max)
-    small = counts.astype(kind)  # the files of a case wait for each other, so each is kept small
-
-    def write(file: BinaryIO) -> None:
-        p = small.astype(np.float64) / total
-        scaled = _nifti("", p, place, dtype=kind, slope=1.0 / total, description=P_VALUE_WORDS)
-        scaled.write(file)
-
-    return File(f"{case}_pvalue_{side}{tail}.nii.gz", write)
+    return _nifti(f"{case}_pvalue_{side}{tail}.nii.gz", counts, place, slope=1.0 / total, description=P_VALUE_WORDS)
 
 
 def target_tail(targets: Sequence[Target], target: int) -> str:
@@ -130,7 +122,6 @@ def _nifti(
     place: Space,
     *,
     intent: int = nifti.INTENT_ESTIMATE,
-    dtype: type | None = None,
     slope: float | None = None,
     description: str = "",
 ) -> File:
@@ -145,8 +136,8 @@ def _nifti(
             sform_code=place.sform_code,
             qform_code=place.qform_code,
             intent_code=intent,
-            dtype=dtype,
             slope=slope,
+            stored=slope is not None,
             compressed=True,
             description=description,
         )

@@ -20,6 +20,7 @@ from segcal_cli.confidence.scores import Score, parse_score
 from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.spec import BadOption, SetSpec, TargetSpec
 from segcal_cli.confidence.targets import parse_targets
+from segcal_cli.core.errors import OverlapError
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import run_estimator
 from segcal_cli.io.case_sources import CaseSource
@@ -60,6 +61,12 @@ DEFAULT_SCORE = "distance"
 AUTO = "auto"
 
 
+class LearnedPatient(OverlapError):
+    """A patient with cases in both roles."""
+
+    template = "{0}: patients of --learn also calibrate ({1}); a patient that chose the scores cannot calibrate"
+
+
 @dataclass(frozen=True, slots=True)
 class LearningCases:
     """Cases that choose. origin: "fraction" or "folder"."""
@@ -95,6 +102,8 @@ def run(
     learning = _learning_cases(fitting, inputs, reading, truth, observer)
     if learning is not None and learning.origin == "folder" and plan.on_failure == "stop":
         learning.inputs.require_all()
+    if learning is not None and learning.origin == "folder" and reading.groups is not None:
+        _refuse_shared_patients(Path(str(fitting.learn)), learning.sources, inputs.sources)
     taken = set() if learning is None or learning.origin == "folder" else {source.id for source in learning.sources}
     sources = tuple(source for source in inputs.sources if source.id not in taken)
     who = tuple((source.id, source.group) for source in sources)
@@ -270,3 +279,9 @@ def _learning_cases(
     if not 0 < len(chosen) < len(units):
         raise BadOption(f"--learn {fitting.learn} takes {len(chosen)} of {len(units)} units; both roles need some")
     return LearningCases(inputs, tuple(s for s in inputs.sources if s.group in chosen), "fraction")
+
+
+def _refuse_shared_patients(folder: Path, learning: Sequence[CaseSource], sources: Sequence[CaseSource]) -> None:
+    shared = sorted({one.group for one in learning} & {one.group for one in sources}, key=str.encode)
+    if shared:
+        raise LearnedPatient(folder, ", ".join(shared[:5]) + (", ..." if len(shared) > 5 else ""))

@@ -156,7 +156,8 @@ def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
                 lines.append(f"  {side}     {entry.score(side)} {'>' if side == 'inner' else '<='} {said}{where}"
                              f" at alpha {found.alpha:.6g} ({_rank_text(found)})")  # fmt: skip
         if entry.outer.kind in ("distance", "smooth-distance"):
-            lines.append("            outer: every voxel within this distance of the prediction; negative: inside it")
+            what = "prediction" if entry.outer.kind == "distance" else "smoothed prediction"
+            lines.append(f"            outer: every voxel within this distance of the {what}; negative: inside it")
     return lines
 
 

@@ -285,6 +285,8 @@ def _pictures(
             yield Picture("overlay", label, name, None, words.title, words.caption, overlay(strips, words))
             for one in shown:
                 mark = marks[one.case, label]
+                if mark:
+                    mark += f" at alpha {verdict.alpha:g}"
                 words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
                 drawing = overlay(one.strips[target], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)

@@ -48,8 +48,8 @@ READING: Mapping[str, Reading] = {
     ),
     "overlay": Reading(
         "Sets on the scans",
-        "Yellow is the annotator, red the inner set, blue the outer one; three planes through the most of the target. "
-        "Cases whose sets are wrong come first and say so; the others follow from tight to wide.",
+        "Yellow is the annotator, red the inner set, blue the outer one; in 3-D three planes through the most of the "
+        "target. Cases whose sets are wrong come first and say so; the others follow from tight to wide.",
     ),
     "score-maps": Reading(
         "Score maps",
@@ -155,7 +155,7 @@ def _scores(verdict: Verdict, target: int, stratum: int) -> list[sets.ScoreSet]:
         else:
             evaluated = units.tau if side == "inner" else units.gamma
             if side == "outer" and spec.ranks_present:
-                evaluated = evaluated[units.present]
+                evaluated = units.gamma_present
         inside, outside = verdict.voxel_scores(target, side)
         made.append(
             sets.ScoreSet(

@@ -10,6 +10,7 @@ import numpy as np
 from segcal_cli.confidence.risk_control import crc_budget, grid_threshold, rcps_budget
 from segcal_cli.confidence.spec import BadOption
 from segcal_cli.confidence.studies import group_rows, method_rows, resplit_rows, sweep_rows
+from segcal_cli.confidence.text import percent, threshold_text
 from segcal_cli.confidence.validation import alpha_grid
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.io.groups import parse_groups
@@ -32,6 +33,9 @@ RESPLITS_SAY = (
 
 COVERAGE_SHOWN = (
     "target", "stratum", "side", "covered", "of", "coverage", "95 % interval", "nominal", "expected", "p_low", "p_two",
+)  # fmt: skip
+PROMISE_SHOWN = (
+    "target", "stratum", "side", "score", "threshold", "promised", "n", "n needed", "rank", "own coverage, 5-95 %",
 )  # fmt: skip
 METHODS_SHOWN = (
     "target", "method", "score", "threshold", "mean_missed_fraction", "fully_held", "cases", "mean_voxels", "guarantee",
@@ -110,7 +114,13 @@ def presented(
         ids = (*loaded.calibration.table.ids, *verdict.table.ids)
         rows["groups"] = group_rows(verdict, {id: rule.of(id) for id in ids})
     if compared_methods(options):
-        rows["methods"] = method_rows(verdict, name, controls, bonferroni="bonferroni" in compared_methods(options))
+        rows["methods"] = method_rows(
+            verdict,
+            name,
+            controls,
+            bonferroni="bonferroni" in compared_methods(options),
+            overlapped=bool(loaded.artifact.header.spec.get("overlap_allowed")),
+        )
     promise = loaded.promise(loaded.calibration, verdict.alpha)
     entry = {
         "name": name,
@@ -130,7 +140,30 @@ def presented(
         "resplits_note": RESPLITS_SAY,
     }
     files = {f"{key}.csv": csv_text(tuple(found[0]), found) for key, found in rows.items() if found}
-    return Presented(KEY, entry, tuple(people_tables(name, verdict, rows, sizes, in_sample=in_sample)), files)
+    tables = [promise_table(name, loaded, verdict), *people_tables(name, verdict, rows, sizes, in_sample=in_sample)]
+    return Presented(KEY, entry, tuple(tables), files)
+
+
+def promise_table(name: str, loaded: LoadedSets, verdict: Verdict) -> Table:
+    """What is promised of each target and side, from how many units, above the sentence that says it all."""
+    calibration, alpha = verdict.calibration, verdict.alpha
+    spec = calibration.spec
+    overlapped = bool(loaded.artifact.header.spec.get("overlap_allowed"))
+    rows = []
+    for target, entry in enumerate(spec.targets):
+        for stratum in range(len(calibration.strata)):
+            found = calibration.threshold(target, stratum, alpha)
+            for side, one in (("inner", found.inner), ("outer", found.outer)):
+                said = one.reason if one.vacuous else "nothing" if overlapped else percent(1.0 - one.alpha)
+                rows.append((
+                    entry.target.name, found.stratum or "-", side, str(entry.score(side)),
+                    f"{'>' if side == 'inner' else '<='} {threshold_text(spec, target, side, one.value)}",
+                    said, str(one.n), str(one.n_needed), "-" if one.rank is None else str(one.rank),
+                    "-" if one.range is None or one.vacuous else f"{one.range[0]:.3f}-{one.range[1]:.3f}",
+                ))  # fmt: skip
+    return Table(
+        f"{name}: what is promised at alpha {alpha:g}", PROMISE_SHOWN, tuple(rows), loaded.promise(calibration, alpha)
+    )
 
 
 def people_tables(
@@ -178,13 +211,13 @@ def people_tables(
             )
         )  # fmt: skip
     if rows["groups"]:
-        columns = ("target", "side", "group", "n", "m", "covered", "coverage", "p_low", "message")
+        columns = ("target", "stratum", "side", "group", "n", "m", "covered", "coverage", "p_low", "message")
         tables.append(
             Table(
                 f"{name}: each group left out",
                 columns,
                 tuple(tuple(_cell(row[key]) for key in columns) for row in rows["groups"]),
-                "All other groups, stored and new, calibrate; coverage of the group's own units.",
+                "All other groups, stored and new, calibrate (within a stratum); coverage of the group's own units.",
             )
         )
     if rows["methods"]:

@@ -13,6 +13,7 @@ from segcal_cli.execution.work import Result
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.reporting.tables import csv_text
+from segcal_cli.workflows.beside import ALONE, ANYWHERE, folders_of
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
 from segcal_cli.workflows.kinds import Compared, Presented
@@ -31,6 +32,8 @@ from segcal_cli.workflows.measure_tables import (
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
+    CompanionOptions,
+    DeviceOptions,
     EvaluateOptions,
     IntervalOptions,
     JudgeOptions,
@@ -85,6 +88,8 @@ def run(
     judging: JudgeOptions,
     observer: Observer,
     sharding: ShardOptions = WHOLE,
+    along: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
     if parse_shard(sharding.shard) is not None:
@@ -103,7 +108,9 @@ def run(
     others = [Path(text.partition("=")[2]) for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
-        refuse_inside(path, [predictions, labels, *(folder for folder in others if folder.exists())])
+        refuse_inside(
+            path, [predictions, labels, *folders_of(along), *(folder for folder in others if folder.exists())]
+        )
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     for path in targets:
         require_file_place(path)
@@ -115,7 +122,7 @@ def run(
     if sharding.shard is not None and predictions is not None and labels is not None:
         ready = prepare(
             predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=True, judging=judging,
+            with_digests=True, judging=judging, along=along, device=device,
         )  # fmt: skip
         job = Job(
             COMMAND, ready.estimator, ready.reader, ready.joint, ready.failures, list_digest(ready.inputs),
@@ -125,7 +132,8 @@ def run(
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
-        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging,
+        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging, along=along,
+        device=device,
     )  # fmt: skip
     page = None
     if outputs.html is not None:
@@ -147,9 +155,10 @@ def written(
     say(study.evaluation, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     compared = compare(study.verdicts, judging)
-    beside: dict[str, Presented | Compared] = {**presented, **compared}
+    # An artifact may be called as its kind.
+    beside: list[tuple[str, Presented | Compared]] = [*presented.items(), *compared.items()]
     html = None if page is None else page()
-    for name, one in beside.items():
+    for name, one in beside:
         for end, text in one.files.items():
             write_text(path_beside(output, name, end), text)
     _write(study, output, outputs, html)
@@ -158,7 +167,7 @@ def written(
     return Outcome(
         result={**evaluation_json(study.evaluation), **entries(presented, study.verdicts, compared)},
         counts=Counts(done + failed, done, failed),
-        tables=(*people_tables(study.evaluation), *(table for one in beside.values() for table in one.tables)),
+        tables=(*people_tables(study.evaluation), *(table for _, one in beside for table in one.tables)),
         failures=study.failures,
     )
 

@@ -22,6 +22,7 @@ from segcal_cli.io.case_files import CaseFiles, Pairing, PredictionFile, missing
 from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform, open_cases
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
+from segcal_cli.io.companions import Companions
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
@@ -100,9 +101,14 @@ class Inputs:
         }
 
     def reader(
-        self, *, with_digest: bool = False, transform: Transform | None = None, with_checksum: bool = False
+        self,
+        *,
+        with_digest: bool = False,
+        transform: Transform | None = None,
+        with_checksum: bool = False,
+        companions: Companions | None = None,
     ) -> CaseReader:
-        return CaseReader(with_digest, transform, with_checksum)
+        return CaseReader(with_digest, transform, with_checksum, companions)
 
 
 def find_cases(

@@ -97,7 +97,7 @@ def run(
         (failure for share in shares for failure in share.failures), key=lambda failure: failure.id.encode()
     )
     cases = tuple(sorted((case for part in ordered for case in part.header.cases), key=str.encode))
-    if len(failures) == len(cases):
+    if failures and len(failures) == len(cases):
         raise CaseErrors(*(failure.error for failure in (*rest.failures, *failures)))
     state = reduce(rest.estimator.merge, (share.state for share in shares))
     result = rest.estimator.finish(state)

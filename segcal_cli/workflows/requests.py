@@ -31,6 +31,14 @@ class PredictionOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CompanionOptions:
+    """What comes along with predictions, for calibrators that look at more than those."""
+
+    features: Path | None = None
+    images: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LabelOptions:
     """How labels are found and read, and which voxels count."""
 
@@ -88,6 +96,8 @@ class CalibrateFitOptions:
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
     optimiser: Literal["exact", "adam"] = "exact"
+    last_layer: Path | None = None
+    export_weights: Path | None = None
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None

@@ -23,9 +23,13 @@ from segcal_cli.io.artifacts import read_artifact, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
+from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
+    CompanionOptions,
+    DeviceOptions,
     IntervalOptions,
     JudgeOptions,
     LabelOptions,
@@ -86,14 +90,18 @@ def measured_or_loaded(
     *,
     with_digests: bool = False,
     judging: JudgeOptions | None = None,
+    along: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Study:
     """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
     if sourcing.saved is not None and predictions is None:
+        companions_of(along, reading, features=False, images=False)
+        device_of(device, cpu_only="--from")
         return load_study(sourcing.saved, sourcing, measuring, drawing)
     if sourcing.saved is None and predictions is not None and labels is not None:
         return measure(
             predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=with_digests, judging=judging,
+            with_digests=with_digests, judging=judging, along=along, device=device,
         )  # fmt: skip
     raise ImagesNeeded
 

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.engine import Plan, failure_records, one_pass, run_estimator
+from segcal_cli.execution.engine import Plan, failure_records, one_pass, reads, run_estimator
 from segcal_cli.execution.work import Result
 from segcal_cli.io.parts import PART, ROUND, NotAPart, PartHeader, digest_of, read_part, write_part
 from segcal_cli.workflows.inputs import Inputs
@@ -154,7 +154,7 @@ def carried_out(job: Job, plan: Plan, sharding: RoundOptions, output: Path, obse
         sources = [source for source in job.sources if source.id not in left]
         traced, failures = run_estimator(rest.estimator, job.reader, sources, plan, observer, job.what)
         return rest.conclusion.conclude(traced, [*rest.failures, *failures], output, observer)
-    sources = [source for source in shard.of(job.sources) if source.id not in left]
+    sources = [source for source in shard.of(job.sources) if source.id not in left and reads(rest.estimator, source.id)]
     label = pass_label(job.what, number)
     state, failures = one_pass(rest.estimator, job.reader, sources, plan, observer, label)
     share = Share(state, tuple(failures), _anonymous(rest) if shard.index == 1 else None)

@@ -25,6 +25,7 @@ from segcal_cli.io.checks import OnlyHardMasks
 from segcal_cli.metrics.counting import WHOLE
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.metrics.selection import needs_soft
+from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of, needs_of, on, require_companions
 from segcal_cli.workflows.calibrators import (
     CalibratorTransform,
     Loaded,
@@ -34,12 +35,15 @@ from segcal_cli.workflows.calibrators import (
     refuse_misfit,
 )
 from segcal_cli.workflows.conventions import NEEDS_ROI, Intervals, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, join, parse_folder
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import (
+    CompanionOptions,
+    DeviceOptions,
     IntervalOptions,
     JudgeOptions,
     LabelOptions,
@@ -200,11 +204,13 @@ def measure(
     *,
     with_digests: bool = False,
     judging: JudgeOptions | None = None,
+    along: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Study:
     """Measure every source of a study. Raises what preparing, reading and measuring raise."""
     ready = prepare(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-        with_digests=with_digests, judging=judging,
+        with_digests=with_digests, judging=judging, along=along, device=device,
     )  # fmt: skip
     import_ahead("scipy.optimize")
     traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
@@ -224,9 +230,11 @@ def prepare(
     *,
     with_digests: bool = False,
     judging: JudgeOptions | None = None,
+    along: CompanionOptions = ALONE,
+    device: DeviceOptions = ANYWHERE,
 ) -> Preparation:
     """Open every case and artifact of a study. with_digests: hash what is read even if nothing is compared with it.
-    judging: how artifacts that are no sources are judged.
+    judging: how artifacts that are no sources are judged. along: features and scans, for calibrators that look at them.
 
     Raises what finding and opening raise.
     """
@@ -240,8 +248,16 @@ def prepare(
     first = FIRST if sourcing.name is None else sourcing.name
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
+    fitted = [entry.loaded for entry in named]
+    heavy = [one.calibrator.record.on_gpu for one in [*fitted, *([] if before is None else [before])]]
+    where = device_of(device, cpu_only=None if any(heavy) else "measuring without such a calibrator")
+    named = [replace(entry, loaded=on(entry.loaded, where)) for entry in named]
+    before = None if before is None else on(before, where)
+    fitted = [entry.loaded for entry in named]
+    companions = companions_of(along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
 
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
+    require_companions(companions, inputs.sources)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     if plan.on_failure == "stop" or not joint:
         replace(inputs, failures=tuple(opening_failures)).require_all()
@@ -272,7 +288,6 @@ def prepare(
         hint_at_groups(one.artifact, one.path, rest.who, reading.groups, observer)
         refuse_seen(one.artifact, one.path, rest.who, {}, allow=sourcing.allow_overlap)
 
-    fitted = [entry.loaded for entry in named]
     promises = {
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
@@ -284,7 +299,10 @@ def prepare(
     summed = not hashed and len(rest.who) > 1
     return Preparation(
         WithFacts(Together({SOURCES: measurement, **promises})),
-        JointReader(inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed), transform),
+        JointReader(
+            inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed, companions=companions),
+            transform,
+        ),
         joint,
         tuple(opening_failures),
         inputs,

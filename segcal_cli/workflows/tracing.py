@@ -17,6 +17,7 @@ from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import reads
 from segcal_cli.execution.work import Result
 from segcal_cli.io.case_files import SamePrediction
 from segcal_cli.io.checks import OnlyHardMasks, RoundedSoftmax
@@ -39,9 +40,9 @@ class Traced:
 
 @dataclass(frozen=True, slots=True)
 class WithFacts:
-    """An estimator that also gathers facts; its result is Traced. Passes after the first gather nothing new.
+    """An estimator that also gathers facts; its result is Traced.
 
-    judge: looks at the facts of all cases before anything is computed from them, and raises what they forbid.
+    judge: looks at the facts of the first pass before anything is computed from them, and raises what they forbid.
     """
 
     inner: Estimator
@@ -59,15 +60,18 @@ class WithFacts:
     ) -> tuple[Any, dict[str, CaseFacts]]:
         return self.inner.merge(a[0], b[0]), {**a[1], **b[1]}
 
+    def reads(self, case: str) -> bool:
+        """See ``core/estimator.py``."""
+        return reads(self.inner, case)
+
     def for_update(self) -> WithFacts:
         """The copy that travels with every case; see ``core/estimator.py``."""
         light = getattr(self.inner, "for_update", None)
         return self if light is None else WithFacts(light())
 
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
-        facts = self.facts
-        if facts is None:
-            facts = dict(sorted(state[1].items(), key=lambda item: item[0].encode()))
+        facts = {**(self.facts or {}), **state[1]}
+        facts = dict(sorted(facts.items(), key=lambda item: item[0].encode()))
         if self.facts is None and self.judge is not None:
             self.judge(facts)
         result = self.inner.finish(state[0])

@@ -174,6 +174,30 @@ def test_copies_are_warned_about_and_counted(tmp_path):
     assert read_artifact(tmp_path / "a.npz").header.results["duplicate_pairs"] == 1
 
 
+def test_a_patient_who_chose_the_scores_cannot_calibrate(cal, tmp_path):
+    """Another scan of the same patient: no prediction is there twice, and still its scores are not exchangeable."""
+    learn = write_images(tmp_path / "learn", range(10, 60))
+    groups = ("--groups", r"image_\d(\d\d)")
+    said = fit(cal, tmp_path / "a.npz", "--learn", learn, "--alpha", "0.3", *groups)
+    assert (said.code, "patients of --learn also calibrate (10, 11, 12, 13, 14, ...)" in said.stderr) == (4, True)
+
+
+def test_blank_predictions_are_neither_copies_nor_seen_before(tmp_path):
+    """A network that finds nothing writes the same zeros for every scan."""
+    root, fresh = write_images(tmp_path / "cal", CAL[:30]), write_images(tmp_path / "new", NEW)
+    for folder, which in ((root, CAL[:3]), (fresh, NEW[:2])):
+        for index in which:
+            write_volume(folder / "predictions" / f"{name_of(index)}.nii.gz", np.full((1, 40, 40), -5.5, "f4"), GRID)
+    path = tmp_path / "a.npz"
+    said = fit(root, path, *NONE)
+    assert "hold the same prediction" not in said.stderr
+    said = segcal("evaluate", *arguments(fresh), "-o", tmp_path / "t.csv", "--artifact", path, "--resplits", "0")
+    assert said.code == 0, said.stderr
+    assert apply(path, fresh, tmp_path / "out").code == 0
+    assert not any("in_calibration" in row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv"))
+    assert json.loads((tmp_path / "out" / "drift.json").read_text())["scans"] == len(NEW)
+
+
 def test_saturated_probabilities_are_warned_about(tmp_path):
     root = tmp_path / "half"
     logits, truth, _ = synth2d()
@@ -592,6 +616,8 @@ def test_evaluate_writes_a_table_per_question_and_counts_exactly(artifact, new, 
         "crc,rcps,bonferroni", "--by", r"image_(\d\d)", "--resplits", "50", "--alphas", "0.05:0.5:0.05", "--json",
     )  # fmt: skip
     assert said.code == 0, said.stderr
+    assert "sets: what is promised at alpha 0.1" in said.stderr
+    assert "For a new case exchangeable with the 60 calibration cases" in said.stderr
     (entry,) = said.document["result"]["conformal_sets"]
     names = ["cases", "coverage", "sweep", "resplits", "groups", "methods"]
     assert sorted(path.name for path in tmp_path.glob("t.sets.*")) == sorted(f"t.sets.{name}.csv" for name in names)
@@ -615,6 +641,40 @@ def test_evaluate_writes_a_table_per_question_and_counts_exactly(artifact, new, 
     assert [float(row["median_outer_voxels"]) for row in sweep] == sorted(
         (float(row["median_outer_voxels"]) for row in sweep), reverse=True
     )
+
+
+def test_morphological_prediction_sets_stand_beside_distances_as_an_artifact_of_their_own(cal, new, artifact, tmp_path):
+    """Mossina and Friedrich: dilate the prediction with the cross until the share R of the target is held."""
+    from scipy.ndimage import binary_dilation
+
+    path = tmp_path / "dilation.npz"
+    assert fit(cal, path, *NONE, "--metric", "taxicab", "--coverage-ratio", "0.9").code == 0
+    said = segcal(
+        "evaluate", *arguments(new), "-o", tmp_path / "t.csv", "--artifact", f"sets={artifact}", "--artifact",
+        f"dilation={path}", "--compare", "crc", "--resplits", "0", "--json",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    first, second = said.document["result"]["conformal_sets"]
+    assert [row["method"] for row in (*first["methods"], *second["methods"])] == ["sets", "crc", "dilation", "crc"]
+    assert "at least 90 % of it is in the outer set: in at least 90 % of new cases" in second["methods"][0]["guarantee"]
+    steps = int(second["thresholds"][0]["lambda_outer"])
+    logits, _, _ = synth2d()
+    sizes = [int(binary_dilation(logits[i] > 0, iterations=steps).sum()) if (logits[i] > 0).any() else 0 for i in NEW]
+    assert [int(row["outer_voxels"]) for row in read_rows(tmp_path / "t.dilation.cases.csv")] == sizes
+
+
+def test_the_true_volume_lies_between_those_of_both_sets_wherever_both_are_right(artifact, new, tmp_path):
+    assert apply(artifact, new, tmp_path / "out").code == 0
+    given = (*arguments(new), "-o", tmp_path / "t.csv", "--artifact", f"sets={artifact}", "--resplits", "0")
+    assert segcal("evaluate", *given).code == 0
+    _, truth, _ = synth2d()
+    judged = {row["case"]: row for row in read_rows(tmp_path / "t.sets.cases.csv")}
+    right = 0
+    for index, row in zip(NEW, read_rows(tmp_path / "out" / "cases.csv"), strict=True):
+        if judged[row["case"]]["covered_inner"] == judged[row["case"]]["covered_outer"] == "true":
+            right += 1
+            assert float(row["inner_ml"]) <= truth[index].sum() / 1000 <= float(row["outer_ml"])
+    assert right >= 6
 
 
 def test_evaluate_refuses_the_cases_of_the_artifact(artifact, cal, tmp_path):

@@ -107,6 +107,29 @@ def test_a_ratio_merges_to_the_bytes_of_one_run(options: tuple[str, ...], tmp_pa
     assert_same(["ntr-interval", "fit", *arguments(write_study(tmp_path, range(6))), *NTR, *options], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "rounds"),
+    [
+        (("--method", "image"), 1),
+        (("--method", "kmeans", "--k", "2", "--min-count", "1"), 2),
+        pytest.param(("--method", "kmeans", "--k", "2", "--min-count", "1", "--reuse"), 2, marks=pytest.mark.slow),
+        pytest.param(("--method", "boundary"), 2, marks=pytest.mark.slow),
+        pytest.param(("--method", "star", "--coords", "index"), 2, marks=pytest.mark.slow),
+    ],
+)
+def test_clusters_merge_to_the_bytes_of_one_run(options, rounds: int, three: Folders, tmp_path: Path):
+    """A map is made in the first round, and calibrated in the second."""
+    groups = ("--groups", r"case_0(\d)")
+    assert assert_same(["cluster", "fit", *three.arguments, *PROBABILITIES, *groups, *options], tmp_path) == rounds
+
+
+def test_a_shard_does_not_count_on_a_gpu(three: Folders, tmp_path: Path):
+    command = ["cluster", "fit", *three.arguments, *PROBABILITIES, "--method", "image", "--device", "cuda"]
+    said = segcal(*command, "--shard", "1/2", "-o", tmp_path / "1.npz")
+    assert said.code == 2
+    assert "a shard" in said.closing
+
+
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One artifact of each kind, of other scans than the tests measure."""
@@ -114,9 +137,10 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     scans = [replace(scan, name=f"other_{scan.name}") for scan in make_scans(5, 3, seed=9)]
     folders = make_folders(root / "scans", scans)
     ratio = ("--numerator", "class1", "--denominator", "class1,class2")
-    made = {name: root / f"{name}.npz" for name in ("calibrate", "conformal-sets", "ntr-interval")}
+    more = {"calibrate": (), "conformal-sets": (), "ntr-interval": ratio, "cluster": ("--method", "image")}
+    made = {name: root / f"{name}.npz" for name in more}
     for name, path in made.items():
-        run([name, "fit", *folders.arguments, *PROBABILITIES, *(ratio if name == "ntr-interval" else ())], path)
+        run([name, "fit", *folders.arguments, *PROBABILITIES, *more[name]], path)
     return made
 
 
@@ -129,7 +153,7 @@ def test_a_fit_on_a_calibrator_merges_to_the_bytes_of_one_run(
 def test_every_table_of_evaluate_merges_to_the_bytes_of_one_run(
     three: Folders, artifacts: dict[str, Path], tmp_path: Path
 ):
-    """Sources: raw, through a calibrator, another model; promises: sets and ratios."""
+    """Sources: raw, through a calibrator, another model; promises: sets, ratios and clusters."""
     write_predictions(tmp_path / "other", three.scans, sharpness=1.2)
     measured = [part for path in artifacts.values() for part in ("--artifact", path)]
     command = ["evaluate", *three.arguments, *PROBABILITIES, *measured, "--also", f"other={tmp_path / 'other'}"]
@@ -143,7 +167,8 @@ def test_every_table_of_evaluate_merges_to_the_bytes_of_one_run(
     assert merged(command, 3, tmp_path / "parts", folders[1] / "t.csv", *tables[1]) == 1
     files = sorted(path.name for path in folders[0].iterdir())
     assert files == sorted(path.name for path in folders[1].iterdir())
-    assert len(files) == 11
+    # Also the files of an artifact that is called as its kind.
+    assert len(files) == 16
     for name in files:
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
 

@@ -15,7 +15,10 @@ from segcal_cli.calibration import patients
 from segcal_cli.calibration.registry import METHODS
 from tests.cli.builders import AFFINE, make_scans, read_rows, segcal, softmax, write_volume
 
-EXTRA = {"histogram": ["--histogram-bins", "5"]}
+EXTRA = {"histogram": ["--histogram-bins", "5"], "local": ["--epochs", "2"]}
+
+ALONE = [name for name, record in METHODS.items() if not record.beside]
+"""Methods that need predictions only; ``test_nets.py`` has the others."""
 
 KINDS = ("one", "two", "three", "regions")
 """One channel; two exclusive classes; three; nested regions."""
@@ -70,7 +73,7 @@ def study_of(root: Path, kind: str, values: str) -> Study:
 
 
 def combinations():
-    for method in METHODS:
+    for method in ALONE:
         for kind in KINDS:
             for values in ("logits", "probabilities"):
                 marks = () if (values, kind) in USUAL else pytest.mark.slow

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from segcal_cli.confidence import distances
 from segcal_cli.confidence.distances import bounding_box, farthest, signed_distance, widened
+from segcal_cli.confidence.maps import SIDES, score_map
 from segcal_cli.confidence.scores import parse_score
 from segcal_cli.confidence.scoring import ScoringRules, inner_score, outer_score
-from segcal_cli.confidence.sets import case_sets
+from segcal_cli.confidence.sets import case_sets, p_value_counts, side_maps
+from segcal_cli.confidence.thresholds import Calibration
+from segcal_cli.confidence.transforms import exact_distances, fast_distances
 from segcal_cli.confidence.views import views
-from tests.confidence.builders_synth2d import TARGETS, affine_of, binary_case, rules, spec_of
+from tests.confidence.builders_synth2d import TARGETS, affine_of, binary_case, plain_table, rules, spec_of
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 0.8, 1.25)]
 
@@ -51,10 +54,11 @@ def test_empty_and_full_masks_have_no_other_side():
     assert (signed_distance(np.ones((2, 3, 3), bool), (1, 1, 1), "taxicab") == np.inf).all()
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("most", [0, 10**6])
-def test_the_farthest_point_is_found_with_and_without_sorting_out(spacing, most, monkeypatch):
+@pytest.mark.parametrize("spacing", [*SPACINGS, (0.7, 5.0, 0.7)])
+@pytest.mark.parametrize(("most", "sampled"), [(0, 1), (0, 3), (5, 2), (10**6, 1)])
+def test_the_farthest_point_is_found_with_and_without_sorting_out(spacing, most, sampled, monkeypatch):
     monkeypatch.setattr(distances, "TREE_POINTS", most)
+    monkeypatch.setattr(distances, "SAMPLED_POINTS", sampled)
     for seed in range(20):
         sites = random_mask(seed, share=0.05)
         sites[2, 3, 3] = True
@@ -115,6 +119,53 @@ def test_sets_from_a_crop_are_those_of_the_full_transform_bit_for_bit(seed, pick
     up = threshold + 1e-6 * (1 + abs(threshold))
     assert np.array_equal(found.inner, full > up)
     assert np.array_equal(found.outer, ~(-full > up))
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_p_values_from_a_crop_are_those_of_the_whole_grid(seed, ended):
+    """Calibration scores are distances that occur, with and without infinite ones."""
+    view = views(anisotropic_case(seed), TARGETS)[0]
+    full = signed_distance(view.mask, view.spacing, "euclidean")
+    rng = np.random.default_rng(seed)
+    tau, gamma = rng.choice(full[np.isfinite(full)], 12), rng.choice(-full[np.isfinite(full)], 12)
+    if ended:
+        tau[:2], gamma[:2] = (-np.inf, np.inf), (-np.inf, np.inf)
+    calibration = Calibration(spec_of("distance"), plain_table(tau, gamma))
+    ranked = [calibration.ranked(0, side) for side in SIDES]
+    cropped = side_maps(view, calibration.spec, 0, *(r.scores[np.isfinite(r.scores)] for r in ranked))
+    for side, found, among in zip(SIDES, cropped, ranked, strict=True):
+        whole = score_map(view, parse_score("distance"), side, rules().maps)
+        counts = p_value_counts(view, found, side, among)
+        assert counts.dtype == np.uint8
+        assert np.array_equal(counts, p_value_counts(view, whole, side, among))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.25), (0.97656, 0.97656, 5.0)])
+def test_the_fast_transform_gives_the_same_sets_at_every_distance_that_occurs(spacing):
+    """Exact where all voxels have one size; elsewhere within the slack that every threshold is used with."""
+    pytest.importorskip("edt")
+    for seed in range(5):
+        mask = random_mask(seed, (7, 20, 24), 0.02)
+        fast, exact = (made(mask, spacing, "euclidean") for made in (fast_distances, exact_distances))
+        if len(set(spacing)) == 1:
+            assert np.array_equal(fast, exact)
+        for threshold in np.unique(exact):
+            up = threshold + 1e-6 * (1 + threshold)
+            assert np.array_equal(fast > up, exact > up)
+
+
+def test_scores_of_calibration_do_not_hang_on_what_is_installed(monkeypatch):
+    """Gamma with a ratio needs distances of many voxels: they are scipy's, so that artifacts are the same anywhere."""
+    view = views(anisotropic_case(3), TARGETS)[0]
+
+    def refuse(*_):
+        raise AssertionError("a score by the fast transform")
+
+    monkeypatch.setattr("segcal_cli.confidence.maps.fast_distances", refuse)
+    assert np.isfinite(outer_score(view, parse_score("distance"), rules(coverage_ratio=0.8)))
+    with pytest.raises(AssertionError):
+        case_sets(view, spec_of("distance"), 0, 1.0, 1.0)
 
 
 def test_ignored_voxels_around_a_mask_do_not_hide_where_the_truth_ends():

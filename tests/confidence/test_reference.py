@@ -286,20 +286,12 @@ def test_p_value_counts(index):
     reference = expected()["p_value_counts"][str(index)]
     view = views(image(index), TARGETS)[0]
     inner_spec, outer_spec = spec_of("log-odds"), spec_of("distance")
-    inner = p_value_counts(
-        view,
-        inner_spec,
-        0,
-        "inner",
-        Calibration(inner_spec, reference_table("log-odds", CALIBRATION)).ranked(0, "inner"),
-    )
-    outer = p_value_counts(
-        view,
-        outer_spec,
-        0,
-        "outer",
-        Calibration(outer_spec, reference_table("distance", CALIBRATION)).ranked(0, "outer"),
-    )
+    found = []
+    for spec, side, name in ((inner_spec, "inner", "log-odds"), (outer_spec, "outer", "distance")):
+        ranked = Calibration(spec, reference_table(name, CALIBRATION)).ranked(0, side)
+        mapped = score_map(view, spec.targets[0].score(side), side, spec.rules.maps)
+        found.append(p_value_counts(view, mapped, side, ranked))
+    inner, outer = found
     assert (inner.sum(), inner.min()) == (reference["inner_log-odds_sum"], reference["inner_log-odds_min"])
     assert (outer.sum(), outer.max()) == (reference["outer_distance_sum"], reference["outer_distance_max"])
     assert (inner <= 15).sum() == reference["inner_voxels_at_alpha_0.1"]

@@ -51,6 +51,24 @@ def test_the_joint_statement_of_a_split():
         ({"scoring": rules(box_truth=True)}, "outside the largest boxes inside the lesion"),
         ({"scoring": rules(box_truth=True)}, "all bounding boxes of its parts are in the outer set"),
         ({"confidence": 0.9}, "given these calibration cases (with confidence 90 % in having drawn typical ones)"),
+        (
+            {"confidence": 0.9, "joint": "none"},
+            "(with confidence 90 % for each of the statements in having drawn typical ones), each of these holds with "
+            "the probability beside it, none of them jointly",
+        ),
+        (
+            {"confidence": 0.9, "strata": ("a", "b")},
+            "within each of the strata a, b, and given these calibration cases (with confidence 90 % for each of the "
+            "statements in having drawn typical ones), with probability at least 90 %",
+        ),
+        ({"unit": "max", "strata": ("a", "b")}, "For a new patient (all its cases of one stratum at once)"),
+        ({"unit": "hcp", "strata": ("a", "b")}, "For a random case of one stratum of a new patient"),
+        (
+            {"unit": "hcp"},
+            "if there is any lesion, then for a random one of the patient's cases with lesion all of it is in the "
+            "outer set (95 %)",
+        ),
+        ({"unit": "hcp", "present_only": False}, "all of the lesion is in the outer set (95 %)"),
         ({"strata": ("a", "b")}, "within each of the strata a, b, with probability at least 90 %"),
     ],
 )
@@ -62,6 +80,14 @@ def test_each_option_changes_the_wording(changes, said):
 def test_weights_are_named_as_given_or_estimated():
     assert "at least 90 % if the given weights are the true density ratios" in sentence(weights="given")
     assert "at least 90 % approximately, since the weights are estimated" in sentence(weights="estimated")
+
+
+def test_weights_leave_no_range_and_no_reason_of_the_unweighted_thresholds():
+    """Each case has thresholds of its own, so the law of the rank among equal units holds for none of them."""
+    said = sentence(table=plain_table(*scores(15)), weights="given")
+    assert said.endswith("the inner set is empty or the outer set everything.")
+    assert "own coverage" not in said
+    assert "would do" not in said
 
 
 def test_nothing_is_promised_after_an_overlap_with_the_calibrator():
@@ -87,6 +113,18 @@ def test_complete_misses_come_with_advice():
     said = sentence(table=plain_table(np.zeros(40), gamma))
     assert "too many complete misses among 40 cases with lesion" in said
     assert "--empty-prediction peak or full would help" in said
+
+
+def test_truth_outside_the_region_of_interest_is_a_miss_that_no_rule_for_empty_predictions_helps():
+    gamma = np.r_[np.zeros(30), [math.inf] * 10]
+    table = replace(
+        plain_table(np.zeros(40), gamma),
+        missed_outside=np.r_[np.zeros(30, int), np.ones(10, int)][:, None],
+        predicted_voxels=np.ones((40, 1), int),
+    )
+    said = sentence(table=table)
+    assert "truth outside the region of interest is missed by any set" in said
+    assert "--empty-prediction" not in said
 
 
 def test_targets_are_promised_each_on_its_own():
@@ -115,7 +153,19 @@ def test_saturated_scores_are_told_with_their_share():
     assert "the inner score of 33.3 % of the cases is a probability of exactly 1" in said_of(
         spec_of("log-odds"), table, precise=False
     )
-    assert said_of(spec_of("log-odds"), table) == ""
+    assert "lies beyond the log-odds of 100 at which it is cut off, more than alpha" in said_of(
+        spec_of("log-odds"), table
+    )
+    assert said_of(spec_of("distance"), table) == ""
+
+
+def test_one_saturated_score_that_is_the_threshold_is_told_though_few_cases_have_it():
+    """n = 48 at alpha .1: k = 45, so four scores of 100 (8.3 % of the cases) make the threshold."""
+    table = plain_table(np.r_[np.zeros(44), [100.0] * 4], np.zeros(48))
+    assert "the inner score of 8.33 % of the cases" in said_of(spec_of("log-odds"), table)
+    assert "and the threshold is one of them" in said_of(spec_of("log-odds"), table)
+    few = plain_table(np.r_[np.zeros(45), [100.0] * 3], np.zeros(48))
+    assert said_of(spec_of("log-odds"), few) == ""
 
 
 def test_steps_are_not_comparable_between_spacings():

@@ -23,7 +23,6 @@ from tests.kandinsky.builders_rings import AUTHORS, EXACT, PLACING, SPACE, cases
 
 torch = pytest.importorskip("torch")
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 SOME = cases("calibration")[:24]
 GROUPS = {case.group: 2 for case in SOME}
 REGIONS = {
@@ -35,7 +34,7 @@ REGIONS = {
 """The atlas of the rings has a fourth value, so that some voxels belong to no slot."""
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def arrays(request):
     return TensorArrays(request.param)
 

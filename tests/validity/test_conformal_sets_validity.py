@@ -194,6 +194,27 @@ def test_present_units_are_covered_if_they_are_ranked_among_themselves():
 
 
 @pytest.mark.validity
+def test_under_hcp_a_random_one_of_the_cases_with_the_target_is_covered():
+    """Of five scans a hard patient has the target in all, an easy one in one. Control: a random scan that happens to
+    show the target is a hard patient's most of the time; that is covered too rarely, and is not what is promised."""
+    rng = np.random.default_rng(20260216)
+    promised = given_present = asked = 0
+    for _ in range(MANY):
+        hard = rng.random(41) < 0.3
+        present = np.where(hard[:, None], True, np.arange(5) == 0)
+        gamma = rng.normal(size=(41, 1)) + 2.0 * hard[:, None] + 0.5 * rng.standard_normal((41, 5))
+        groups = np.repeat(np.arange(40), 5).astype(str).astype(object)
+        limit = unit_scores(gamma[:40].reshape(-1), groups, present[:40].reshape(-1), "hcp").threshold(ALPHA).value
+        promised += gamma[40, rng.choice(np.flatnonzero(present[40]))] <= limit
+        case = rng.integers(5)
+        if present[40, case]:
+            asked += 1
+            given_present += gamma[40, case] <= limit
+    assert promised >= MANY_AT_LEAST
+    assert given_present / asked < MANY_AT_LEAST / MANY
+
+
+@pytest.mark.validity
 def test_each_stratum_is_covered_by_its_own_threshold():
     """A third of the cases is hard. Control: the pooled threshold covers about .76 of them."""
     rng = np.random.default_rng(20260207)

@@ -43,11 +43,28 @@ FITTING: dict[str, Words] = {
         "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
         METHOD,
     ),
-    "epochs": plain(
-        "--epochs", "With adam: passes over the slices or cases, at most. Default: as published.", METHOD, "E"
+    "last_layer": plain(
+        "--last-layer",
+        "Method fine-tune: .npz with weight (C, F) and bias (C,) of the network's last layer.",
+        METHOD,
+        "FILE",
     ),
-    "batch": plain("--batch", "With adam: slices (temperature: cases) per step. Default: as published.", METHOD, "N"),
-    "learning_rate": plain("--learning-rate", "With adam: its rate. Default: as published.", METHOD, "R"),
+    "export_weights": plain(
+        "--export-weights",
+        "Method fine-tune: also write the new weight and bias, to load into the network.",
+        METHOD,
+        "FILE",
+    ),
+    "epochs": plain("--epochs", "Method local, or adam: epochs, at most. Default: 30, or as published.", METHOD, "N"),
+    "batch": plain(
+        "--batch",
+        "Method local: tiles per step, default 4; adam: slices, or cases. Default: as published.",
+        METHOD,
+        "N",
+    ),
+    "learning_rate": plain(
+        "--learning-rate", "Method local, or adam: its rate. Default: 0.001, or as published.", METHOD, "R"
+    ),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
     "seed": plain("--seed", "Seed of the bootstrap intervals.", METHOD, "N"),
@@ -69,7 +86,8 @@ WORDS: dict[type, dict[str, Words]] = {
         "split_classes": Words(("--split-classes",), "One NIfTI file per class.", OUTPUT),
         "write": plain(
             "--write",
-            "Also write maps of how members disagree: entropy, mutual-information, variance (comma-separated).",
+            "Also write maps of how members disagree: entropy, mutual-information, variance; with method local "
+            "temperature (comma-separated).",
             OUTPUT,
             "LIST",
         ),

@@ -74,6 +74,21 @@ WORDS: dict[type, dict[str, Words]] = {
             "--calibrator", "A calibrate artifact, applied on the fly to every prediction read.", READING, "ARTIFACT"
         ),
     },
+    requests.CompanionOptions: {
+        "features": plain(
+            "--features",
+            "Method fine-tune: CASE.npz with what the network's last layer was given: features (F, z, y, x); to fit, "
+            "(n, F) with index and shape will do.",
+            READING,
+            "FOLDER",
+        ),
+        "images": plain(
+            "--images",
+            "Method local: the scans, named as the cases, which the network then sees too.",
+            READING,
+            "FOLDER",
+        ),
+    },
     requests.LabelOptions: {
         "label_pattern": plain(
             "--label-pattern",

@@ -184,7 +184,12 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
 
 
 def _unfinished(fitted: Fitted, spec: FitSpec, space: LabelSpace) -> Iterator[str]:
-    if spec.family(space) == "sample" and spec.refine and fitted.gradient >= SMALL_GRADIENT:
+    if (
+        spec.family(space) == "sample"
+        and spec.refine
+        and spec.optimiser == "exact"
+        and fitted.gradient >= SMALL_GRADIENT
+    ):
         yield (
             f"the exact passes ended before the optimum: the largest gradient is {number(fitted.gradient)}, not below "
             f"{SMALL_GRADIENT:g}; give --refine more than {spec.refine}, or more --voxels"

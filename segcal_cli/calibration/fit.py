@@ -101,12 +101,12 @@ class CalibrationFit:
             threads=self.threads,
             sampled=sampled_by(self.spec, self.space, self.values, self.equipment),
         )
-        if family == "network":
-            read = replace(read, tiles=tiles_of(case, self.spec.surroundings, self.spec.seed))
         if self.spec.optimiser == "adam" and self.spec.method != temperature.METHOD.name:
             against_rest = self.spec.method == platt.METHOD.name
             slices = slices_of(case, self.spec.surroundings, self.spec.seed, against_rest=against_rest)
             read = replace(read, slices=slices)
+        if family == "network":
+            read = replace(read, tiles=tiles_of(case, self.spec.surroundings, self.spec.seed))
         return FitState({**state.cases, case.id: read})
 
     def merge(self, a: FitState, b: FitState) -> FitState:

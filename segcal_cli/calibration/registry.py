@@ -29,9 +29,9 @@ METHODS: dict[str, Method] = {
         histogram.METHOD,
         *affine.METHODS,
         auxiliary.METHOD,
+        ensemble.METHOD,
         fine_tuning.METHOD,
         local.METHOD,
-        ensemble.METHOD,
     )
 }
 

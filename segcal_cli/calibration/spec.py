@@ -22,8 +22,14 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
-OWN_OPTIONS = ("histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis")
+OWN_OPTIONS = (
+    "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
+    "learning_rate",
+)  # fmt: skip
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
+
+TRAINING = ("epochs", "batch", "learning_rate")
+"""Options of methods that are trained, and of published recipes."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
 """What the user declares about the predictions: whether their cases were held out of training."""
@@ -44,8 +50,8 @@ class FitSpec:
     an in-sample summary. summary: whether there is one. allow_inverted: fit although higher confidence goes with less
     of the class. histogram_bins, binning: of the histogram method. odir: penalty of the dirichlet method. voxels: most
     that are sampled of a case; refine: most passes over all voxels that follow. kernel, dim, pad, slice_axis: of the
-    auxiliary method. optimiser: exact, or adam for the method's published recipe; epochs, batch, learning_rate:
-    of that, or of the local method's training, None as published. Raises BadOption.
+    auxiliary method. optimiser: exact, or adam for the method's published recipe; epochs, batch, learning_rate: of
+    training, None for what the method takes by itself. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -106,17 +112,14 @@ class FitSpec:
             raise BadOption("voxels", self.voxels, "it is 1 or more")
         if self.refine < 0:
             raise BadOption("refine", self.refine, "it is 0 or more")
+        for name in ("epochs", "batch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise BadOption(name, getattr(self, name), "it is 1 or more")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
+            raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
 
     def _check_recipe(self) -> None:
-        """Whether options of a recipe are of one, and what was published."""
-        given = {"epochs": self.epochs, "batch": self.batch, "learning_rate": self.learning_rate}
-        for name, value in given.items():
-            if value is None:
-                continue
-            if self.optimiser == "exact" and self.method != local.METHOD.name:
-                raise BadOption(name.replace("_", "-"), value, "it is for --optimiser adam, and for --method local")
-            if not 0 < value < math.inf:
-                raise BadOption(name.replace("_", "-"), value, "it is more than 0")
+        """Whether the method has a published recipe, and what was asked for is part of it."""
         if self.optimiser == "exact":
             return
         if self.method not in RECIPES:
@@ -148,9 +151,13 @@ class FitSpec:
             fitting = [name for name in methods_for(kind_of(space)) if METHODS[name].only in (None, values)]
             raise UnknownMethod(self.method, values, ", ".join(fitting))
         for name in OWN_OPTIONS:
+            if self.optimiser == "adam" and name in TRAINING:
+                continue
             if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 owners = [method for method, other in METHODS.items() if name in other.options]
-                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is for --method {', '.join(owners)}")
+                or_adam = ", or --optimiser adam" if name in TRAINING else ""
+                words = f"it is for --method {', '.join(owners)}{or_adam}"
+                raise BadOption(name.replace("_", "-"), getattr(self, name), words)
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (

@@ -58,8 +58,8 @@ class CaseStatistics:
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
-    int64 "class", voxels of each class in all. tiles: network family only. spacing_mm: voxel edges along x, y and z.
-    slices: of fits by a published recipe of convolutions.
+    int64 "class", voxels of each class in all. slices: of fits by a published recipe of convolutions. tiles: network
+    family only. spacing_mm: voxel edges along x, y and z.
     """
 
     case: str
@@ -76,9 +76,9 @@ class CaseStatistics:
     roi: bool
     sample: Voxels | None = None
     positives: np.ndarray | None = None
+    slices: Slices | None = None
     tiles: tuple[Tile, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
-    slices: Slices | None = None
 
 
 class Sampler(Protocol):

@@ -95,9 +95,9 @@ class CalibrateFitOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    optimiser: Literal["exact", "adam"] = "exact"
     last_layer: Path | None = None
     export_weights: Path | None = None
-    optimiser: Literal["exact", "adam"] = "exact"
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None

@@ -305,8 +305,8 @@ def test_the_scan_can_tell_what_log_odds_cannot():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"epochs": 0}, "--epochs 0: it is more than 0"),
-    ({"batch": 0}, "--batch 0: it is more than 0"),
+    ({"epochs": 0}, "--epochs 0: it is 1 or more"),
+    ({"batch": 0}, "--batch 0: it is 1 or more"),
     ({"learning_rate": 0.0}, "--learning-rate 0.0: it is more than 0"),
 ])  # fmt: skip
 def test_options_of_training_have_limits(options: dict, message: str):
@@ -316,7 +316,7 @@ def test_options_of_training_have_limits(options: dict, message: str):
 
 @pytest.mark.parametrize("option", [{"epochs": 3}, {"batch": 2}, {"learning_rate": 0.1}])
 def test_options_of_training_are_for_methods_that_train(option: dict):
-    with pytest.raises(BadOption, match=r"it is for --optimiser adam, and for --method local"):
+    with pytest.raises(BadOption, match="it is for --method local"):
         FitSpec(method="temperature", **option).check(BINARY)
     with pytest.raises(BadOption, match="local cannot be fitted to it"):
         FitSpec(method="local", loss="brier").check(BINARY)

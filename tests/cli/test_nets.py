@@ -212,7 +212,7 @@ def test_shards_of_a_network_are_refused(tmp_path: Path):
     (["--method", "fine-tune", "--features", "FEATURES"], 2, "--last-layer FILE is needed"),
     (["--method", "fine-tune", "--features", "IMAGES", "--last-layer", "LAYER"], 4, "case_00: no features"),
     (["--method", "local", "--images", "FEATURES"], 4, "case_00"),
-    (["--method", "local", "--epochs", "0"], 2, "--epochs 0: it is more than 0"),
+    (["--method", "local", "--epochs", "0"], 2, "--epochs 0: it is 1 or more"),
     (["--method", "local", "--voxels", "5"], 2, "--voxels 5: it is for --method"),
     (["--method", "platt", "--device", "cuda"], 2, "--device cuda: method platt runs on the CPU only"),
 ])  # fmt: skip

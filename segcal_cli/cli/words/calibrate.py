@@ -44,6 +44,11 @@ FITTING: dict[str, Words] = {
     "slice_axis": plain(
         "--slice-axis", "Methods auxiliary and local in 2-D: the axis across slices; auto: the largest spacing.", METHOD
     ),
+    "optimiser": plain(
+        "--optimiser",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        METHOD,
+    ),
     "last_layer": plain(
         "--last-layer",
         "Method fine-tune: .npz with weight (C, F) and bias (C,) of the network's last layer.",
@@ -56,25 +61,15 @@ FITTING: dict[str, Words] = {
         METHOD,
         "FILE",
     ),
-    "optimiser": plain(
-        "--optimiser",
-        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
-        METHOD,
-    ),
-    "epochs": plain(
-        "--epochs",
-        "With adam: passes over the slices or cases, at most (default: as published). Method local: over tiles (30).",
-        METHOD,
-        "E",
-    ),
+    "epochs": plain("--epochs", "Method local, or adam: epochs, at most. Default: 30, or as published.", METHOD, "N"),
     "batch": plain(
         "--batch",
-        "With adam: slices (temperature: cases) per step (default: as published). Method local: tiles (4).",
+        "Method local: tiles per step, default 4; adam: slices, or cases. Default: as published.",
         METHOD,
         "N",
     ),
     "learning_rate": plain(
-        "--learning-rate", "With adam: its rate (default: as published). Method local: 0.001.", METHOD, "R"
+        "--learning-rate", "Method local, or adam: its rate. Default: 0.001, or as published.", METHOD, "R"
     ),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),

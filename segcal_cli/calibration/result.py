@@ -358,7 +358,8 @@ def _try(calibrator: Calibrator, values: Values) -> None:
         array = sigmoid(logits)
         if calibrator.space.exclusive:
             array[:-1] = (1.0 - array[-1]) / (classes - 1)
-    volume = Volume(array.astype(np.float32), Grid((1, 1, TRIED_VOXELS)), values, Stored("float32"))
+    shape = (1, 1, TRIED_VOXELS)
+    volume = Volume(array.astype(np.float32), Grid(shape), values, Stored("float32"), image=np.zeros(shape))
     with np.errstate(all="ignore"):
         alone, given = calibrator.pointwise(volume)
         p = alone.apply(given.array, given.values, given.stored).array

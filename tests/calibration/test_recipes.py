@@ -126,9 +126,9 @@ def test_a_recipe_that_ends_before_its_slope_has_turned_warns_and_is_not_refused
             {"method": "vector", "optimiser": "adam"},
             "--optimiser adam: vector has no published recipe",
         ),
-        ({"epochs": 3}, "--epochs 3: it is for --optimiser adam"),
-        ({"learning_rate": 0.1}, "--learning-rate 0.1: it is for --optimiser adam"),
-        ({"optimiser": "adam", "batch": 0}, "--batch 0: it is more than 0"),
+        ({"epochs": 3}, "--epochs 3: it is for --method local, or --optimiser adam"),
+        ({"learning_rate": 0.1}, "--learning-rate 0.1: it is for --method local, or --optimiser adam"),
+        ({"optimiser": "adam", "batch": 0}, "--batch 0: it is 1 or more"),
         ({"optimiser": "adam", "loss": "brier"}, "--loss brier: the published recipe"),
         ({"optimiser": "adam", "weight": "case"}, "--weight case: the published recipe"),
         ({"method": "auxiliary", "optimiser": "adam", "dim": 3}, "--dim 3: the published recipe"),
@@ -136,5 +136,5 @@ def test_a_recipe_that_ends_before_its_slope_has_turned_warns_and_is_not_refused
 )
 def test_what_a_recipe_does_not_have_is_a_usage_error(options: dict, text: str):
     with pytest.raises(BadOption) as raised:
-        FitSpec(**options)
+        FitSpec(**options).check(space_of(3))
     assert text in str(raised.value)

@@ -64,7 +64,7 @@ FITTING: dict[str, Words] = {
     "epochs": plain("--epochs", "Method local, or adam: epochs, at most. Default: 30, or as published.", METHOD, "N"),
     "batch": plain(
         "--batch",
-        "Method local: tiles per step, default 4; adam: slices, or cases. Default: as published.",
+        "Method local: tiles per step, default 4; adam: slices or cases, default as published.",
         METHOD,
         "N",
     ),

@@ -9,7 +9,10 @@ that refuses something derives a class of its own from the family, next to the c
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import ClassVar
+
+from segcal_cli.core.names import escaped
 
 
 class SegcalError(Exception):
@@ -21,11 +24,15 @@ class SegcalError(Exception):
     case: str = ""
 
     def __str__(self) -> str:
-        return self.template.format(*self.args)
+        return self.template.format(*(_on_one_line(arg) for arg in self.args))
 
 
 class UsageError(SegcalError):
     """The command line does not make sense; nothing was read (exit 2)."""
+
+
+class NothingToDo(SegcalError):
+    """All is well, and there is nothing that this run should do (exit 0)."""
 
 
 class NoCaseError(SegcalError):
@@ -74,6 +81,10 @@ class WriteError(InputError):
     template = "cannot write {0}: {1}"
 
 
+class Unfinished(WriteError):
+    """Cases are done, but what is written of all of them together could not be (exit 8)."""
+
+
 class ArtifactError(SegcalError):
     """An artifact is missing, damaged, of another kind, or does not fit the predictions (exit 5)."""
 
@@ -85,9 +96,19 @@ class CaseErrors(InputError):
         return "\n".join(str(error) for error in self.args)
 
 
+def _on_one_line(arg: object) -> object:
+    """A path with its control characters escaped: a line break in a name begins no line of a message."""
+    return escaped(str(arg)) if isinstance(arg, PurePath) else arg
+
+
 def first_line(error: BaseException) -> str:
     """The error's message on one line, for tables and records."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def count_text(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 case", "2 cases". many: where it is not the noun and an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def with_case(case: str, text: str) -> str:

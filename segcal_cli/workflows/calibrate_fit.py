@@ -54,7 +54,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of, threads_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     Traced,
     WithFacts,
@@ -206,7 +206,7 @@ def run(
         ),
         inputs.sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         CalibrateConclusion(
             spec=spec,
             space=inputs.space,

@@ -27,6 +27,7 @@ from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.kinds import SAVED
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     CompanionOptions,
@@ -40,8 +41,6 @@ from segcal_cli.workflows.requests import (
     SourceOptions,
 )
 from segcal_cli.workflows.study import Study, measure
-
-KIND = "evaluation"
 
 WHOLE_OF_ALL = ("n_voxels", "n_classes")
 """Columns of the row ``(all)`` that are no means."""
@@ -121,7 +120,7 @@ def save_study(path: Path, study: Study) -> str:
     for number, source in enumerate(evaluation.sources):
         arrays |= {f"source{number}_{name}": array for name, array in _arrays(source).items()}
     header = Header(
-        kind=KIND,
+        kind=SAVED,
         method="histograms",
         space=evaluation.space,
         values=study.values,
@@ -160,7 +159,7 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     Raises SavedOtherwise, SourcesFixed, DamagedStudy, NotAnArtifact, NewerArtifact, OtherKind.
     """
     _refuse_sources(sourcing)
-    artifact = read_artifact(path, KIND, "--from")
+    artifact = read_artifact(path, SAVED, "--from")
     header = artifact.header
     try:
         artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}

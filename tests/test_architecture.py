@@ -93,7 +93,7 @@ def test_third_party_packages_stay_home_and_heavy_ones_are_imported_where_they_a
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; sys.argv = ['segcal', '--help']\nfrom segcal_cli.cli.app import main\n" + (
+    code = "import sys; sys.argv = ['segcal', '--help']\nfrom segcal_cli.cli.entry import main\n" + (
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "print(sorted({{m.split('.')[0] for m in sys.modules}} & set({!r})), file=sys.stderr)"
     ).format(sorted(LAZY - {"rich"} | {"numpy", "isal"}))

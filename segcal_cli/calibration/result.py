@@ -25,7 +25,7 @@ from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.errors import ArtifactError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Grid, Stored, Values, Volume
 
@@ -274,7 +274,8 @@ class Unmeasured:
     def _guarantee(self, held_out: tuple[float, float], measured: bool) -> str:
         cases, groups = len(self.patients.cases), len(self.patients.groups)
         sentence = (
-            f"Calibrated on {cases} cases of {groups} patients by {self.spec.loss.upper()}; no finite-sample guarantee."
+            f"Calibrated on {count_text(cases, 'case')} of {count_text(groups, 'patient')} by "
+            f"{self.spec.loss.upper()}; no finite-sample guarantee."
         )
         if not measured:
             return sentence

@@ -12,6 +12,7 @@ from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.cautions import number
 from segcal_cli.calibration.result import FitResult
+from segcal_cli.core.errors import count_text
 
 MAP_POINTS = 11
 """Raw probabilities 0, 0.1 ... 1 of the printed map."""
@@ -63,7 +64,7 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
 
 
 def map_lines(calibrator: Calibrator) -> list[str]:
-    """The map as text: one line per point, with a bar."""
+    """The map as text: one line per point, with a bar; classes with one map share it."""
     lines = []
     if calibrator.method == fine_tuning.METHOD.name:
         return ["(no map of probabilities: the calibrated ones are made of features)"]
@@ -71,16 +72,20 @@ def map_lines(calibrator: Calibrator) -> list[str]:
         lines.append("(amid neighbours that are predicted alike)")
     if kind_of(calibrator.space) == "softmax":
         lines.append("(the other classes share the rest equally)")
+    alike: dict[tuple[str, ...], list[str]] = {}
     for name, points in calibration_map(calibrator).items():
-        lines.append(f"{name}: raw p -> calibrated p")
-        lines += [f"  {raw:.1f} -> {p:.4f} {'#' * round(p * BAR_WIDTH)}".rstrip() for raw, p in points]
+        drawn = tuple(f"  {raw:.1f} -> {p:.4f} {'#' * round(p * BAR_WIDTH)}".rstrip() for raw, p in points)
+        alike.setdefault(drawn, []).append(name)
+    for drawn, names in alike.items():
+        lines += [f"{', '.join(names)}: raw p -> calibrated p", *drawn]
     return lines
 
 
 def report(result: FitResult) -> list[str]:
     """What a fit found, in words: method, parameters, before and after, the cut, notes and warnings."""
     cases, groups = len(result.case_ids), len(set(result.group_ids))
-    lines = [f"{result.spec.method} on {cases} cases of {groups} patients, {result.n_voxels} voxels"]
+    on = f"{count_text(cases, 'case')} of {count_text(groups, 'patient')}"
+    lines = [f"{result.spec.method} on {on}, {result.n_voxels} voxels"]
     for name, value in result.parameters.items():
         for title, found, interval in entries(name, value, result.interval.get(name)):
             ends = (

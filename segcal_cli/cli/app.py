@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -57,12 +56,7 @@ def root(
     """The options of ``segcal`` itself."""
 
 
-def main() -> None:
-    """Entry point. One BLAS thread: more would change last digits with the number of cores."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-    app()
-
-
 if __name__ == "__main__":
+    from segcal_cli.cli.entry import main
+
     main()

@@ -46,6 +46,7 @@ def fit(
         lambda observer: calibrate_fit.run(
             predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding, beside, device
         ),
+        allow_partial=running.allow_partial,
     )
 
 
@@ -60,7 +61,7 @@ def apply(
     beside: requests.CompanionOptions,
     running: requests.RunOptions,
     device: requests.DeviceOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write calibrated probabilities of new predictions. Needs no labels."""

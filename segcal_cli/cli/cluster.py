@@ -46,6 +46,7 @@ def fit(
         lambda observer: cluster_fit.run(
             predictions, labels, output, fitting, reading, truth, running, device, writing, observer, sharding
         ),
+        allow_partial=running.allow_partial,
     )
 
 
@@ -58,7 +59,7 @@ def apply(
     applying: requests.ClusterApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write for every voxel the classes that are still possible (bit c = class c), and how many. Needs no labels.

@@ -46,6 +46,7 @@ def fit(
         lambda observer: conformal_fit.run(
             predictions, labels, output, fitting, reading, truth, running, writing, observer, sharding
         ),
+        allow_partial=running.allow_partial,
     )
 
 
@@ -58,7 +59,7 @@ def apply(
     applying: requests.ConformalApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write the inner and outer set of new predictions: 0 outside, 1 possible, 2 certain. Needs no labels.

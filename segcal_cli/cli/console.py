@@ -6,6 +6,7 @@ stays itself. A progress bar appears only where stderr is a terminal; elsewhere 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -128,10 +129,18 @@ class Console:
             sys.stderr.write(printable(text) + "\n")
 
     def _write_log(self, level: str, text: str) -> None:
-        if self._log is not None:
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._log is None:
+            return
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        try:
             self._log.write("".join(f"{stamp} {level} {printable(line)}\n" for line in text.splitlines()))
             self._log.flush()
+        except OSError as error:
+            # A log on a full disk is no reason to lose the run.
+            with contextlib.suppress(OSError):
+                self._log.close()
+            self._log = None
+            self._say(f"warning: the log cannot be written: {(error.strerror or str(error)).lower()}")
 
 
 def printable(text: str) -> str:

@@ -22,7 +22,7 @@ def convert(
     *,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write any readable prediction as NIfTI in the geometry of its scan; the numbers pass bit for bit."""

@@ -60,4 +60,5 @@ def evaluate(
             beside,
             device,
         ),
+        allow_partial=running.allow_partial,
     )

@@ -7,11 +7,10 @@ leaves with the code that the closing line names.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,24 +21,33 @@ from segcal_cli.core.errors import (
     CaseErrors,
     InputError,
     NoCaseError,
+    NothingToDo,
     SegcalError,
+    Unfinished,
     UsageError,
+    count_text,
     first_line,
     with_case,
 )
 
 if TYPE_CHECKING:
     from segcal_cli.core.observer import Observer
-    from segcal_cli.workflows.outcome import Outcome
+    from segcal_cli.workflows.outcome import Counts, Outcome
 
-BUG, USAGE, NO_CASE, BAD_INPUT, BAD_ARTIFACT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+DONE, BUG, USAGE, NO_CASE, BAD_INPUT, BAD_ARTIFACT, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 8, 130
 
 CODES: tuple[tuple[type[SegcalError], int], ...] = (
+    (NothingToDo, DONE),
+    (Unfinished, PARTIAL),
     (UsageError, USAGE),
     (NoCaseError, NO_CASE),
     (InputError, BAD_INPUT),
     (ArtifactError, BAD_ARTIFACT),
 )
+
+
+SHOWN = 5
+"""So many failed cases stand in the closing line."""
 
 
 def code_of(error: SegcalError) -> int:
@@ -50,26 +58,38 @@ def code_of(error: SegcalError) -> int:
     return next((code for family, code in CODES if isinstance(error, family)), BUG)
 
 
-def guarded(command: str, console: Console, as_json: bool, action: Callable[[Observer], Outcome]) -> None:
-    """Run one command and leave by ``typer.Exit``. ``action`` gets the console as its Observer."""
+def guarded(
+    command: str,
+    console: Console,
+    as_json: bool,
+    action: Callable[[Observer], Outcome],
+    *,
+    allow_partial: bool = False,
+) -> None:
+    """Run one command and leave by ``typer.Exit``. ``action`` gets the console as its Observer. allow_partial: cases
+    that failed are no reason for another code than 0.
+    """
     try:
         with _terminable():
             outcome = action(console)
     except KeyboardInterrupt:
         console.finish_progress()
-        closing = f"interrupted after {console.done} of {console.total} cases"
+        closing = "interrupted before the first case"
+        if console.total:
+            closing = f"interrupted after {console.done} of {count_text(console.total, 'case')}"
         _leave(command, console, as_json, INTERRUPTED, closing)
     except CaseErrors as error:
         console.finish_progress()
         console.case_warnings()
         for inner in error.args:
             console.error(_message(inner))
-        closing = f"{_unusable(error.args, console.total)}, nothing written"
+        closing = f"{_unusable(error.args, console)}, nothing written"
         _leave(command, console, as_json, code_of(error), closing, _records(error.args))
     except SegcalError as error:
         console.finish_progress()
         console.case_warnings()
-        _leave(command, console, as_json, code_of(error), _message(error), _records((error,)))
+        code = code_of(error)
+        _leave(command, console, as_json, code, _message(error), _records((error,)) if code else [])
     except OSError as error:
         console.finish_progress()
         text = f"{error.filename}: {(error.strerror or str(error)).lower()}" if error.filename else str(error)
@@ -82,10 +102,11 @@ def guarded(command: str, console: Console, as_json: bool, action: Callable[[Obs
         closing = f"{named}. A bug in segcal; please report it with --log-file"
         _leave(command, console, as_json, BUG, closing, _records((error,)))
     console.finish_progress()
-    _finish(command, console, as_json, outcome)
+    code = DONE if outcome.code == PARTIAL and allow_partial else outcome.code
+    _finish(command, console, as_json, outcome, code)
 
 
-def _finish(command: str, console: Console, as_json: bool, outcome: Outcome) -> None:
+def _finish(command: str, console: Console, as_json: bool, outcome: Outcome, code: int) -> None:
     console.case_warnings()
     for line in outcome.lines:
         console.line(line)
@@ -96,11 +117,17 @@ def _finish(command: str, console: Console, as_json: bool, outcome: Outcome) -> 
     counts = outcome.counts
     if not as_json and outcome.data:
         _write_stdout(outcome.data)
-    closing = f"{counts.cases} {_plural('case', 'cases', counts.cases)}, {counts.done} done"
+    closing = outcome.closing or counts_text(counts, [failure["case"] for failure in outcome.failures])
+    _leave(command, console, as_json, code, closing, list(outcome.failures), outcome.result, counts.to_json())
+
+
+def counts_text(counts: Counts, failed: Sequence[str]) -> str:
+    """What became of the cases. failed: their ids."""
+    parts = [count_text(counts.cases, "case"), f"{counts.done} done"]
+    parts += [f"{number} {word}" for word, number in counts.further.items() if number]
     if counts.failed:
-        closing += f", {counts.failed} failed: {', '.join(failure['case'] for failure in outcome.failures[:5])}"
-        closing += ", ..." if len(outcome.failures) > 5 else ""
-    _leave(command, console, as_json, outcome.code, closing, list(outcome.failures), outcome.result, counts.to_json())
+        parts.append(f"{counts.failed} failed: {', '.join(failed[:SHOWN])}{', ...' if len(failed) > SHOWN else ''}")
+    return ", ".join(parts)
 
 
 def _leave(
@@ -126,12 +153,9 @@ def _leave(
 
 
 def _write_stdout(text: str) -> None:
-    """Data for programs. A reader that has gone away (``| head -1``) is no error."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Data for programs."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _records(errors: tuple[Exception, ...]) -> list[dict[str, str]]:
@@ -148,31 +172,40 @@ def _records(errors: tuple[Exception, ...]) -> list[dict[str, str]]:
     ]
 
 
-def _unusable(errors: tuple[Exception, ...], total: int) -> str:
-    """How much of the input cannot be used. total: cases of the run."""
+def _unusable(errors: tuple[Exception, ...], console: Console) -> str:
+    """How much of the input cannot be used.
+
+    Headers are looked at before anything is counted, all of them. After that a run may have stopped at the first
+    failure, and then nothing is known of the inputs that it did not come to.
+    """
     cases = {getattr(error, "case", "") for error in errors}
-    if "" in cases or len(cases) > total:
-        return f"{len(errors)} {_plural('problem', 'problems', len(errors))}"
-    verb = _plural("is", "are", len(cases))
-    return f"{len(cases)} of {total} {_plural('input', 'inputs', total)} {verb} unusable"
+    if "" in cases or len(cases) > console.total:
+        return count_text(len(errors), "problem")
+    if 0 < console.done < console.total:
+        return f"stopped at {', '.join(sorted(cases)[:SHOWN])}, after {console.done} of {console.total} inputs"
+    verb = "is" if len(cases) == 1 else "are"
+    return f"{len(cases)} of {count_text(console.total, 'input')} {verb} unusable"
 
 
 def _message(error: Exception) -> str:
     return with_case(getattr(error, "case", ""), str(error))
 
 
-def _plural(one: str, many: str, n: int) -> str:
-    return one if n == 1 else many
-
-
 class _terminable:  # noqa: N801 - a context manager that reads as a word
-    """SIGTERM ends Python without ``finally``; here it becomes a KeyboardInterrupt, so temps are removed."""
+    """Ctrl-C and SIGTERM, which ends Python without ``finally``, become a KeyboardInterrupt, so temps are removed.
+
+    A signal that the process was told to ignore stays ignored.
+    """
 
     def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGTERM, _interrupt)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: handler for number in numbers if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+        for number in self.before:
+            signal.signal(number, _interrupt)
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:

@@ -57,6 +57,7 @@ def fit(
             observer,
             sharding,
         ),
+        allow_partial=running.allow_partial,
     )
 
 
@@ -72,7 +73,7 @@ def apply(
     applying: requests.RatioApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
-    writing: requests.OutputOptions,
+    writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
     """Write ratio, volumes, their intervals and alarms of new predictions. Needs no labels.

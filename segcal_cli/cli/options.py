@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from segcal_cli.cli import config
 from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.cli.words import calibrate, cluster, conformal_sets, measuring, ntr_interval, shared
 from segcal_cli.cli.words.spelling import TALKING, Words, plain
@@ -46,19 +48,25 @@ ArtifactFile = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Talking:
-    """What is said, and where."""
+    """What is said, and where; and what was said elsewhere. notices: warnings about that, no option."""
 
     json: bool = False
     quiet: bool = False
     verbose: int = 0
     log_file: Path | None = None
+    config: Path | None = None
+    print_config: bool = False
+    notices: tuple[str, ...] = ()
 
     def console(self) -> Console:
         try:
-            return Console(QUIET if self.quiet else self.verbose, self.log_file)
+            console = Console(QUIET if self.quiet else self.verbose, self.log_file)
         except OSError as error:
             what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"
             raise typer.BadParameter(what, param_hint="--log-file") from error
+        for notice in self.notices:
+            console.warn(notice)
+        return console
 
 
 REGISTRY: dict[type, dict[str, Words]] = {
@@ -75,6 +83,17 @@ REGISTRY: dict[type, dict[str, Words]] = {
             ("--verbose", "-v"), "Say more; twice for debugging.", TALKING, count=True, show_default=False
         ),
         "log_file": plain("--log-file", "Append every message, with its time, to FILE.", TALKING, "FILE"),
+        "config": plain(
+            "--config",
+            "Options from a TOML file, named as here; a table per command beats the top level. Flags beat SEGCAL_* "
+            "(SEGCAL_JOBS=4), which beats the file.",
+            TALKING,
+            "FILE.toml",
+            callback=config.load,
+        ),
+        "print_config": Words(
+            ("--print-config",), "Print all options as TOML, each with who set it, and leave.", TALKING
+        ),
     },
 }
 
@@ -90,22 +109,47 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
             parameters += _options(name, records[name])
         else:
             parameters.append(parameter.replace(annotation=hints[name]))
+    parameters.append(inspect.Parameter(CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     parameters.sort(key=lambda parameter: parameter.kind)
 
     @functools.wraps(function)
     def command(**arguments: Any) -> None:
-        rebuilt = {name: _record(name, record, arguments) for name, record in records.items()}
+        context = arguments.pop(CONTEXT)
+        rebuilt = {name: _record(name, record, arguments, context) for name, record in records.items()}
+        if any(isinstance(record, Talking) and record.print_config for record in rebuilt.values()):
+            sys.stdout.write(config.resolved(context))
+            raise typer.Exit
         function(**arguments, **rebuilt)
 
+    config.register(function, parameters)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+CONTEXT = "_context"
+"""The parameter by which typer hands over what it knows of the options."""
+
+
+def _origins(context: typer.Context) -> dict[str, str]:
+    said = {name: config.origin_of(context, name) for name in context.params}
+    return {name.rpartition("__")[2]: origin for name, origin in said.items() if origin != "default"}
+
+
+def _notices(context: typer.Context) -> tuple[str, ...]:
+    return tuple(context.meta.get(config.NOTICES, ()))
+
+
+FILLED_IN: dict[str, Callable[[typer.Context], Any]] = {"origins": _origins, "notices": _notices}
+"""Fields of records that are no options: the command line itself knows them."""
 
 
 def _options(prefix: str, record: type) -> list[inspect.Parameter]:
     hints = typing.get_type_hints(record)
     made = []
     for field in dataclasses.fields(record):
+        if field.name in FILLED_IN:
+            continue
         words = REGISTRY[record][field.name]
         hint, default = hints[field.name], field.default
         if typing.get_origin(hint) is tuple:
@@ -116,6 +160,8 @@ def _options(prefix: str, record: type) -> list[inspect.Parameter]:
             rich_help_panel=words.panel,
             metavar=words.metavar,
             count=words.count,
+            callback=words.callback,
+            is_eager=words.callback is not None,
             show_default=words.show_default and not (default is None or default is False or default == []),
         )
         made.append(
@@ -129,6 +175,9 @@ def _options(prefix: str, record: type) -> list[inspect.Parameter]:
     return made
 
 
-def _record(prefix: str, record: type, arguments: dict[str, Any]) -> Any:
-    values = {field.name: arguments.pop(f"{prefix}__{field.name}") for field in dataclasses.fields(record)}
+def _record(prefix: str, record: type, arguments: dict[str, Any], context: typer.Context) -> Any:
+    names = [field.name for field in dataclasses.fields(record)]
+    values = {
+        name: FILLED_IN[name](context) if name in FILLED_IN else arguments.pop(f"{prefix}__{name}") for name in names
+    }
     return record(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -54,4 +54,5 @@ def reliability(
             covering,
             observer,
         ),
+        allow_partial=running.allow_partial,
     )

@@ -31,6 +31,10 @@ class UsageError(SegcalError):
     """The command line does not make sense; nothing was read (exit 2)."""
 
 
+class NothingToDo(SegcalError):
+    """All is well, and there is nothing that this run should do (exit 0)."""
+
+
 class NoCaseError(SegcalError):
     """There is not one case to work on (exit 3)."""
 
@@ -77,6 +81,10 @@ class WriteError(InputError):
     template = "cannot write {0}: {1}"
 
 
+class Unfinished(WriteError):
+    """Cases are done, but what is written of all of them together could not be (exit 8)."""
+
+
 class ArtifactError(SegcalError):
     """An artifact is missing, damaged, of another kind, or does not fit the predictions (exit 5)."""
 
@@ -96,6 +104,11 @@ def _on_one_line(arg: object) -> object:
 def first_line(error: BaseException) -> str:
     """The error's message on one line, for tables and records."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def count_text(number: int, one: str, many: str = "") -> str:
+    """A number with its noun: "1 case", "2 cases". many: where it is not the noun and an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def with_case(case: str, text: str) -> str:

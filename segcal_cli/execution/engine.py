@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -286,10 +287,22 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _quiet_interrupts() -> None:
-    """Workers leave Ctrl-C to the parent, which shuts them down; they can be terminated once they have started."""
+    """Workers leave Ctrl-C to the parent, which shuts them down; they can be terminated once they have started.
+
+    A parent that is killed shuts nobody down, so a worker leaves when its parent has gone: it would wait for ever, and
+    might write beside the run that comes next.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def failure_records(failures: Sequence[Result]) -> list[dict[str, str]]:

@@ -26,8 +26,11 @@ from segcal_cli.core.errors import WriteError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-DEFAULT_TAG = "segcal"
+DEFAULT_TAG = "file"
 """The tag of temps whose writer holds no lock."""
+
+ABANDONED_SECONDS = 86400.0
+"""A temp without a lock that nobody has written to for a day is what a killed run left."""
 
 MAX_NAME_BYTES = 255
 """The longest file name that common file systems take; the target's name is cut in its temp's name to stay below."""
@@ -85,10 +88,12 @@ def writing_together(targets: Sequence[Path], *, tag: str = DEFAULT_TAG) -> Iter
     Any exception in the block (KeyboardInterrupt too) removes the temps and leaves every target as it was. Raises
     WriteError naming the target and the reason where a file cannot be opened, written, synced or renamed.
     """
+    # Named before they are made: an interrupt may come between the making of a file and the next line.
+    temps = [temp_path(target, tag) for target in targets]
     pending: list[_Pending] = []
     try:
-        for target in targets:
-            pending.append(_open(target, tag))
+        for target, temp in zip(targets, temps, strict=True):
+            pending.append(_open(target, temp))
         yield tuple(entry.file for entry in pending)
         for entry in pending:
             _finish(entry)
@@ -101,13 +106,20 @@ def writing_together(targets: Sequence[Path], *, tag: str = DEFAULT_TAG) -> Iter
         for entry in pending:
             with contextlib.suppress(OSError, WriteError):
                 entry.file.close()
+        for temp in temps:
             with contextlib.suppress(OSError):
-                entry.temp.unlink()
+                temp.unlink()
 
 
 @contextlib.contextmanager
 def writing(target: Path, *, tag: str = DEFAULT_TAG) -> Iterator[BinaryIO]:
-    """Open a temp that becomes ``target`` when the block ends well. Raises WriteError; see ``writing_together``."""
+    """Open a temp that becomes ``target`` when the block ends well. Raises WriteError; see ``writing_together``.
+
+    Without a lock nobody knows whose a temp is, so only those that were abandoned a day ago are removed.
+    """
+    if tag == DEFAULT_TAG:
+        with contextlib.suppress(OSError):
+            remove_temps(target.parent, tag, older_than_s=ABANDONED_SECONDS)
     with writing_together([target], tag=tag) as (file,):
         yield file
 
@@ -139,8 +151,7 @@ def remove_temps(folder: Path, tag: str, *, older_than_s: float = 0.0) -> tuple[
     return tuple(removed)
 
 
-def _open(target: Path, tag: str) -> _Pending:
-    temp = temp_path(target, tag)
+def _open(target: Path, temp: Path) -> _Pending:
     try:
         # Mode 0o666 is what plain open() asks for: the umask decides.
         return _Pending(target, temp, io.BufferedWriter(_Temp(os.open(temp, _CREATE, 0o666), target)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segcal_cli.core.errors import PairingError
+from segcal_cli.core.errors import PairingError, count_text
 from segcal_cli.io.problems import Problem, raise_all
 
 CROSS_VALIDATION = "cross-validation"
@@ -19,9 +19,9 @@ CROSS_VALIDATION = "cross-validation"
 
 
 class MissingLabels(PairingError):
-    """Predictions without a label. Arguments: how many, their ids."""
+    """Predictions without a label. Arguments: how many, with a verb, their ids."""
 
-    template = "{0} predictions have no label: {1}"
+    template = "{0} no label: {1}"
 
 
 class SamePrediction(PairingError):
@@ -90,7 +90,7 @@ class Pairing:
 def missing_labels(cases: Sequence[CaseFiles]) -> MissingLabels | None:
     """The error that lists every case without a label, or None if each has one."""
     bare = [case.id for case in cases if not case.labels]
-    return MissingLabels(len(bare), ", ".join(bare)) if bare else None
+    return MissingLabels(count_text(len(bare), "prediction has", "predictions have"), ", ".join(bare)) if bare else None
 
 
 def same_predictions(cases: Sequence[CaseFiles]) -> tuple[SamePrediction, ...]:

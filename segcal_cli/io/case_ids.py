@@ -8,6 +8,7 @@ always listed in the order of the UTF-8 bytes of their ids, which depends on no 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,9 @@ from segcal_cli.core.errors import PairingError
 
 TAILS = ("_trans", "_seg", "_pred", "_prob", "_probseg", "_dseg", "-seg")
 """What tools append to a case's name: MONAI ``_trans``, BIDS ``_probseg`` and ``_dseg``, the rest by custom."""
+
+CALIBRATED = re.compile(r".+?((_label-[^\W_]+)?_desc-calibrated_probseg)", re.DOTALL)
+"""What segcal itself appends to the case of calibrated probabilities."""
 
 MAX_ID_BYTES = 180
 """File systems allow 255 bytes a name; the rest is for what outputs and temporary files add to the id."""
@@ -51,6 +55,9 @@ def fits_file_name(case: str) -> bool:
 def common_tail(stems: Iterable[str]) -> str:
     """The tail that all stems end in, or "". A stem that is nothing but the tail keeps it, and so do all others."""
     stems = list(stems)
+    own = {found[1] if (found := CALIBRATED.fullmatch(stem)) else "" for stem in stems}
+    if len(own) == 1 and own != {""}:
+        return own.pop()
     for tail in TAILS:
         if stems and all(stem.endswith(tail) and len(stem) > len(tail) for stem in stems):
             return tail

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segcal_cli.core.case import Case, CaseFacts
-from segcal_cli.core.errors import PairingError, SegcalError, UsageError
+from segcal_cli.core.errors import PairingError, SegcalError, UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io import files
@@ -114,7 +114,7 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
         notes.update(dict.fromkeys(opened.notes))
     turned = [source.truth.turned for source in sources if source.truth is not None and source.truth.turned]
     for note in dict.fromkeys(turned):
-        notes[f"{note} ({turned.count(note)} of {len(sources)} cases)"] = None
+        notes[f"{note} ({turned.count(note)} of {count_text(len(sources), 'case')})"] = None
     return Opened(tuple(sources), tuple(problems), tuple(notes))
 
 

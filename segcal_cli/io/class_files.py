@@ -6,6 +6,7 @@ have no file, since it is what the others leave; any other gap would shift no ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -26,6 +27,13 @@ CLASS_LAYOUTS = (
     "{case}_{class}",
 )
 """Flat layouts with one file per class that are recognised by themselves: those of BIDS and of most scripts."""
+
+
+CALIBRATED_END = "_desc-calibrated_probseg"
+"""The end of segcal's own file of calibrated probabilities."""
+
+COMPANION = re.compile(r"(.+)_desc-[^\W_]+_(?:dseg|map)", re.DOTALL)
+"""What segcal writes beside that file."""
 
 
 class NoClassFile(PairingError):
@@ -80,6 +88,18 @@ def without_proofs(matches: Iterable[Match]) -> list[Match]:
     matches = list(matches)
     arrays = {(match.path.parent, split_suffix(match.path.name)[0]) for match in matches if is_array(match.path)}
     return [m for m in matches if is_array(m.path) or (m.path.parent, split_suffix(m.path.name)[0]) not in arrays]
+
+
+def without_companions(matches: Iterable[Match]) -> list[Match]:
+    """Matches of predictions: what segcal wrote beside calibrated probabilities (decisions, maps) is no prediction."""
+    matches = list(matches)
+    stems = {(match.path.parent, split_suffix(match.path.name)[0]) for match in matches}
+
+    def beside(match: Match) -> bool:
+        found = COMPANION.fullmatch(split_suffix(match.path.name)[0])
+        return found is not None and (match.path.parent, f"{found[1]}{CALIBRATED_END}") in stems
+
+    return [match for match in matches if not beside(match)]
 
 
 def without_arrays(matches: Iterable[Match]) -> list[Match]:

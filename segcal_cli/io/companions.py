@@ -8,6 +8,7 @@ as large as the volume, times the number of features.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,6 +66,16 @@ class Companions:
             except PairingError as error:
                 return error
         return None
+
+    def files(self, case: str) -> dict[str, Path]:
+        """Role -> the file of a case, of what is there."""
+        found = {}
+        if self.features is not None and self._file(case).is_file():
+            found["features"] = self._file(case)
+        if self.images is not None:
+            with contextlib.suppress(PairingError):
+                found["image"] = self.images.find(case)
+        return found
 
     def attached(self, case: str, volume: Volume, place: Space) -> tuple[Volume, np.ndarray | None]:
         """The volume with what comes along, and the voxels "voxel 3" that features are of, None if all.

@@ -18,7 +18,7 @@ import numpy as np
 from segcal_cli.core.errors import UsageError, WriteError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io import nifti
-from segcal_cli.io.atomic import writing_together
+from segcal_cli.io.atomic import DEFAULT_TAG, writing_together
 from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
@@ -127,10 +127,12 @@ def refuse_changed(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -
     refuse_existing(changed, overwrite=overwrite)
 
 
-def write_files(folder: Path, files: Sequence[File]) -> tuple[str, ...]:
-    """Write all files of a case, the last one last. Returns their names. Raises WriteError."""
+def write_files(folder: Path, files: Sequence[File], *, tag: str = DEFAULT_TAG) -> tuple[str, ...]:
+    """Write all files of a case, the last one last. Returns their names. tag: of the lock that is held, in the names of
+    the temps. Raises WriteError.
+    """
     targets = [output_path(folder, file.name) for file in files]
-    with writing_together(targets) as handles:
+    with writing_together(targets, tag=tag) as handles:
         for file, handle in zip(files, handles, strict=True):
             file.write(handle)
     return tuple(file.name for file in files)

@@ -13,11 +13,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from segcal_cli.core.errors import NoCaseError, PairingError, UsageError
+from segcal_cli.core.errors import NoCaseError, PairingError, UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.case_files import CROSS_VALIDATION, CaseFiles, LabelFile, Pairing, PredictionFile, missing_labels
 from segcal_cli.io.case_ids import BadCaseId, byte_order, common_tail, examples, fits_file_name
-from segcal_cli.io.class_files import class_layout, place, spelling_clashes, whole_case, without_arrays, without_proofs
+from segcal_cli.io.class_files import (
+    class_layout,
+    place,
+    spelling_clashes,
+    whole_case,
+    without_arrays,
+    without_companions,
+    without_proofs,
+)
 from segcal_cli.io.folders import VOLUME_FOLDERS, Listing, Siblings, expand_folders, list_folder
 from segcal_cli.io.groups import Groups
 from segcal_cli.io.patterns import BadPattern, Match, Pattern
@@ -42,9 +50,9 @@ class NoCaseMatched(NoCaseError):
 
 
 class MissingRegions(PairingError):
-    """Regions of interest were asked for, and cases have none. Arguments: how many, where, their ids."""
+    """Regions of interest were asked for, and cases have none. Arguments: how many, with a verb, where, their ids."""
 
-    template = "{0} predictions have no region of interest in {1}: {2}"
+    template = "{0} no region of interest in {1}: {2}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +127,11 @@ def pair(
         problems.append(Problem("", unlabelled))
     bare = [case.id for case in cases if case.roi is None]
     if roi is not None and bare:
-        problems.append(Problem("", MissingRegions(len(bare), roi, ", ".join(bare))))
+        many = count_text(len(bare), "prediction has", "predictions have")
+        problems.append(Problem("", MissingRegions(many, roi, ", ".join(bare))))
     spare = sorted(truth.cases.keys() - predicted.cases.keys(), key=byte_order)
-    notes = [f"{labels}: {len(spare)} labels have no prediction: {examples(spare)}"] if spare else []
+    many = count_text(len(spare), "label has", "labels have")
+    notes = [f"{labels}: {many} no prediction: {examples(spare)}"] if spare else []
     return Pairing(tuple(cases), (*predicted.notes, *truth.notes, *notes), tuple(problems))
 
 
@@ -145,7 +155,7 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
     else:
         names = [(root, name) for root, listing in listings.items() for name in listing.files]
         matches = [Match(root / name, root, split_suffix(name)[0]) for root, name in names]
-    matches = without_proofs(matches) if proofs else without_arrays(matches)
+    matches = without_companions(without_proofs(matches)) if proofs else without_arrays(matches)
     notes = _left_out(given, listings, found_some=bool(matches))
     if pattern is None:
         layout = class_layout(matches, space, "--pattern")
@@ -153,7 +163,8 @@ def find_files(given: Path, pattern: Pattern | None, space: LabelSpace | None, *
     else:
         strangers = [name for root in roots for name in pattern.strangers(root)]
         if strangers:
-            notes.append(f"{given}: {len(strangers)} files are of no class of the class table: {examples(strangers)}")
+            found = count_text(len(strangers), "file is", "files are")
+            notes.append(f"{given}: {found} of no class of the class table: {examples(strangers)}")
     cases: dict[str, list[Match]] = {}
     for match in matches:
         cases.setdefault(match.case, []).append(match)
@@ -231,7 +242,9 @@ def _left_out(given: Path, listings: Mapping[Path, Listing], found_some: bool) -
             kinds.setdefault(path.suffix.lower(), path)
         raise_all([unread(path) for path in kinds.values()])
     shown = examples([path.name for path in paths])
-    return [f"{given}: {len(paths)} files of a kind that segcal does not read are left out: {shown}"]
+    kind = "of a kind that segcal does not read"
+    found = count_text(len(paths), f"file {kind} is", f"files {kind} are")
+    return [f"{given}: {found} left out: {shown}"]
 
 
 def _compiled(text: str | None, space: LabelSpace | None, option: str) -> Pattern | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,10 @@ from segcal_cli.calibration import fine_tuning, local
 from segcal_cli.calibration.calibrator import Applied, Calibrator
 from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume
-from segcal_cli.execution.work import Work
 from segcal_cli.io import padding
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.companions import Companions
@@ -29,36 +29,35 @@ from segcal_cli.io.outputs import (
     File,
     label_file,
     label_name,
-    make_folder,
     map_file,
     map_name,
     npz_file,
     paint_values,
     painted,
     refuse_changed,
-    refuse_existing,
     refuse_inside,
     soft_files,
     soft_names,
-    text_file,
-    write_files,
 )
 from segcal_cli.io.predictions import DISPLAY_MARK, PredictionSource
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.io.voxels import member_probabilities
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of, folders_of, needs_of, on
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
-from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import (
     CalibrateApplyOptions,
     CompanionOptions,
     DeviceOptions,
-    OutputOptions,
+    FolderOptions,
     PredictionOptions,
     RunOptions,
 )
+from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.tracing import seen_by
 from segcal_cli.workflows.voxel_sizes import other_voxels
 
@@ -70,6 +69,10 @@ MAPS = {**MAP_NAMES, TEMPERATURE: "temperature"}
 
 DESC = "calibrated"
 """The ``desc`` entity of everything that a calibrator made."""
+
+
+SHOWN = 5
+"""So many cases that the calibrator has seen are named."""
 
 
 class Float16NeedsNpz(UsageError):
@@ -104,16 +107,15 @@ class DisplayOnly(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class CaseWriter:
-    """Calibrates one case and writes its files: the ``compute`` half of the work. Returns the case's record."""
+    """Calibrates one case: its files, and what was done to it."""
 
     calibrator: Calibrator
-    folder: Path
     options: CalibrateApplyOptions
     places: dict[str, Space]
     seen: frozenset[str]
     disagreeing: Mapping[str, PredictionSource] = field(default_factory=dict)
 
-    def __call__(self, case: Case) -> dict[str, object]:
+    def __call__(self, case: Case) -> Made:
         volume = case.volume
         calibrator, given = self.calibrator.pointwise(volume)
         applied = calibrator.apply(given.array, given.values, given.stored, self.options.dtype)
@@ -121,19 +123,14 @@ class CaseWriter:
         files = case_files(case, applied, self.places[case.id], self.options)
         if self.options.write is not None:
             files = [*self._maps(case), *files]
-        names = write_files(self.folder, files)
-        return {
-            "case": case.id,
-            "status": "done",
-            "outputs": list(names),
+        result = {
             "proof": case.facts.proof or None,
-            "padding_share": case.facts.padding_share,
             "in_calibration": case.id in self.seen,
             "decisions_repaired": applied.repaired,
             "regions_projected": applied.projected,
             "left_raw": applied.kept_raw,
-            "warnings": list(case.facts.warnings),
         }
+        return Made(files, result)
 
     def _maps(self, case: Case) -> list[File]:
         """Maps of temperatures, and of how the members, read once more and one at a time, disagree."""
@@ -206,7 +203,7 @@ def run(
     applying: CalibrateApplyOptions,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
     beside: CompanionOptions = ALONE,
     device: DeviceOptions = ANYWHERE,
@@ -222,7 +219,7 @@ def run(
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     loaded, before = _placed(loaded, before, device)
     companions = _companions(loaded, before, reading, beside, applying)
-    inputs = open_inputs(predictions, None, reading, None, observer)
+    inputs = open_inputs(predictions, None, reading, None, observer, min_age=writing.min_age, artifact=loaded)
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
@@ -234,24 +231,19 @@ def run(
         raise MembersNeeded(applying.write)
     for case, text in other_voxels(loaded.artifact, inputs.sources):
         observer.warn(text, case)
-    refuse_existing(
-        [output / name for source in inputs.sources for name in output_names(source, applying)],
-        overwrite=writing.overwrite,
-    )
     seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
     if loaded.artifact.header.results.get("split_kind") == "in-sample":
         observer.warn("the calibrator was fitted on cases that the network was trained on; expect too much confidence")
     if loaded.artifact.header.spec.get("source") == "cross-validation":
         observer.note("the calibrator was fitted on the models of single folds, which are not the deployed ensemble")
     if seen:
-        observer.note(f"{len(seen)} of these cases were used to fit the calibrator: {', '.join(seen[:5])}")
+        shown = ", ".join(seen[:SHOWN]) + (", ..." if len(seen) > SHOWN else "")
+        verb = "was" if len(seen) == 1 else "were"
+        observer.note(f"{len(seen)} of these cases {verb} used to fit the calibrator: {shown}")
 
     folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
-    refuse_changed(output, folder_files, overwrite=writing.overwrite)
-    make_folder(output)
     writer = CaseWriter(
         loaded.calibrator,
-        output,
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
         frozenset(seen),
@@ -259,17 +251,31 @@ def run(
     )
     transform = None if before is None else CalibratorTransform(before.calibrator)
     reader = inputs.reader(transform=transform, companions=companions)
-    outcome = map_cases(Work(reader, writer), inputs, running, observer, "calibrating")
-    if outcome.counts.done:
-        write_files(output, [text_file(name, text) for name, text in folder_files.items()])
-    repaired = sum(int(record["decisions_repaired"]) for record in outcome.result["cases"])
+    settings = settings_for(
+        "calibrate apply",
+        (artifact, loaded.artifact),
+        None if before is None else before.artifact,
+        reading,
+        inputs.values,
+        {**dataclasses.asdict(applying), "device": device.device},
+        (applying, beside, device, running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+        run.refuse_existing([output / name for source in inputs.sources for name in output_names(source, applying)])
+        refuse_changed(output, folder_files, overwrite=writing.replace)
+        run.map(reader, writer, "calibrating", beside=None if companions is None else companions.files)
+        for name, text in folder_files.items():
+            run.write(name, text)
+    repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
+    header = loaded.artifact.header
     line = (
-        f"calibrated with {loaded.artifact.header.method}, fitted on {loaded.artifact.header.n_cases} cases of "
-        f"{loaded.artifact.header.n_groups} patients. No finite-sample guarantee."
+        f"calibrated with {header.method}, fitted on {count_text(header.n_cases, 'case')} of "
+        f"{count_text(header.n_groups, 'patient')}. No finite-sample guarantee."
     )
     kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
-    result = {**outcome.result, "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest}}
-    return Outcome(result, outcome.counts, (line, *kept), failures=outcome.failures)
+    result = {**run.result, "artifact": settings.artifact}
+    return Outcome(result, run.counts, (line, *kept), failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str]:

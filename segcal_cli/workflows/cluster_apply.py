@@ -12,11 +12,10 @@ import numpy as np
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.work import Work
-from segcal_cli.io.atomic import write_text
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values
-from segcal_cli.io.outputs import File, make_folder, refuse_existing, refuse_inside, voxel_file, write_files
+from segcal_cli.io.outputs import File, refuse_existing, refuse_inside, voxel_file
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.sets import (
@@ -33,12 +32,14 @@ from segcal_cli.kandinsky.text import guarantee, vacuous_lines
 from segcal_cli.kandinsky.views import View
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
 from segcal_cli.workflows.cluster_artifacts import alphas_of, load_cluster, place_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import AtlasReader, atlases_for
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
-from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import ClusterApplyOptions, OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import ClusterApplyOptions, FolderOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.tracing import seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
@@ -81,17 +82,16 @@ class EmptyOfRegions(UsageError):
 
 @dataclass(frozen=True)
 class SetWriter:
-    """Makes and writes the sets of one case: the ``compute`` half of the work. Returns its record and its rows."""
+    """Makes the sets of one case: its files, and its rows of the table."""
 
     model: Model
-    folder: Path
     alphas: tuple[float, ...]
     empty: Empty
     emit: tuple[str, ...]
     places: Mapping[str, Space]
     seen: Mapping[str, tuple[str, ...]]
 
-    def __call__(self, case: Case) -> dict[str, Any]:
+    def __call__(self, case: Case) -> Made:
         view = View(case)
         names = self.model.space.names
         limits = [self.model.thresholds(channel, alpha) for channel, alpha in enumerate(self.alphas)]
@@ -102,16 +102,9 @@ class SetWriter:
             fill_empty(held, view)
         keep = None if view.counted is None else view.counted.reshape(-1)
         files = self._files(view, classes, limits, held, keep)
-        written = write_files(self.folder, files)
         flags = self.seen.get(case.id, ())
-        return {
-            "case": case.id,
-            "status": "done",
-            "outputs": list(written),
-            "flags": list(flags),
-            "rows": self._rows(view, classes, limits, held, before, keep, flags),
-            "warnings": list(case.facts.warnings),
-        }
+        rows = self._rows(view, classes, limits, held, before, keep, flags)
+        return Made(files, {"proof": case.facts.proof or None, "flags": list(flags), "rows": rows})
 
     def _files(
         self,
@@ -199,7 +192,7 @@ def run(
     applying: ClusterApplyOptions,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
 ) -> Outcome:
     """Write the sets of every case that can be read. A case that fails fails alone."""
@@ -213,7 +206,17 @@ def run(
     refuse_inside(output, [predictions])
     entity_values(model.space.names)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, masks=True, roi=applying.roi)
+    inputs = open_inputs(
+        predictions,
+        None,
+        reading,
+        None,
+        observer,
+        masks=True,
+        roi=applying.roi,
+        min_age=writing.min_age,
+        artifact=loaded,
+    )
     reading = inputs.reading
     refuse_misfit(
         loaded, predictions, inputs.space, inputs.values,
@@ -231,21 +234,33 @@ def run(
         grid = place_of(source).grid
         made = output_names(source.id, emit, model, flat=grid.affine is None, planar=grid.shape[0] == 1)
         names += [name for name, _ in made]
-    refuse_existing([output / name for name in (*names, CASES)], overwrite=writing.overwrite)
+    outputs = [output / name for name in (*names, CASES)]
+    refuse_existing(outputs, overwrite=writing.replace)
 
-    make_folder(output)
     writer = SetWriter(
-        model, output, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
+        model, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
         _seen(loaded, [(source.id, source.group) for source in inputs.sources]),
     )  # fmt: skip
     reader: Any = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
     if atlases is not None:
         reader = AtlasReader(reader, atlases)
-    outcome = map_cases(Work(reader, writer), inputs, running, observer, "making sets")
-    records = outcome.result["cases"]
-    rows = [row for record in records for row in record.pop("rows")]
-    write_text(output / CASES, csv_text(COLUMNS, rows))
+    settings = settings_for(
+        "cluster apply",
+        (artifact, loaded.artifact),
+        None if before is None else before.artifact,
+        reading,
+        inputs.values,
+        {"alphas": alphas, "empty": writer.empty, "emit": emit},
+        (applying, running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+        run.refuse_existing(outputs)
+        run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
+        rows = [row for found in run.results.values() for row in found["rows"]]
+        run.write(CASES, csv_text(COLUMNS, rows))
+    records = [{key: value for key, value in record.items() if key != "rows"} for record in run.documents]
     for alpha in sorted(set(alphas)):
         for line in vacuous_lines(model, alpha):
             name = line.split(":")[0]
@@ -256,8 +271,9 @@ def run(
         observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
     promises = [guarantee(model, alpha, loaded.circumstances) for alpha in dict.fromkeys(alphas)]
     result = {
-        **outcome.result,
-        "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest},
+        **run.result,
+        "cases": records,
+        "artifact": settings.artifact,
         "method": model.regions.method,
         "weighting": model.weighting,
         "alpha": dict(zip(model.space.names, alphas, strict=True)),
@@ -265,7 +281,8 @@ def run(
         "rows": rows,
         "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
     }
-    return Outcome(result, outcome.counts, (str(result["guarantee"]),), failures=outcome.failures)
+    lines = (str(result["guarantee"]),)
+    return Outcome(result, run.counts, lines, failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:

@@ -47,6 +47,10 @@ class Atlases:
     paths: Mapping[str, Path]
     shared: tuple[np.ndarray, Space] | None = None
 
+    def files(self, case: str) -> dict[str, Path]:
+        """Role -> the file of a case; nothing where one atlas is for all."""
+        return {"atlas": self.paths[case]} if case in self.paths else {}
+
     def attach(self, case: Case) -> AtlasCase:
         """The case with its atlas on its grid. Raises the refusals of formats and geometry, AtlasNotWhole."""
         raw, space = self.shared or read_atlas(self.paths[case.id])

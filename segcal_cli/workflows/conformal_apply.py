@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +19,17 @@ from segcal_cli.confidence.targets import Target
 from segcal_cli.confidence.thresholds import Calibration, Ranked, ThresholdRow
 from segcal_cli.confidence.views import TargetView, views, voxel_volume
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import CaseErrors
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.work import Work
-from segcal_cli.io.atomic import write_text
+from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.geometry import Space
-from segcal_cli.io.outputs import refuse_existing, refuse_inside, write_files
+from segcal_cli.io.outputs import refuse_existing, refuse_inside
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.reporting.documents import json_text
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
 from segcal_cli.workflows.conformal_drift import HISTORY, REPORT, watch
 from segcal_cli.workflows.conformal_files import (
     file_names,
@@ -51,27 +56,31 @@ from segcal_cli.workflows.conformal_weights import (
     given_weights,
     refuse_weights,
 )
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import Inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import (
     ConformalApplyOptions,
-    OutputOptions,
+    FolderOptions,
     PredictionOptions,
     RunOptions,
 )
+from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
 
 CASES, BOXES = "cases.csv", "boxes.csv"
 
+OF_CASES = ("roi", "weights", "mondrian", "history")
+"""Options that name files: what these say of a case is in its key, not the name."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetWriter:
-    """Makes the sets of one case and writes its files: the ``compute`` half of the work. Returns the case's record."""
+    """Makes the sets of one case: its files, its rows of the tables, and what the watch on drift needs."""
 
     calibration: Calibration
-    folder: Path
     options: ConformalApplyOptions
     places: Mapping[str, Space]
     seen: frozenset[str]
@@ -79,7 +88,7 @@ class SetWriter:
     rule: StrataRule | None
     weights: CaseWeights | None
 
-    def __call__(self, case: Case) -> dict[str, Any]:
+    def __call__(self, case: Case) -> Made:
         spec = self.calibration.spec
         targets = [entry.target for entry in spec.targets]
         made = views(case, targets)
@@ -108,19 +117,14 @@ class SetWriter:
                 tail = target_tail(targets, target)
                 weighted = among.weights is not None
                 files.append(p_value_file(case.id, side, tail, counts, among.total, place, weighted=weighted))
-        names = write_files(self.folder, [*files, *set_files(case.id, targets, sets, case.space, place)])
-        return {
-            "case": case.id,
-            "status": "done",
-            "outputs": list(names),
+        result = {
             "proof": case.facts.proof or None,
-            "padding_share": case.facts.padding_share,
             "rows": rows,
             "boxes": boxes,
             "digest": self._identity(case, made),
             "features": features,
-            "warnings": list(case.facts.warnings),
         }
+        return Made([*files, *set_files(case.id, targets, sets, case.space, place)], result)
 
     def _identity(self, case: Case, made: Sequence[TargetView]) -> str:
         """What the history knows a scan by: its content, but two empty ones are not one scan."""
@@ -160,7 +164,7 @@ def run(
     applying: ConformalApplyOptions,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
 ) -> Outcome:
     """Make the sets of every case that can be read. A case that fails fails alone."""
@@ -175,7 +179,17 @@ def run(
     rule = strata_rule(loaded.path, loaded.spec.mondrian, applying.mondrian)
     refuse_inside(output, [predictions])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_set_inputs(predictions, None, reading, None, observer, labels_only=spec.labels_only, roi=applying.roi)
+    inputs = open_set_inputs(
+        predictions,
+        None,
+        reading,
+        None,
+        observer,
+        labels_only=spec.labels_only,
+        roi=applying.roi,
+        min_age=writing.min_age,
+        artifact=loaded,
+    )
     now = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, now)
     refuse_other_place(loaded, predictions, inputs)
@@ -184,19 +198,16 @@ def run(
     targets = [entry.target for entry in spec.targets]
     reports = [CASES, *([BOXES] if any(entry.outer.kind == "boxes" for entry in spec.targets) else [])]
     reports += [REPORT] if applying.drift else []
-    refuse_existing(
-        [output / name for name in (*_all_names(inputs, targets, applying), *reports)], overwrite=writing.overwrite
-    )
+    outputs = [output / name for name in (*_all_names(inputs, targets, applying), *reports)]
+    refuse_existing(outputs, overwrite=writing.replace)
     reader = set_reader(inputs, before)
     calibration = replace(loaded.calibration, spec=spec)
     weights = _weights(applying, calibration, inputs, reader, running, observer)
     header = loaded.artifact.header
     seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
 
-    output.mkdir(parents=True, exist_ok=True)
     writer = SetWriter(
         calibration,
-        output,
         applying,
         {source.id: place_of(source) for source in inputs.sources},
         frozenset(seen),
@@ -204,37 +215,50 @@ def run(
         rule,
         weights,
     )
-    outcome = map_cases(Work(reader, writer), inputs, running, observer, "making sets")
-    records = outcome.result["cases"]
-    rows = [row for record in records for row in record["rows"]]
-    write_text(output / CASES, csv_text(COLUMNS, rows))
-    if BOXES in reports:
-        write_text(output / BOXES, csv_text(BOX_COLUMNS, [box for record in records for box in record["boxes"]]))
-    drift = None
-    if applying.drift:
-        drift = watch(
-            applying.history or output / HISTORY,
-            loaded.artifact,
-            calibration.table.features.reshape(calibration.table.n, -1),
-            feature_names(spec),
-            {record["case"]: (record["digest"], record["features"]) for record in records},
-        )
-        write_text(output / REPORT, json_text(drift))
+    settings = settings_for(
+        "conformal-sets apply",
+        (artifact, loaded.artifact),
+        None if before is None else before.artifact,
+        inputs.reading,
+        inputs.values,
+        {name: value for name, value in dataclasses.asdict(applying).items() if name not in OF_CASES},
+        (applying, running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+        run.refuse_existing(outputs)
+        run.map(reader, writer, "making sets", lambda source: _given(source, rule, weights))
+        results = run.results
+        rows = [row for result in results.values() for row in result["rows"]]
+        run.write(CASES, csv_text(COLUMNS, rows))
+        if BOXES in reports:
+            run.write(BOXES, csv_text(BOX_COLUMNS, [box for result in results.values() for box in result["boxes"]]))
+        drift = None
+        if applying.drift:
+            drift = watch(
+                applying.history or output / HISTORY,
+                loaded.artifact,
+                calibration.table.features.reshape(calibration.table.n, -1),
+                feature_names(spec),
+                {case: (found["digest"], np.array(found["features"], np.float64)) for case, found in results.items()},
+            )
+            run.write(REPORT, json_text(drift))
     promise = loaded.promise(calibration, spec.alpha, "" if weights is None else weights.how)
     lines = [promise, *said(rows, drift, weights, applying)]
     for text in warned(rows, drift, weights):
         observer.warn(text)
     result = {
+        **run.result,
         "cases": [
-            {key: value for key, value in record.items() if key not in ("features", "boxes")} for record in records
+            {key: value for key, value in record.items() if key not in ("features", "boxes")}
+            for record in run.documents
         ],
-        "not_run": outcome.result["not_run"],
-        "artifact": {"file": artifact.name, "sha256": loaded.artifact.digest},
+        "artifact": settings.artifact,
         "guarantee": promise,
         "drift": drift,
         "effective_n": None if weights is None else weights.effective_n,
     }
-    return Outcome(result, outcome.counts, tuple(lines), failures=outcome.failures)
+    return Outcome(result, run.counts, tuple(lines), failures=run.failures, exit_code=run.exit_code)
 
 
 def _asked(lambdas: tuple[float, float], ranked: Mapping[Side, Ranked]) -> list[list[float]]:
@@ -277,5 +301,19 @@ def _weights(
         return None
     if applying.weights != ESTIMATE:
         return given_weights(Path(applying.weights), calibration.table.ids, [source.id for source in inputs.sources])
-    first = map_cases(Work(reader, FeatureReader(calibration.spec)), inputs, running, observer, "weighting")
-    return estimated(calibration, {record["case"]: record["features"] for record in first.result["cases"]})
+    work = Work(reader, FeatureReader(calibration.spec))
+    first = map_cases(work, inputs.sources, inputs.failures, running, observer, "weighting")
+    if not first.values:
+        raise CaseErrors(*(failure.error for failure in first.failures))
+    return estimated(calibration, {case: found["features"] for case, found in first.values.items()})
+
+
+def _given(source: CaseSource, rule: StrataRule | None, weights: CaseWeights | None) -> dict[str, Any]:
+    """What options say of one case, so that a table which grows leaves the cases that it had up to date."""
+    given: dict[str, Any] = {}
+    if rule is not None and rule.groups is not None:
+        given["stratum"] = rule.of(source.id, 0.0)
+    if weights is not None:
+        given["weight"] = weights.new.get(source.id)
+        given["calibration_weights"] = hashlib.sha256(weights.calibration.tobytes()).hexdigest()
+    return given

@@ -15,6 +15,7 @@ from segcal_cli.confidence.sets import CaseSets
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import ThresholdRow, raised
 from segcal_cli.confidence.views import TargetView, length_unit, voxel_volume
+from segcal_cli.core.errors import count_text
 from segcal_cli.workflows.conformal_files import CHOOSING
 from segcal_cli.workflows.conformal_weights import CaseWeights
 from segcal_cli.workflows.requests import ConformalApplyOptions
@@ -142,13 +143,16 @@ def warned(
     wrong = [row["case"] for row in rows if "contradiction" in row["flags"]]
     if wrong:
         shown = ", ".join(wrong[:5])
-        warnings.append(f"{len(wrong)} cases have a voxel in I but not in O, so that one set is wrong: {shown}")
+        many = count_text(len(wrong), "case has", "cases have")
+        warnings.append(f"{many} a voxel in I but not in O, so that one set is wrong: {shown}")
     unknown = [row["case"] for row in rows if "unknown_stratum" in row["flags"]]
     if unknown:
-        warnings.append(f"{len(unknown)} cases are of a stratum without calibration: nothing is said of them")
+        many = count_text(len(unknown), "case is", "cases are")
+        warnings.append(f"{many} of a stratum without calibration: nothing is said of them")
     seen = [row["case"] for row in rows if "in_calibration" in row["flags"]]
     if seen:
-        warnings.append(f"{len(seen)} rows are of cases that calibrated these sets; the statement is about new ones")
+        many = count_text(len(seen), "row is", "rows are")
+        warnings.append(f"{many} of cases that calibrated these sets; the statement is about new ones")
     if weights is not None and weights.few:
         warnings.append(f"the weights are worth {weights.effective_n:.1f} equally weighted cases only")
     if drift is not None and drift["alarm"]:

@@ -20,7 +20,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.case_sources import CaseReader, CaseSource
 from segcal_cli.io.geometry import Space, check_distances
-from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator
+from segcal_cli.workflows.calibrators import CalibratorTransform, Loaded, LoadedCalibrator
 from segcal_cli.workflows.inputs import Inputs, open_inputs
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 from segcal_cli.workflows.tracing import dropping_clause
@@ -108,6 +108,8 @@ def open_set_inputs(
     *,
     labels_only: bool,
     roi: Path | None = None,
+    min_age: float = 0.0,
+    artifact: Loaded | None = None,
 ) -> Inputs:
     """As ``open_inputs``; with labels_only PREDICTIONS may be label maps. roi: masks where no labels are asked for."""
     if labels_only and reading.calibrator is not None:
@@ -123,6 +125,8 @@ def open_set_inputs(
         regions=True,
         masks=truth is None,
         roi=roi,
+        min_age=min_age,
+        artifact=artifact,
     )
 
 

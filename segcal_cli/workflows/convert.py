@@ -8,36 +8,29 @@ from pathlib import Path
 from segcal_cli.core.case import Case
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
-from segcal_cli.execution.work import Work
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import Kind, entity_values, refuse_same_names
-from segcal_cli.io.outputs import (
-    NoGrid,
-    make_folder,
-    refuse_existing,
-    refuse_inside,
-    soft_files,
-    soft_names,
-    write_files,
-)
+from segcal_cli.io.outputs import NoGrid, refuse_inside, soft_files, soft_names
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
-from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import OutputOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.run_settings import settings_for
 
 KINDS: dict[Values, Kind] = {"probabilities": "probseg", "logits": "logits"}
 
 
 @dataclass(frozen=True, slots=True)
 class CaseConverter:
-    """Writes one case as it was read: the ``compute`` half of the work. Returns the case's record."""
+    """One case as it was read: its files, and what it holds."""
 
-    folder: Path
     split_classes: bool
     places: dict[str, Space]
 
-    def __call__(self, case: Case) -> dict[str, object]:
+    def __call__(self, case: Case) -> Made:
         files = soft_files(
             case.id,
             KINDS[case.volume.values],
@@ -48,19 +41,15 @@ class CaseConverter:
             split_classes=self.split_classes,
             marks={},
         )
-        return {
-            "case": case.id,
-            "status": "done",
-            "outputs": list(write_files(self.folder, files)),
+        result = {
             "values": case.volume.values,
             "proof": case.facts.proof or None,
-            "padding_share": case.facts.padding_share,
             "saturation": {
                 name: dict(zip(("p_zero", "p_one", "p_below_1e-6", "p_above_1-1e-6"), shares, strict=True))
                 for name, shares in case.facts.saturation.items()
             },
-            "warnings": list(case.facts.warnings),
         }
+        return Made(files, result)
 
 
 def run(
@@ -69,13 +58,13 @@ def run(
     split_classes: bool,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
 ) -> Outcome:
     """Convert every case that can be read. float32 passes bit for bit."""
     refuse_inside(output, [predictions])
     calibrator = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer)
+    inputs = open_inputs(predictions, None, reading, None, observer, min_age=writing.min_age)
     values = inputs.values
     if calibrator is not None:
         refuse_misfit(calibrator, predictions, inputs.space, values, reading_spec(inputs.reading, None, None))
@@ -92,9 +81,19 @@ def run(
             source.id, KINDS[values], inputs.space, desc=None, placed=True, split_classes=split_classes
         )
     ]
-    refuse_existing([output / name for name in names], overwrite=writing.overwrite)
-    make_folder(output)
     places = {source.id: source.prediction.place for source in inputs.sources}
     transform = None if calibrator is None else CalibratorTransform(calibrator.calibrator)
-    work = Work(inputs.reader(transform=transform), CaseConverter(output, split_classes, places))
-    return map_cases(work, inputs, running, observer, "converting")
+    settings = settings_for(
+        "convert",
+        None,
+        None if calibrator is None else calibrator.artifact,
+        inputs.reading,
+        inputs.values,
+        {"split_classes": split_classes},
+        (running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+        run.refuse_existing([output / name for name in names])
+        run.map(inputs.reader(transform=transform), CaseConverter(split_classes, places), "converting")
+    return Outcome(run.result, run.counts, failures=run.failures, exit_code=run.exit_code)

@@ -6,12 +6,20 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import CaseErrors, FormatError, PairingError, SegcalError, UsageError
+from segcal_cli.core.errors import (
+    CaseErrors,
+    FormatError,
+    NothingToDo,
+    PairingError,
+    SegcalError,
+    UsageError,
+    count_text,
+)
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -23,6 +31,7 @@ from segcal_cli.io.case_sources import CaseReader, CaseSource, Opened, Transform
 from segcal_cli.io.case_table import read_cases
 from segcal_cli.io.classes import classes_from_caret, default_space, read_classes, single_foreground
 from segcal_cli.io.companions import Companions
+from segcal_cli.io.fingerprints import size_and_time
 from segcal_cli.io.folders import ImageFolder, expand_folders
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.nifti_header import NiftiHeader
@@ -31,6 +40,8 @@ from segcal_cli.io.pairing import pair
 from segcal_cli.io.predictions import ReadingRules, Reduce
 from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
+from segcal_cli.workflows.calibrators import DoesNotFit, Loaded
+from segcal_cli.workflows.case_inputs import own_files, still_arriving
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 MEAN: Reduce = "mean-probabilities"
@@ -44,6 +55,12 @@ class MissingMember(PairingError):
     """A case that one of the member folders does not hold."""
 
     template = "{0}: the member {1} does not hold this case"
+
+
+class AllWaiting(NothingToDo):
+    """Every file is younger than ``--min-age``."""
+
+    template = "{0}, 0 done, {1} waiting"
 
 
 class UnusedOption(UsageError):
@@ -61,7 +78,8 @@ class Inputs:
     """Opened cases, the class table that a user gave or a folder holds, and what could not be opened.
 
     reading: the options, with what the files settled: ``reduce`` says how samples were joined, or None without any.
-    files: those of all paired cases, opened or not.
+    files: those of all paired cases, opened or not. given: PREDICTIONS. waiting: ids of cases that are still arriving
+    (``--min-age``). seen: (size, mtime_ns) of the cases' own files before they were opened.
     """
 
     table: LabelSpace
@@ -69,6 +87,9 @@ class Inputs:
     failures: tuple[Result, ...]
     reading: PredictionOptions
     files: tuple[CaseFiles, ...] = ()
+    given: Path = Path()
+    waiting: tuple[str, ...] = ()
+    seen: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[CaseSource, ...]:
@@ -117,13 +138,18 @@ def find_cases(
     reading: PredictionOptions,
     truth: LabelOptions | None,
     roi: Path | None = None,
+    artifact: Loaded | None = None,
 ) -> tuple[LabelSpace | None, Pairing]:
-    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them.
+    """The class table, if there is one, and the cases. roi: masks where there is no truth to name them. artifact: see
+    ``open_inputs``.
 
     Raises NoSuchInput, UnusedOption, and what pairing and class tables raise.
     """
     _require_paths(predictions, labels, reading, truth, roi)
     table = class_table(predictions, reading)
+    known = None if artifact is None else artifact.artifact.header.space
+    if table is None and known is not None and reading.activation in (None, known.activation):
+        table = known
     groups = None if reading.groups is None else parse_groups(reading.groups)
     if reading.cases is not None:
         return table, read_cases(reading.cases, space=table, groups=groups)
@@ -176,14 +202,19 @@ def open_inputs(
     regions: bool = False,
     masks: bool = False,
     roi: Path | None = None,
+    min_age: float = 0.0,
+    artifact: Loaded | None = None,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
     label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
-    interest (of ``roi`` or of the table of cases) although no labels are asked for.
+    interest (of ``roi`` or of the table of cases) although no labels are asked for. min_age: seconds; cases with a
+    younger file are left for a later run. artifact: what will be applied; its class table holds where
+    there is no other.
 
-    Raises what makes the whole run impossible (no case, a bad class table); problems of single cases are collected.
+    Raises AllWaiting, and what makes the whole run impossible (no case, a bad class table); problems of single cases
+    are collected.
     """
-    table, pairing = find_cases(predictions, labels, reading, truth, roi)
+    table, pairing = find_cases(predictions, labels, reading, truth, roi, artifact)
     pairing = with_members(pairing, reading, table)
     for note in pairing.notes:
         observer.note(note)
@@ -191,6 +222,12 @@ def open_inputs(
         observer.warn(str(copies))
     if not pairing.cases:
         pairing.require()
+    waiting = tuple(case.id for case in pairing.cases if still_arriving(case, min_age))
+    if waiting:
+        pairing = replace(pairing, cases=tuple(case for case in pairing.cases if case.id not in set(waiting)))
+        if not pairing.cases and not pairing.problems:
+            raise AllWaiting(count_text(len(waiting), "case"), len(waiting))
+    seen = {path: stamp for case in pairing.cases for path in own_files(case) if (stamp := size_and_time(path))}
     observer.progress(0, len(pairing.cases), "looking at headers")
     problems = list(pairing.problems)
     for problem in problems:
@@ -201,6 +238,8 @@ def open_inputs(
         problems.append(Problem("", unlabelled))
     if table is None:
         table = guessed_table(pairing.cases)
+    elif artifact is not None and table is artifact.artifact.header.space and not hard:
+        _refuse_other_channels(artifact, predictions, pairing.cases, reading)
     if not regions:
         table = replace(table, regions=())
     rules = truth_rules(truth, volumes=volumes)
@@ -217,7 +256,7 @@ def open_inputs(
     if truth is None:
         # What is wrong with no single case, such as missing regions of interest, is wrong with all of them.
         raise_all([problem.error for problem in problems if not problem.case])
-    inputs = Inputs(table, opened, failures, settled, pairing.cases)
+    inputs = Inputs(table, opened, failures, settled, pairing.cases, predictions, waiting, seen)
     if not opened.sources:
         inputs.require_all()
     return inputs
@@ -240,6 +279,21 @@ def guessed_table(cases: Sequence[CaseFiles]) -> LabelSpace:
     headers = (_readable(case.predictions[0].path) for case in cases)
     header = next((header for header in headers if header is not None), None)
     return single_foreground() if header is None else default_space(header.path, files.channel_count(header))
+
+
+def _refuse_other_channels(
+    artifact: Loaded, predictions: Path, cases: Sequence[CaseFiles], reading: PredictionOptions
+) -> None:
+    """Raise DoesNotFit where files that say nothing of their classes cannot hold those of the artifact."""
+    whole = [case.predictions[0].path for case in cases if case.predictions[0].class_name is None]
+    header = next((header for path in whole if (header := _readable(path)) is not None), None)
+    channels = len(artifact.artifact.header.space.channels)
+    if header is None:
+        return
+    found = files.channel_count(header, reading.channel_axis)
+    if found != channels:
+        then, now = (count_text(number, "channel") for number in (channels, found))
+        raise DoesNotFit(artifact.path, then, predictions, now)
 
 
 def _readable(path: Path) -> files.FileHeader | None:

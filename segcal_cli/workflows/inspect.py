@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
@@ -54,7 +54,12 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         raise NotAnArtifact(path, f"its contents are damaged ({type(error).__name__}: {error})") from error
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
-    return Outcome({**header_document(artifact), **described.document}, Counts(n, n), data="\n".join(lines) + "\n")
+    return Outcome(
+        {**header_document(artifact), **described.document},
+        Counts(n, n),
+        data="\n".join(lines) + "\n",
+        closing=f"{path.name} is a {artifact.header.kind} artifact",
+    )
 
 
 def _described(path: Path, artifact: Artifact, alphas: list[float], verbose: bool) -> Description:
@@ -125,9 +130,10 @@ def header_lines(artifact: Artifact) -> list[str]:
     """The header in words, one fact a line; the same for every kind."""
     header = artifact.header
     classes = ", ".join(f"{c.name} ({'/'.join(map(str, sorted(c.values)))})" for c in header.space.channels)
+    on = f"{count_text(header.n_cases, 'case')} of {count_text(header.n_groups, 'patient')}"
     lines = [
         f"kind        {header.kind}, method {header.method}",
-        f"fitted on   {header.n_cases} cases of {header.n_groups} patients, {header.values}",
+        f"fitted on   {on}, {header.values}",
         f"fitted by   segcal {header.segcal_version}",
         f"classes     {classes}; {'exclusive' if header.space.exclusive else 'independent'}",
         f"guarantee   {header.guarantee}",

@@ -20,13 +20,54 @@ class Counts:
     failed: int = 0
 
     @property
+    def standing(self) -> int:
+        """Cases of this run whose outputs are there."""
+        return self.done
+
+    @property
+    def further(self) -> dict[str, int]:
+        """What may have become of cases besides: word -> number."""
+        return {}
+
+    @property
     def exit_code(self) -> int:
         if not self.failed:
             return DONE
-        return PARTIAL if self.done else NOTHING_PRODUCED
+        return PARTIAL if self.standing else NOTHING_PRODUCED
 
     def to_json(self) -> dict[str, int]:
         return {"cases": self.cases, "done": self.done, "failed": self.failed}
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCounts(Counts):
+    """The same for outputs that are kept. skipped: up to date; waiting: still arriving; not_run: the run ended before;
+    kept: of earlier runs, without inputs by now, and not among ``cases``.
+    """
+
+    skipped: int = 0
+    waiting: int = 0
+    not_run: int = 0
+    kept: int = 0
+
+    @property
+    def standing(self) -> int:
+        return self.done + self.skipped
+
+    @property
+    def further(self) -> dict[str, int]:
+        return {"skipped": self.skipped, "waiting": self.waiting, "not run": self.not_run}
+
+    def to_json(self) -> dict[str, int]:
+        return {
+            "cases": self.cases,
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "waiting": self.waiting,
+            "not_run": self.not_run,
+            "kept": self.kept,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +76,7 @@ class Outcome:
 
     result: the value of ``result`` in the ``--json`` document. lines, tables: for people, on stderr. data: what the
     command prints on stdout where no ``--json`` is asked for (a CSV, a description). failures: records of failed
-    cases.
+    cases. closing: the closing line, where "N cases, M done" would say nothing.
     """
 
     result: dict[str, Any]
@@ -45,6 +86,7 @@ class Outcome:
     data: str = ""
     failures: tuple[dict[str, str], ...] = ()
     exit_code: int = field(default=-1)
+    closing: str = ""
 
     @property
     def code(self) -> int:

@@ -6,6 +6,7 @@ these two. So the table is the same in whatever order cases are read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.work import Work
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.run_files import RunFiles
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
-from segcal_cli.ratio.guarantees import counted, guaranteed, percent
+from segcal_cli.ratio.guarantees import guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting, Settings
@@ -29,8 +31,9 @@ from segcal_cli.ratio.table import RatioTable, table_of
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
 from segcal_cli.reporting.tables import Table, csv_text, short
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.case_keeping import Made
+from segcal_cli.workflows.folder_runs import running_on
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
-from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
@@ -38,6 +41,7 @@ from segcal_cli.workflows.ratio_artifacts import (
     load_ratio,
     refuse_other_region,
     refuse_other_unit,
+    refuse_unused,
     settings_of,
     volume_unit,
 )
@@ -52,7 +56,8 @@ from segcal_cli.workflows.ratio_rows import (
     csv_rows,
     failed_row,
 )
-from segcal_cli.workflows.requests import OutputOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
+from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
+from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 SHOWN_ALARMS = 20
@@ -66,14 +71,13 @@ DRIFT_WARNING = (
 
 @dataclass(frozen=True, slots=True)
 class RowMaker:
-    """Turns one case into its row of numbers: the ``compute`` half of the work."""
+    """Turns one case into its row of numbers."""
 
     ratio: Ratio
     wanted: Wanted
 
-    def __call__(self, case: Case) -> dict[str, Any]:
-        row = case_row(case, self.ratio, self.wanted)
-        return {"case": case.id, "group": case.group, "row": row, "warnings": list(case.facts.warnings)}
+    def __call__(self, case: Case) -> Made:
+        return Made(result={"group": case.group, "row": case_row(case, self.ratio, self.wanted)})
 
 
 def run(
@@ -84,47 +88,65 @@ def run(
     applying: RatioApplyOptions,
     reading: PredictionOptions,
     running: RunOptions,
-    writing: OutputOptions,
+    writing: FolderOptions,
     observer: Observer,
 ) -> Outcome:
     """Judge every case that can be read, and write the table. A case that fails has a row that says so."""
     loaded = load_ratio(artifact, "ntr-interval apply")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)
+    refuse_unused(statistics, settings)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
     for path in (output, *triage):
         refuse_inside(path, (predictions,))
     if output in triage:
         raise BadSetting(f"{output} is asked for twice: as the table and as --triage")
-    refuse_existing([output, *triage], overwrite=writing.overwrite)
+    refuse_existing([output, *triage], overwrite=writing.replace)
     for path in (output, *triage):
         require_file_place(path)
-    inputs = _open(loaded, predictions, applying, reading, observer)
+    inputs = _open(loaded, predictions, applying, reading, writing, observer)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     wanted = Wanted(blocks=settings.estimation == "block", debiased=settings.debias != "none")
     reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
-    outcome = map_cases(Work(reader, RowMaker(loaded.ratio, wanted)), inputs, running, observer, "measuring")
-
-    records = outcome.result["cases"]
-    new = table_of({record["case"]: (record["group"], record["row"]) for record in records})
-    judged, shift = judge(loaded, calibration, new)
-    rows = case_rows(judged, {source.id: source.prediction.parts[0].first.path.name for source in inputs.sources})
-    rows += _failed_rows(outcome.failures, inputs, settings)
-    rows.sort(key=lambda row: str(row["case"]).encode())
-    alarmed = [{"rank": rank, **row} for rank, row in enumerate(triage_order(rows), start=1)]
-    if applying.triage is not None:
-        write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
-    write_text(output, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
+    run_settings = settings_for(
+        "ntr-interval apply",
+        (artifact, loaded.artifact),
+        None if before is None else before.artifact,
+        inputs.reading,
+        inputs.values,
+        # Intervals are found anew for the whole table in every run; a case's own numbers depend on nothing else.
+        dataclasses.asdict(wanted),
+        (statistics, applying, running, writing),
+        writing.origins,
+    )
+    with running_on(RunFiles(output.parent, output.name), run_settings, inputs, writing, running, observer) as run:
+        run.refuse_existing([output, *triage])
+        run.map(reader, RowMaker(loaded.ratio, wanted), "measuring")
+        new = table_of({case: (found["group"], _numbers(found["row"])) for case, found in run.results.items()})
+        judged, shift = judge(loaded, calibration, new)
+        rows = case_rows(judged, run.first_inputs)
+        rows += _failed_rows(run.failures, inputs, settings)
+        rows.sort(key=lambda row: str(row["case"]).encode())
+        alarmed = [{"rank": rank, **row} for rank, row in enumerate(triage_order(rows), start=1)]
+        if applying.triage is not None:
+            write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
+        run.write(output.name, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
     promise = loaded.promise(calibration)
     _warn(calibration, judged, shift, loaded, observer)
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
-        counts=outcome.counts,
-        lines=(promise,),
-        tables=(_people(rows, alarmed, judged),),
-        failures=outcome.failures,
+        counts=run.counts,
+        lines=(promise, *([] if alarmed else [f"No alarm in {count_text(len(rows), 'case')}"])),
+        tables=(_people(rows, alarmed, judged),) if alarmed else (),
+        failures=run.failures,
+        exit_code=run.exit_code,
     )
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """A row as it came back from a record, where what is undefined is null."""
+    return {name: np.nan if value is None else float(value) for name, value in row.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +193,27 @@ def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable) -> tup
 
 
 def _open(
-    loaded: LoadedRatio, predictions: Path, applying: RatioApplyOptions, reading: PredictionOptions, observer: Observer
+    loaded: LoadedRatio,
+    predictions: Path,
+    applying: RatioApplyOptions,
+    reading: PredictionOptions,
+    writing: FolderOptions,
+    observer: Observer,
 ) -> Inputs:
     """Opened cases that the artifact fits. Raises DoesNotFit, OtherUnit, OtherRegion and what reading raises."""
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
-    inputs = open_inputs(predictions, None, reading, None, observer, volumes=True, masks=True, roi=applying.roi)
+    inputs = open_inputs(
+        predictions,
+        None,
+        reading,
+        None,
+        observer,
+        volumes=True,
+        masks=True,
+        roi=applying.roi,
+        min_age=writing.min_age,
+        artifact=loaded,
+    )
     reading = inputs.reading
     spec = reading_spec(reading, None, None if before is None else before.artifact)
     refuse_misfit(loaded, predictions, inputs.space, inputs.values, spec)
@@ -284,7 +322,7 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
     return Table(
-        f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
+        f"Look at these: {len(alarmed)} of {count_text(len(rows), 'case')}{more}",
         ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),
         shown,
         f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",

@@ -6,7 +6,8 @@ nothing heavy, because the command line reads it to build ``--help``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +55,7 @@ class RunOptions:
 
     jobs: int = 1
     on_failure: Literal["stop", "continue"] | None = None
+    allow_partial: bool = False
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None
 
@@ -262,6 +264,26 @@ class OutputOptions:
     """What may happen to files that exist."""
 
     overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOptions:
+    """What may happen to outputs that exist, and what a run does about inputs and outputs that others work on.
+
+    origins: option -> who said it ("command line", "environment", "config"), for the record; no option itself.
+    """
+
+    overwrite: bool = False
+    skip_existing: bool = False
+    verify: bool = False
+    min_age: float = 0.0
+    if_locked: Literal["fail", "skip", "wait"] = "fail"
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def replace(self) -> bool:
+        """Whether outputs that exist may be replaced."""
+        return self.overwrite or self.skip_existing
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much of the machine a run uses."""
+"""How much of the machine a run uses, and what its failures come to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 
 from segcal_cli.core.errors import UsageError
 from segcal_cli.execution.distributed import Cluster, require_dask
-from segcal_cli.execution.engine import Plan, usable_cores
+from segcal_cli.execution.engine import OnFailure, Plan, usable_cores
+from segcal_cli.workflows.outcome import DONE, PARTIAL, Counts
 from segcal_cli.workflows.requests import RunOptions
 
 MAX_THREADS = 4
@@ -19,6 +20,12 @@ class BadJobs(UsageError):
     """A number of jobs that cannot be."""
 
     template = "--jobs {0} is not allowed; give 1 or more, or 0 for all usable cores"
+
+
+class PartialStop(UsageError):
+    """A run that ends at the first failure is never partly done on purpose."""
+
+    template = "--allow-partial has no meaning where the first failure stops the run; give --on-failure continue"
 
 
 class NoEngine(UsageError):
@@ -40,6 +47,19 @@ def jobs_of(running: RunOptions) -> int:
     return running.jobs or usable_cores()
 
 
+def on_failure_of(running: RunOptions, default: OnFailure) -> OnFailure:
+    """What a failing case does. Raises PartialStop."""
+    chosen = running.on_failure or default
+    if running.allow_partial and chosen == "stop":
+        raise PartialStop
+    return chosen
+
+
+def exit_code_of(counts: Counts, running: RunOptions) -> int:
+    """The exit code of these counts; a part is enough with ``--allow-partial``."""
+    return DONE if counts.exit_code == PARTIAL and running.allow_partial else counts.exit_code
+
+
 def cluster_of(running: RunOptions) -> Cluster | None:
     """Where Dask workers are; None without Dask. Raises DaskMissing, NoEngine, ForeignWorkers."""
     if running.engine == "local":
@@ -54,9 +74,9 @@ def cluster_of(running: RunOptions) -> Cluster | None:
 
 def plan_of(running: RunOptions) -> Plan:
     """How a fit or a measurement runs: it stops at a failing case unless told otherwise. Raises BadJobs, DaskMissing,
-    NoEngine, ForeignWorkers.
+    NoEngine, ForeignWorkers, PartialStop.
     """
-    return Plan(jobs_of(running), running.on_failure or "stop", cluster_of(running))
+    return Plan(jobs_of(running), on_failure_of(running, "stop"), cluster_of(running))
 
 
 def threads_of(plan: Plan) -> int:

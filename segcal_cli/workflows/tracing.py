@@ -14,7 +14,7 @@ from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case, CaseFacts
-from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, first_line
+from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, count_text, first_line
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import reads
@@ -27,7 +27,7 @@ from segcal_cli.io.problems import raise_all
 class SeenCases(OverlapError):
     """Cases that an artifact was fitted on."""
 
-    template = "{0} cases were used to fit {1}: {2}; use others, or --allow-overlap"
+    template = "{0} used to fit {1}: {2}; use others, or --allow-overlap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,8 @@ def report_facts(facts: Mapping[str, CaseFacts], observer: Observer) -> None:
         )
     empty = [case for case, fact in facts.items() if fact.proof == "background"]
     if empty:
-        observer.note(f"{len(empty)} segmentations hold background only: the shape is proved, the place is not")
+        many = count_text(len(empty), "segmentation holds", "segmentations hold")
+        observer.note(f"{many} background only: the shape is proved, the place is not")
 
 
 def refuse_hard(facts: Mapping[str, CaseFacts], v1_files: Mapping[str, Path] | None = None) -> None:
@@ -164,7 +165,7 @@ def refuse_seen(
     seen = seen_by(artifact, cases, digests)
     if seen and not allow:
         shown = ", ".join(seen[:10]) + (", ..." if len(seen) > 10 else "")
-        raise SeenCases(len(seen), name, shown)
+        raise SeenCases(count_text(len(seen), "case was", "cases were"), name, shown)
     return bool(seen)
 
 
@@ -191,6 +192,6 @@ def dropping_clause(failed: int, done: int) -> str:
     if not failed:
         return ""
     return (
-        f" After leaving out {failed} of {done + failed} cases; it holds only if they did not fail for a reason "
-        "related to their scores."
+        f" After leaving out {failed} of {count_text(done + failed, 'case')}; it holds only if they did not fail for a "
+        "reason related to their scores."
     )

@@ -22,7 +22,16 @@ def test_the_map_of_exclusive_classes_says_how_the_rest_is_shared():
     calibrator = Calibrator("temperature", space_of(3), np.array([[2.0]]))
     assert map_lines(calibrator)[0] == "(the other classes share the rest equally)"
     assert calibration_map(calibrator)["c1"][5][1] == pytest.approx(0.5**0.5 / (0.5**0.5 + 2 * 0.25**0.5), rel=1e-6)
-    assert len(map_lines(calibrator)) == 1 + 3 * 12
+    assert map_lines(calibrator)[1] == "c0, c1, c2: raw p -> calibrated p"
+    assert len(map_lines(calibrator)) == 1 + 12
+
+
+def test_classes_with_maps_of_their_own_are_drawn_apart():
+    calibrator = Calibrator("temperature", space_of(2, "sigmoid"), np.array([[2.0], [3.0]]))
+    assert [line for line in map_lines(calibrator) if "->" in line and "raw" in line] == [
+        "c0: raw p -> calibrated p",
+        "c1: raw p -> calibrated p",
+    ]
 
 
 def test_the_report_names_method_parameters_gain_cut_and_warnings():

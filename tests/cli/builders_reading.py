@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from segcal_cli.cli.app import app
 from tests.io.builders_nifti import affine_of, save
 
 SHAPE = (5, 6, 7)
+
+OWN_FILE = re.compile(r".*segcal-run\.json|\..*segcal\.lock|\..*\.npz\.lock")
+"""Record and locks of a run."""
 CASES = ("case-1", "case-2", "case-3", "case-4")
 CLASSES = ("background", "edema", "necrosis")
 REGIONS = {"whole": [1, 2], "core": [2]}
@@ -178,7 +182,9 @@ def png_study(root: Path, cases: Sequence[str] = CASES, *, bits: int = 16, foreg
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative name."""
+    """Every output below a folder, by its relative name; the files of the run itself, which hold times, are none."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not OWN_FILE.fullmatch(path.name)
     }

@@ -488,7 +488,8 @@ def test_apply_finishes_the_good_cases(tmp_path):
     (study.predictions / "case-2.nii.gz").write_bytes(b"")
     ran = segcal("calibrate", "apply", artifact, study.predictions, "-o", tmp_path / "out", "--json")
     assert ran.code == 8
-    assert (ran.document["status"], ran.document["counts"]) == ("partial", {"cases": 4, "done": 3, "failed": 1})
+    counts = {"cases": 4, "done": 3, "skipped": 0, "failed": 1, "waiting": 0, "not_run": 0, "kept": 0}
+    assert (ran.document["status"], ran.document["counts"]) == ("partial", counts)
     assert [failure["case"] for failure in ran.document["failures"]] == ["case-2"]
 
 

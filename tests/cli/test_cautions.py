@@ -137,7 +137,7 @@ def test_a_segmentation_of_background_proves_the_shape_only(tmp_path):
     field = softmax_of(logits_of(3, 0) + np.array([30, 0, 0]).reshape(3, 1, 1, 1))
     write_npz(study.predictions / "case-1.npz", probabilities=field)
     save(study.predictions / "case-1.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
-    assert "1 segmentations hold background only: the shape is proved, the place is not" in lines(study)
+    assert "1 segmentation holds background only: the shape is proved, the place is not" in lines(study)
 
 
 # Geometry.
@@ -203,13 +203,13 @@ def test_sheared_axes_are_fine_where_no_distance_is_taken(tmp_path):
 def test_labels_without_prediction_are_a_note(tmp_path):
     study = nnunet_study(tmp_path)
     save(study.labels / "spare.nii.gz", np.zeros(SHAPE, np.uint8))
-    assert f"{study.labels}: 1 labels have no prediction: spare" in lines(study)
+    assert f"{study.labels}: 1 label has no prediction: spare" in lines(study)
 
 
 def test_files_of_other_kinds_beside_good_ones_are_left_out_and_named(tmp_path):
     study = nnunet_study(tmp_path)
     (study.predictions / "photo.jpg").write_bytes(b"")
-    text = f"{study.predictions}: 1 files of a kind that segcal does not read are left out: photo.jpg"
+    text = f"{study.predictions}: 1 file of a kind that segcal does not read is left out: photo.jpg"
     assert text in lines(study)
 
 

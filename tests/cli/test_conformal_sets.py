@@ -479,7 +479,7 @@ def test_strata_from_a_table_need_one_for_new_cases_and_flag_unknown_ones(cal, n
     assert apply(path, new, tmp_path / "x").code == 2
     table.write_text("case,group\n" + "".join(f"{name_of(i)},site{site[i] if i != NEW[0] else 9}\n" for i in NEW))
     said = apply(path, new, tmp_path / "out", "--mondrian", table)
-    assert "1 cases are of a stratum without calibration" in said.stderr
+    assert "1 case is of a stratum without calibration" in said.stderr
     rows = {row["case"]: row for row in read_rows(tmp_path / "out" / "cases.csv")}
     first = rows[name_of(NEW[0])]
     assert (first["lambda_inner"], "unknown_stratum" in first["flags"]) == ("inf", True)

@@ -725,7 +725,7 @@ def test_a_missing_label_is_refused_and_no_case_is_exit_3(data, tmp_path):
         tmp_path / "m.csv",
     )
     said = segcal(*run, "--json")
-    assert (said.code, "1 predictions have no label: case_06" in said.closing) == (4, True)
+    assert (said.code, "1 prediction has no label: case_06" in said.closing) == (4, True)
     for path in (tmp_path / "labels").iterdir():
         path.rename(path.with_name(f"x{path.name}"))
     said = segcal(*run, "--json")

@@ -585,7 +585,7 @@ def empty_region_of_interest(root):
     return fit(study, "--roi", root / "roi")
 
 
-@refused(4, "1 predictions have no region of interest in roi: a")
+@refused(4, "1 prediction has no region of interest in roi: a")
 def missing_region_of_interest(root):
     study = one(root)
     (root / "roi").mkdir()
@@ -890,7 +890,7 @@ def case_id_that_leads_elsewhere(root):
     return _table(one(root), "case,prediction,label\n../a,predictions/a.npz,labels/a.nii.gz\n")
 
 
-@refused(4, "1 predictions have no label: a")
+@refused(4, "1 prediction has no label: a")
 def table_without_labels(root):
     return _table(one(root), "case,prediction\na,predictions/a.npz\n")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.builders_reading import Ran, Study, nnunet_study, segcal, tree
+from tests.cli.builders_reading import Ran, Study, nifti_study, nnunet_study, segcal, tree
 
 SEGCAL = (sys.executable, "-m", "segcal_cli.cli.app")
 ENVELOPE = {
@@ -194,3 +194,149 @@ def test_an_interrupted_run_keeps_finished_cases_and_no_temps(number, jobs, tmp_
     assert not [name for name in names if name.startswith(".")]
     volumes = [name for name in names if name.endswith(".nii.gz")]
     assert done <= len(volumes) <= done + 1 + jobs
+
+
+EARLY = """
+import os, signal, sys
+class Eager:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+        return None
+sys.meta_path.insert(0, Eager())
+sys.argv = ["segcal", "convert", "nowhere", "-o", "out"]
+from segcal_cli.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["typer", "segcal_cli.cli.evaluate", "segcal_cli.workflows.convert"])
+def test_a_signal_while_modules_are_imported_is_an_interrupt_like_any_other(module, number, tmp_path):
+    code = EARLY.format(module=module, number=int(number))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr == "segcal: interrupted before the first case (exit 130)\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    """As in a job that a shell has put into the background."""
+    code = EARLY.format(module="typer", number=int(signal.SIGINT)).replace(
+        "class Eager", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nclass Eager"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (2, "segcal: nowhere does not exist (exit 2)\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "t.npz", "--json"], ["inspect", "t.npz"]])
+def test_a_reader_that_has_gone_away_is_no_error(study, arguments):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "segcal_cli", *arguments],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=study.root,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    finally:
+        os.close(write_end)
+    assert ran.returncode == 0
+    assert ran.stderr in ("", "segcal: t.npz is a calibrate artifact (exit 0)\n")
+
+
+def test_a_bug_is_exit_1_names_the_case_and_the_log_has_the_trace_without_values(study, tmp_path, monkeypatch):
+    from segcal_cli.workflows import calibrate_apply
+
+    def broken(*_: object) -> None:
+        secret_value = "a marker that stands in no message"
+        raise TypeError(f"oh no{secret_value[:0]}")
+
+    monkeypatch.setattr(calibrate_apply, "keep_padding", broken)
+    log = tmp_path / "log.txt"
+    ran = segcal(*_done(study, tmp_path / "out"), "--log-file", log)
+    assert ran.code == 1
+    assert ran.closing == (
+        "segcal: TypeError in case-1: oh no. A bug in segcal; please report it with --log-file (exit 1)"
+    )
+    assert "Traceback" not in ran.err
+    text = log.read_text()
+    assert "DEBUG Traceback (most recent call last):" in text
+    assert 'raise TypeError(f"oh no' in text
+    assert "a marker" not in text.replace('secret_value = "a marker that stands in no message"', "")
+    assert "Traceback" in segcal(*_done(study, tmp_path / "more"), "-vv").err
+
+
+def test_a_warning_that_cases_share_is_said_once_with_their_number(study, tmp_path):
+    assert segcal(*_done(study, tmp_path / "display"), "--dtype", "uint16").code == 0
+    log = tmp_path / "log.txt"
+    options = ("--classes", study.predictions / "dataset.json", "--values", "probabilities", "--log-file", log)
+    ran = segcal("convert", tmp_path / "display", "-o", tmp_path / "out", *options)
+    shared = [line for line in ran.err.splitlines() if line.startswith("warning: ")]
+    assert len(shared) == 1
+    assert shared[0].endswith(" (4 cases)")
+    of_cases = [line.split(" ", 2) for line in log.read_text().splitlines() if " WARNING " in line]
+    assert [text.split(" ")[0] for _, _, text in of_cases if text.startswith("case-")] == list(study.cases)
+
+
+def test_a_log_on_a_full_disk_costs_the_log_and_not_the_run(study, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    ran = segcal(*_done(study, tmp_path / "out"), "--log-file", "/dev/full")
+    assert ran.code == 0
+    assert "warning: the log cannot be written: no space left on device" in ran.err.splitlines()
+    assert ran.closing == "segcal: 4 cases, 4 done (exit 0)"
+
+
+@pytest.mark.parametrize(("terminal", "bar"), [("xterm", True), ("dumb", False)])
+def test_a_bar_is_drawn_on_a_terminal_only(study, tmp_path, terminal, bar):
+    import pty
+
+    main_end, other_end = pty.openpty()
+    command = [*SEGCAL, *map(str, _done(study, tmp_path / terminal))]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=other_end, env={**os.environ, "TERM": terminal, "COLUMNS": "100"}
+    )
+    os.close(other_end)
+    said = b""
+    while True:
+        try:
+            part = os.read(main_end, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        said += part
+    os.close(main_end)
+    assert process.wait() == 0
+    assert (b"\x1b[" in said) == bar
+    assert said.endswith(b"segcal: 4 cases, 4 done (exit 0)\r\n")
+
+
+def test_inspect_closes_with_what_it_looked_at(study):
+    ran = segcal("inspect", study.root / "t.npz")
+    assert ran.err == "segcal: t.npz is a calibrate artifact (exit 0)\n"
+
+
+@pytest.mark.parametrize(("cases", "text"), [(("a",), "1 case, 1 done"), (("a", "b"), "2 cases, 2 done")])
+def test_one_case_is_no_cases(tmp_path, cases, text):
+    study = nnunet_study(tmp_path, cases)
+    assert segcal("convert", study.predictions, "-o", tmp_path / "out").closing == f"segcal: {text} (exit 0)"
+
+
+def test_a_run_that_stopped_early_does_not_say_that_the_rest_is_fine(tmp_path):
+    """Logits called probabilities: the first case stops the run, and nothing is known of the others."""
+    study = nifti_study(tmp_path)
+    options = ("--values", "probabilities", "--classes", study.classes)
+    ran = segcal("calibrate", "fit", *study.both, "-o", tmp_path / "x.npz", *options)
+    assert ran.code == 4
+    assert ran.closing == "segcal: stopped at case-1, after 1 of 4 inputs, nothing written (exit 4)"

@@ -228,7 +228,7 @@ def test_several_problems_are_listed_together():
     pairing = pair(folder("p", "a.nii", "a.nii.gz", "b.nii", "c.nii"), folder("l", "c.nii"))
     with pytest.raises(CaseErrors) as caught:
         pairing.require()
-    assert str(caught.value).splitlines() == ["a: both p/a.nii and p/a.nii.gz", "1 predictions have no label: b"]
+    assert str(caught.value).splitlines() == ["a: both p/a.nii and p/a.nii.gz", "1 prediction has no label: b"]
 
 
 def test_without_labels_nothing_is_missing():
@@ -298,11 +298,11 @@ def test_sub_folders_without_an_order_lead_to_no_proposal():
 
 
 def test_names_around_an_id_lead_to_a_proposal():
-    files = ("a_desc-calibrated_probseg.nii.gz", "b_desc-calibrated_probseg.nii.gz")
+    files = ("a_desc-soft_probseg.nii.gz", "b_desc-calibrated_probseg.nii.gz")
     text = refusal(NoCaseMatched, folder("p", *files), folder("l", "a.nii", "b.nii"))
-    assert text.endswith("--pattern '{case}_desc-calibrated_probseg.nii.gz'")
+    assert text.endswith("--pattern '{case}_desc-soft_probseg.nii.gz'")
     text = refusal(NoCaseMatched, Path("l"), Path("p"))
-    assert text.endswith("--pattern, --label-pattern '{case}_desc-calibrated_probseg.nii.gz'")
+    assert text.endswith("--pattern, --label-pattern '{case}_desc-soft_probseg.nii.gz'")
 
 
 def test_an_id_inside_a_longer_word_leads_to_no_proposal():
@@ -514,7 +514,7 @@ def test_files_of_no_known_class_are_a_note():
     files = ("a/edema.nii", "a/tumour.nii", "a/liver.nii")
     pairing = pair(folder("p", *files), pattern="{case}/{class}.nii", space=BRAIN)
     assert pairing.require()
-    assert pairing.notes == ("p: 1 files are of no class of the class table: a/liver.nii",)
+    assert pairing.notes == ("p: 1 file is of no class of the class table: a/liver.nii",)
 
 
 def test_labels_may_be_one_mask_per_class():
@@ -642,7 +642,7 @@ def test_groups_are_given_to_cases_and_must_be_known():
 def test_every_case_needs_its_region_of_interest():
     pairing = pair(folder("p", "a.npz", "b.npz"), roi=folder("r", "a_seg.nii", "c_seg.nii"))
     assert pairing.cases[0].roi == Path("r/a_seg.nii")
-    assert texts(pairing) == ["1 predictions have no region of interest in r: b"]
+    assert texts(pairing) == ["1 prediction has no region of interest in r: b"]
 
 
 def test_two_regions_of_interest_for_one_case_are_refused():
@@ -684,3 +684,22 @@ def test_the_image_of_a_case_has_its_name_or_ends_in_0000():
 )
 def test_errors_travel_between_processes(error):
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("tail", ["_desc-calibrated_probseg", "_label-lesion_desc-calibrated_probseg"])
+def test_the_output_of_calibrate_apply_pairs_with_the_labels_of_its_cases(tail):
+    found = pair(folder("p", f"a{tail}.nii.gz", f"b{tail}.nii.gz", "dseg.tsv"), folder("l", "a.nii", "b.nii"))
+    assert [(case.id, case.predictions[0].path.name) for case in found.require()] == [
+        ("a", f"a{tail}.nii.gz"),
+        ("b", f"b{tail}.nii.gz"),
+    ]
+
+
+def test_decisions_and_maps_beside_calibrated_probabilities_are_no_predictions():
+    names = ("desc-calibrated_probseg", "desc-calibrated_dseg", "desc-entropy_map")
+    files = [f"{case}_{name}.nii.gz" for case in "ab" for name in names]
+    found = pair(folder("p", *files), folder("l", "a.nii", "b.nii"))
+    assert [file.path.name for case in found.require() for file in case.predictions] == [
+        "a_desc-calibrated_probseg.nii.gz",
+        "b_desc-calibrated_probseg.nii.gz",
+    ]

@@ -110,6 +110,9 @@ WORDS: dict[type, dict[str, Words]] = {
             "written), continue for apply and convert.",
             RUNNING,
         ),
+        "allow_partial": Words(
+            ("--allow-partial",), "Leave with 0, not 8, where cases failed and the rest is done.", RUNNING
+        ),
         "engine": plain("--engine", "local: processes on this machine; dask: workers of a Dask cluster.", RUNNING),
         "scheduler": plain(
             "--scheduler",
@@ -137,5 +140,23 @@ WORDS: dict[type, dict[str, Words]] = {
     },
     requests.OutputOptions: {
         "overwrite": Words(("--overwrite",), "Replace outputs that exist.", OUTPUT),
+    },
+    requests.FolderOptions: {
+        "overwrite": Words(("--overwrite",), "Do every case again and replace outputs that exist.", OUTPUT),
+        "skip_existing": Words(
+            ("--skip-existing",),
+            "Do only cases whose inputs, artifact, options or segcal changed since the recorded run, by digest.",
+            OUTPUT,
+        ),
+        "verify": Words(("--verify",), "Hash every input again, whatever size and times say.", OUTPUT),
+        "min_age": plain(
+            "--min-age",
+            "Leave files alone that changed less than so many seconds ago: still arriving.",
+            OUTPUT,
+            "SECONDS",
+        ),
+        "if_locked": plain(
+            "--if-locked", "If another run works on the output: fail (exit 4), skip (exit 0), or wait.", OUTPUT
+        ),
     },
 }

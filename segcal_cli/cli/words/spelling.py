@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ RATIO, INTERVAL, PAPER, ALARMS = "Ratio", "Interval", "Interval of --method care
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How an option is spelled and explained."""
+    """How an option is spelled and explained. callback: called with its value before other options are looked at."""
 
     flags: tuple[str, ...]
     help: str
@@ -21,6 +22,7 @@ class Words:
     metavar: str | None = None
     count: bool = False
     show_default: bool = True
+    callback: Callable[..., Any] | None = None
 
 
 def plain(flag: str, help: str, panel: str, metavar: str | None = None, **more: Any) -> Words:

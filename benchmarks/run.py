@@ -3,8 +3,8 @@
     python benchmarks/run.py [--full] [--only NAME] [--runs N] [--folder DIR] [--write]
 
 Without ``--full`` every command runs once on two smaller scans, and ``evaluate`` on a whole one, in some minutes; with
-it everything runs five times, and the long studies too. ``--write`` puts the tables into RESULTS.md, in place of those of
-the last time. Figures are medians of whole processes run in turn; quote ratios from one run, never single times.
+it everything runs five times, and the long studies too. ``--write`` puts the tables into RESULTS.md, in place of those
+of the last time. Figures are medians of whole processes run in turn; quote ratios from one run, never single times.
 """
 
 from __future__ import annotations

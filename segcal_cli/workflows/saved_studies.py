@@ -48,6 +48,9 @@ WHOLE_OF_ALL = ("n_voxels", "n_classes")
 MOST_VOXELS = 2**40
 """More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
 
+LARGEST = 1e100
+"""Beyond what any measure of any scan is, and its square is still a float."""
+
 JOINT = ("joint_nll", "joint_brier")
 """Sums over the voxels of all classes together."""
 
@@ -298,6 +301,8 @@ def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings:
     for name, kind in kinds.items():
         if of[name].dtype.kind != kind:
             raise ValueError(f"{name} is {of[name].dtype}")
+    if any((np.abs(of[name]) > LARGEST).any() for name in floats):
+        raise ValueError("measures beyond any")
     if len(of["curves"]) != cases:
         raise ValueError("curves of another number of cases")
     for prefix in ("", "pooled_"):

@@ -58,6 +58,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
+from segcal_cli.workflows.running import refuse_contradictions
 from segcal_cli.workflows.tracing import seen_by
 from segcal_cli.workflows.voxel_sizes import other_voxels
 
@@ -209,6 +210,7 @@ def run(
     device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
+    refuse_contradictions(running, writing)
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":

@@ -40,6 +40,7 @@ from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import ClusterApplyOptions, FolderOptions, PredictionOptions, RunOptions
 from segcal_cli.workflows.run_settings import settings_for
+from segcal_cli.workflows.running import refuse_contradictions
 from segcal_cli.workflows.tracing import seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
@@ -196,6 +197,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Write the sets of every case that can be read. A case that fails fails alone."""
+    refuse_contradictions(running, writing)
     loaded = load_cluster(artifact, "cluster apply")
     model = loaded.model
     emit = _emitted(applying.emit)

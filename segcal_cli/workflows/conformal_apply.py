@@ -67,6 +67,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
+from segcal_cli.workflows.running import refuse_contradictions
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
 
@@ -168,6 +169,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Make the sets of every case that can be read. A case that fails fails alone."""
+    refuse_contradictions(running, writing)
     loaded = load_sets(artifact, "conformal-sets apply")
     spec = with_levels(loaded.spec, applying.alpha, applying.alpha_split)
     if applying.weights is not None:

@@ -56,6 +56,7 @@ from segcal_cli.workflows.ratio_rows import (
 )
 from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
 from segcal_cli.workflows.run_settings import settings_for
+from segcal_cli.workflows.running import refuse_contradictions
 from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 SHOWN_ALARMS = 20
@@ -90,6 +91,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Judge every case that can be read, and write the table. A case that fails has a row that says so."""
+    refuse_contradictions(running, writing)
     loaded = load_ratio(artifact, "ntr-interval apply")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)

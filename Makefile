@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
+MUTATIONS ?= 100000
 
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow lint docs bench clean
+.PHONY: help install demo test test-slow fuzz lint docs bench clean
 
 help:
 	@echo "make demo       install, then run the whole pipeline on sample_data into $(OUT)/"
 	@echo "make test       install, then run every test"
 	@echo "make test-slow  the long validity studies"
+	@echo "make fuzz       100,000 damaged inputs (MUTATIONS=N for another number); findings go to fuzz-findings/"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       write docs/cli.md from the command line's own help"
 	@echo "make bench      segcal next to its peers: time and memory, as ratios"
@@ -32,6 +34,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+fuzz: install
+	OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 $(BIN)/python -m tests.fuzz.campaign --mutations $(MUTATIONS)
 
 lint: install
 	$(BIN)/ruff check .

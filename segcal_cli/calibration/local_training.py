@@ -43,8 +43,8 @@ class Training:
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A network and how it came about. epochs: that were run; steps: of Adam; best: the one whose weights were kept,
-    0 where none beat T0. losses: on the held-out tiles, before training and after each epoch. gradient: the largest of the
-    loss on the trained tiles."""
+    0 where none beat T0. losses: on the held-out tiles, before training and after each epoch. gradient: the largest
+    of the loss on the trained tiles."""
 
     network: LocalNetwork
     epochs: int

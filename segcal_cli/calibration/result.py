@@ -18,6 +18,7 @@ from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.equipment import NOTHING, Equipment, LastLayer
 from segcal_cli.calibration.fitting import Fitted
+from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.local import LocalNetwork
 from segcal_cli.calibration.method import Sketched, filled
 from segcal_cli.calibration.patients import Patients
@@ -26,7 +27,13 @@ from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, count_text
 from segcal_cli.core.labels import LabelSpace
-from segcal_cli.core.volume import Values
+from segcal_cli.core.volume import Grid, Stored, Values, Volume
+
+LARGEST_PARAMETER = 1e4
+"""Fitted parameters are some tens at most; beyond this, sums over voxels leave the numbers that count them exactly."""
+
+TRIED_VOXELS, TRIED_LOGIT = 9, 20.0
+"""A calibrator from a file is tried on so many voxels, with log-odds up to this."""
 
 HOODED = (auxiliary.METHOD.name, local.METHOD.name)
 """Methods that look at neighbours, and so depend on the size of voxels."""
@@ -283,7 +290,7 @@ def to_artifact_parts(result: FitResult) -> tuple[dict[str, Any], dict[str, np.n
 
 
 def calibrator_from(artifact: Artifact) -> Calibrator:
-    """The calibrator of an artifact. Raises NotACalibrator."""
+    """The calibrator of an artifact. Raises NotACalibrator, and ValueError for parameters that do not work."""
     header = artifact.header
     fits = header.kind == "calibrate" and header.method in METHODS
     if not fits or kind_of(header.space) not in METHODS[header.method].families:
@@ -303,9 +310,11 @@ def calibrator_from(artifact: Artifact) -> Calibrator:
         layer = LastLayer(artifact.arrays["layer_weight"], artifact.arrays["layer_bias"])
         if rows.size != len(header.space.measured) * (layer.weight.shape[1] + 1):
             raise ValueError("the layer has another size")
-    return Calibrator(
+    found = Calibrator(
         header.method, header.space, rows, spec["nesting"] == "project", hood, network=network, layer=layer
     )
+    _try(found, header.values)
+    return found
 
 
 def layer_from(artifact: Artifact) -> LastLayer:
@@ -314,6 +323,38 @@ def layer_from(artifact: Artifact) -> LastLayer:
     space = artifact.header.space
     weights = artifact.arrays["parameters"].reshape(len(space.measured), -1)
     return fine_tuning.layer_with(weights, layer, space)
+
+
+def _try(calibrator: Calibrator, values: Values) -> None:
+    """Apply a calibrator to a few voxels from sure to unsure. Raises ValueError unless probabilities come out."""
+    rows, classes = calibrator.rows, len(calibrator.space.channels)
+    problems = 1 if joint(calibrator.record, calibrator.space) else len(calibrator.space.measured)
+    if (
+        rows.dtype != np.float64
+        or rows.ndim != 2
+        or (calibrator.hood is None and calibrator.layer is None and len(rows) != problems)
+    ):
+        raise ValueError(f"parameters of type {rows.dtype} and shape {rows.shape}")
+    if (np.abs(rows[np.isfinite(rows)]) > LARGEST_PARAMETER).any():
+        raise ValueError(f"parameters up to {np.nanmax(np.abs(rows)):.3g}")
+    if calibrator.layer is not None:
+        return  # what goes into it are a network's features, of which there is no example
+    logits = np.zeros((classes, 1, 1, TRIED_VOXELS))
+    logits[-1] = np.linspace(-TRIED_LOGIT, TRIED_LOGIT, TRIED_VOXELS)
+    array = logits
+    if values == "probabilities":
+        array = sigmoid(logits)
+        if calibrator.space.exclusive:
+            array[:-1] = (1.0 - array[-1]) / (classes - 1)
+    volume = Volume(array.astype(np.float32), Grid((1, 1, TRIED_VOXELS)), values, Stored("float32"))
+    with np.errstate(all="ignore"):
+        alone, given = calibrator.pointwise(volume)
+        p = alone.apply(given.array, given.values, given.stored).array
+        scores = alone.scores(given.array.reshape(classes, -1), given.values, given.stored)
+    logs = [log for log in (scores.log_p, scores.log_q) if log is not None]
+    probable = all(((one >= 0) & (one <= 1)).all() for one in (p, scores.p))
+    if not probable or not all((log >= -2 * TRIED_LOGIT * LARGEST_PARAMETER).all() for log in logs):
+        raise ValueError("its parameters give no probabilities")
 
 
 def _interval(ends: np.ndarray) -> list[float] | None:

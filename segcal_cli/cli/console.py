@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segcal_cli.core.names import escaped
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -143,7 +145,7 @@ class Console:
 
 def printable(text: str) -> str:
     """The text with control characters escaped, line breaks kept."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text, kept="\n")
 
 
 def _with_count(text: str, cases: list[str | None]) -> str:

@@ -16,6 +16,13 @@ from segcal_cli.core.artifact import Artifact, Header
 KIND = "conformal-sets"
 
 
+KINDS = {
+    "present": "b",
+    **dict.fromkeys(("missed_outside", "predicted_voxels", "truth_voxels", "grid_voxels", "stratum"), "i"),
+}
+"""What arrays of the table hold, as numpy's letters, where it is not floats."""
+
+
 def arrays_of(calibration: Calibration, curve: np.ndarray | None, learned: Learned | None) -> dict[str, np.ndarray]:
     """Arrays of the artifact: the table's own, ``unit`` (index of the case's patient), ``missed_curve`` (int64 "target
     edge"), ``standard`` ("target side location-scale"), and of learning cases ``learn_tau``, ``learn_gamma`` ("case
@@ -60,7 +67,11 @@ def calibration_of(header: Header, arrays: Mapping[str, np.ndarray]) -> Calibrat
     for name, array in found.items():
         if len(array) != n or (array.ndim > 1 and name != "spacing" and array.shape[1] != targets):
             raise ValueError(f"{name} has the shape {array.shape} for {n} cases and {targets} targets")
-    for name in ("tau", "gamma"):
+    for name, array in found.items():
+        if array.dtype.kind != KINDS.get(name, "f"):
+            raise ValueError(f"{name} is {array.dtype}")
+    for name in ("tau", "gamma", "spacing", "voxel_volume"):
         if np.isnan(found[name]).any():
             raise ValueError(f"{name} holds NaN")
+    spec.check()
     return Calibration(spec, CaseTable(header.case_ids, header.group_ids, **found))

@@ -9,7 +9,10 @@ that refuses something derives a class of its own from the family, next to the c
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import ClassVar
+
+from segcal_cli.core.names import escaped
 
 
 class SegcalError(Exception):
@@ -21,7 +24,7 @@ class SegcalError(Exception):
     case: str = ""
 
     def __str__(self) -> str:
-        return self.template.format(*self.args)
+        return self.template.format(*(_on_one_line(arg) for arg in self.args))
 
 
 class UsageError(SegcalError):
@@ -91,6 +94,11 @@ class CaseErrors(InputError):
 
     def __str__(self) -> str:
         return "\n".join(str(error) for error in self.args)
+
+
+def _on_one_line(arg: object) -> object:
+    """A path with its control characters escaped: a line break in a name begins no line of a message."""
+    return escaped(str(arg)) if isinstance(arg, PurePath) else arg
 
 
 def first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.names import harmless
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -64,6 +65,9 @@ class LabelSpace:
             raise BadClassTable(f"a name stands twice: {', '.join(names)}")
         if ALL_CLASSES in names:
             raise BadClassTable(f"a class cannot be called {ALL_CLASSES}")
+        strange = [name for name in names if not harmless(name)]
+        if strange:
+            raise BadClassTable(f"a class cannot be called {strange[0]!r}")
         if self.activation == "softmax":
             owner: dict[int, str] = {}
             for channel in self.channels:

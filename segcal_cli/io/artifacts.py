@@ -92,8 +92,8 @@ def _json_header(path: Path, array: np.ndarray | None) -> dict[str, Any]:
     if array is None or array.dtype.kind != "U" or array.ndim != 0:
         raise NotAnArtifact(path, "it has no header")
     try:
-        data = json.loads(str(array))
-    except ValueError as error:
+        data = json.loads(str(array), parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
         raise NotAnArtifact(path, f"its header is damaged ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get("format_version"), int):
         raise NotAnArtifact(path, "its header is damaged (no format version)")
@@ -102,6 +102,10 @@ def _json_header(path: Path, array: np.ndarray | None) -> dict[str, Any]:
     if data.get("kind") in UNMERGED:
         raise UnmergedPart(path)
     return data
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _header_to_json(header: Header) -> dict[str, Any]:
@@ -151,15 +155,17 @@ def _header_from_json(path: Path, data: dict[str, Any]) -> Header:
             fit_input_digest=_text(data["fit_input_digest"]),
             guarantee=_text(data["guarantee"]),
             seed=int(data["seed"]),
-            dropped=tuple(dict(entry) for entry in data["dropped"]),
+            dropped=tuple({key: _text(value) for key, value in entry.items()} for entry in data["dropped"]),
             results=dict(data["results"]),
             segcal_version=_text(data["segcal_version"]),
             format_version=data["format_version"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, SegcalError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SegcalError) as error:
         raise NotAnArtifact(path, f"its header is damaged ({type(error).__name__}: {error})") from error
     if header.values not in ("logits", "probabilities") or len(header.case_ids) != len(header.group_ids):
         raise NotAnArtifact(path, "its header is damaged (values or group ids)")
+    if not all("case" in entry for entry in header.dropped):
+        raise NotAnArtifact(path, "its header is damaged (dropped)")
     return header
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segcal_cli.core.errors import NoCaseError, PairingError, SegcalError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.names import harmless
 from segcal_cli.io.case_files import CaseFiles, LabelFile, Pairing
 from segcal_cli.io.case_ids import BadCaseId, byte_order, fits_file_name
 from segcal_cli.io.class_files import spelling_clashes, whole_case
@@ -158,6 +159,8 @@ def _row_problems(path: Path, row: Row, space: LabelSpace | None) -> Iterator[Se
             require_suffix(file)
         except UnreadFormat as error:
             yield error
+    if not harmless(row.cells["group"]):
+        yield TableError(path, row.line, f"a group cannot be called {row.cells['group']!r}")
     name = row.cells["class"]
     if name and space is not None and name not in space.names:
         yield TableError(path, row.line, f"class {name} is not in the class table ({', '.join(space.names)})")

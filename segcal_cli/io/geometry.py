@@ -40,6 +40,9 @@ SHEAR_COSINE = 1e-3
 VOLUME_RATIO = 1e-3
 """Relative difference of two voxel volumes from which on a volume in mm3 would depend on the reader."""
 
+LARGEST_MM = 1e9
+"""A voxel edge or a place beyond this (a thousand kilometres) is damage, and its square would leave the floats."""
+
 CORNERS = np.array(list(itertools.product((0, 1), repeat=3)), dtype=np.float64)
 """The 8 corners of the unit cube."""
 
@@ -211,14 +214,15 @@ def sheared(affine: np.ndarray) -> bool:
 
 
 def check_usable(space: Space) -> None:
-    """Raise AffineUnusable for a zero, NaN or infinity where a length or direction should be, or axes in one plane."""
-    if space.pixdim_mm is not None and not all(math.isfinite(edge) and edge != 0 for edge in space.pixdim_mm):
+    """Raise AffineUnusable for a zero, NaN, infinity or absurd length where a length or direction should be, or axes in
+    one plane."""
+    if space.pixdim_mm is not None and not all(0 < abs(edge) <= LARGEST_MM for edge in space.pixdim_mm):
         raise AffineUnusable(space.name, f"pixdim = {_numbers(space.pixdim_mm)}")
     for name, affine in (("sform", space.sform), ("qform", space.qform), ("affine", space.grid.affine)):
         if affine is None:
             continue
         for axis, row in zip(AXIS_NAMES, affine[:3], strict=True):
-            if not np.isfinite(row).all() or not row[:3].any():
+            if not (np.abs(row) <= LARGEST_MM).all() or not row[:3].any():
                 raise AffineUnusable(space.name, f"{name} {axis} = {_numbers(row)}")
         edges = voxel_edges(affine)
         # Relative to the edges, so that microscopes and metres are judged alike.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError, UsageError
+from segcal_cli.core.names import harmless
 from segcal_cli.io.folders import NoSuchInput
 from segcal_cli.io.problems import raise_all
 from segcal_cli.io.tables import TableError, read_table
@@ -27,6 +28,12 @@ class NoGroup(PairingError):
     """A case whose group the rule does not know. Arguments: case, the rule as it was given."""
 
     template = "{0}: no group in {1}"
+
+
+class BadGroup(PairingError):
+    """A group whose name a spreadsheet or a terminal would obey. Arguments: case, group."""
+
+    template = "{0}: a group cannot be called {1!r}"
 
 
 class BadExpression(UsageError):
@@ -44,7 +51,7 @@ class Groups:
     expression: re.Pattern[str] | None = field(default=None)
 
     def of(self, case: str) -> str:
-        """The group of a case. Raises NoGroup; an empty match is none."""
+        """The group of a case. Raises BadGroup, NoGroup; an empty match is none."""
         group: str | None = None
         if self.table is not None:
             group = self.table.get(case)
@@ -52,6 +59,8 @@ class Groups:
             group = found[1] if self.expression.groups else found[0]
         if not group:
             raise NoGroup(case, self.rule)
+        if not harmless(group):
+            raise BadGroup(case, group)
         return group
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,6 +80,7 @@ def array_members(path: Path) -> dict[str, Member]:
 
     size = input_size(path)
     members: dict[str, Member] = {}
+    places: list[tuple[int, int, str]] = []
     with open_input(path) as file:
         if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             raise BrokenArchive(path, "it does not begin as a zip file")
@@ -108,7 +110,17 @@ def array_members(path: Path) -> dict[str, Member]:
             elif info.file_size != info.compress_size:
                 raise BrokenMember(path, name, f"{info.compress_size} bytes stored, {info.file_size} declared")
             members[name] = Member(path, name, offset, info.compress_size, info.file_size, deflated, info.CRC)
+            places.append((info.header_offset, offset + info.compress_size, name))
+    _refuse_overlap(path, places)
+    check_expansion(path, sum(member.size for member in members.values()), size)
     return members
+
+
+def _refuse_overlap(path: Path, places: list[tuple[int, int, str]]) -> None:
+    """Members that share bytes make a small file into many large arrays. places: first byte, end, name of each."""
+    for (_, end, name), (start, _, other) in pairwise(sorted(places)):
+        if start < end:
+            raise BrokenArchive(path, f"arrays {name!r} and {other!r} share bytes")
 
 
 def _first_byte(path: Path, file: BinaryIO, name: str, header_offset: int) -> int:

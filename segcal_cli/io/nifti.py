@@ -118,11 +118,13 @@ def _fill(
     filled = 0
     for items in _items(header):
         part = flat[filled : filled + items.size]
-        if scaled:
-            # Through float64, so that a float32 slope such as 1/65535 rounds once.
-            np.add(np.multiply(items, header.slope, dtype=np.float64), header.inter, out=part, casting="same_kind")
-        else:
-            part[:] = items
+        # What leaves float32 becomes infinite, and the value checks name it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if scaled:
+                # Through float64, so that a float32 slope such as 1/65535 rounds once.
+                np.add(np.multiply(items, header.slope, dtype=np.float64), header.inter, out=part, casting="same_kind")
+            else:
+                part[:] = items
         filled += items.size
         if on_progress is not None:
             on_progress(filled)

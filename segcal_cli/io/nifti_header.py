@@ -220,8 +220,11 @@ def probe(path: Path) -> NiftiHeader:
     edges = np.concatenate((pixdim[1 : 1 + spatial], np.ones(3 - spatial)))
     sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
     to_mm = np.diag([scale, scale, scale, 1.0])
-    sform = to_mm @ _sform(fields["srow"]) if sform_code > 0 else None
-    qform = to_mm @ _qform(fields["quatern"], fields["qoffset"], edges, pixdim[0]) if qform_code > 0 else None
+    # Infinities and NaN are for check_usable to name; here they must not become warnings.
+    with np.errstate(invalid="ignore", over="ignore"):
+        sform = to_mm @ _sform(fields["srow"]) if sform_code > 0 else None
+        qform = to_mm @ _qform(fields["quatern"], fields["qoffset"], edges, pixdim[0]) if qform_code > 0 else None
+        by_pixdim = to_mm @ np.diag([*np.abs(edges), 1.0])
     affine = sform if sform is not None else qform
     return NiftiHeader(
         path=path,
@@ -232,7 +235,7 @@ def probe(path: Path) -> NiftiHeader:
         vox_offset=offset,
         slope=slope,
         inter=inter,
-        affine=to_mm @ np.diag([*np.abs(edges), 1.0]) if affine is None else affine,
+        affine=by_pixdim if affine is None else affine,
         sform=sform,
         qform=qform,
         sform_code=sform_code,

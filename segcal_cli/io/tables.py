@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError
+from segcal_cli.io.inputs import MAX_TEXT_BYTES
 from segcal_cli.io.problems import raise_all
 
 
@@ -68,9 +69,12 @@ def _header_problems(header: Sequence[str], known: Sequence[str], required: Coll
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """(line, cells) of every row that is not blank. A quoted cell may span lines, so a row counts from its first."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_TEXT_BYTES + 1)
     except OSError as error:
         raise TableError(path, 1, f"cannot be read ({(error.strerror or str(error)).lower()})") from error
+    if len(raw) > MAX_TEXT_BYTES:
+        raise TableError(path, 1, f"more than {MAX_TEXT_BYTES} bytes; no table of cases is that long")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

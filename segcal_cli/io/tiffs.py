@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ PLAIN, DEFLATE = (1,), (8, 32946)
 
 LOSSY = (6, 7, 33003, 33005, 34712, 34892)
 """The compression tags of JPEG and JPEG 2000."""
+
+INFLATED_BYTES = 2**18
+"""Bytes inflated at a time."""
 
 MAX_PAGES = 65_536
 """Pages of one stack. tifffile follows a chain of pages that bites its own tail for minutes."""
@@ -93,11 +97,28 @@ def read_tiff(path: Path) -> np.ndarray:
             ends = [start + length for start, length in zip(page.dataoffsets, page.databytecounts, strict=True)]
             if max(ends, default=0) > size:
                 raise BrokenTiff(path, f"its pixels should end at byte {max(ends)} of {size}")
+            if int(page.compression) in DEFLATE:
+                _check_inflated(path, tiff.filehandle, page)
         array = series.asarray(maxworkers=1)
     if array.size != np.prod(header.shape):
         raise BrokenTiff(path, f"{array.size} pixels decoded, {header.shape} declared")
     array = array.reshape(header.shape)
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _check_inflated(path: Path, file: Any, page: Any) -> None:
+    """Inflates each part of a page, a little at a time: tifffile would take all of it, however much that is. Raises
+    BrokenTiff if there is more than the page declares."""
+    declared = int(np.prod(page.chunks, dtype=object)) * max(page.dtype.itemsize, 1)
+    for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+        inflater, inflated = zlib.decompressobj(), 0
+        file.seek(start)
+        packed = file.read(length)
+        while packed and not inflater.eof:
+            inflated += len(inflater.decompress(packed, INFLATED_BYTES))
+            packed = inflater.unconsumed_tail
+            if inflated > declared:
+                raise BrokenTiff(path, f"more than the {declared} bytes of pixels declared")
 
 
 def _only_series(path: Path, tiff: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -19,8 +20,12 @@ from segcal_cli.io.arrays import ArrayHeader
 from segcal_cli.io.files import FileHeader
 from segcal_cli.io.geometry import Space, align
 from segcal_cli.io.hard_predictions import read_label_map
+from segcal_cli.io.labelmaps import TooManyValues
 from segcal_cli.io.predictions import Part, PredictionSource, one_class, other_shape, reduced_values
 from segcal_cli.io.proof import Painting
+
+MAX_LABEL = 2**31 - 1
+"""Label values are kept in int32; a segmentation that is scaled beyond them is no segmentation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def _onto_scan(
     cropped = sorted(array.shape[1:]) != sorted(shape)
     if not source.rules.prove and not cropped:
         return _unproved(part, array, place), None, ""
-    segmentation = _segmentation(files.read_labels(part.proof), shape)
+    segmentation = _segmentation(files.read_labels(part.proof), shape, part.proof.path)
     if cropped:
         # Opening lets through no other array of another shape than a crop of nnU-Net v1.
         placed, box = padding.place_crop(path, array, segmentation, painting)
@@ -122,11 +127,16 @@ def _unproved(part: Part, array: np.ndarray, place: Space) -> np.ndarray:
     return turned
 
 
-def _segmentation(numbers: files.LabelNumbers, shape: tuple[int, int, int]) -> np.ndarray:
+def _segmentation(numbers: files.LabelNumbers, shape: tuple[int, int, int], path: Path) -> np.ndarray:
+    """The labels of a segmentation that proves a prediction, "z y x". Raises TooManyValues."""
     raw = numbers.raw.reshape(shape)
     if (numbers.slope, numbers.inter) == (1.0, 0.0):
         return raw
-    return np.rint(raw * numbers.slope + numbers.inter).astype(np.int32)
+    whole = np.rint(raw * numbers.slope + numbers.inter)
+    lo, hi = float(whole.min()), float(whole.max())
+    if not -MAX_LABEL <= lo <= hi <= MAX_LABEL:
+        raise TooManyValues(path, lo, hi)
+    return whole.astype(np.int32)
 
 
 def _decode(part: Part, source: PredictionSource) -> np.ndarray:

@@ -23,6 +23,9 @@ RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
 PLACE_RESAMPLES = 200
 """Of the comparison of coverage errors between methods, each of which recounts every place."""
 
+PLACE_NUMBERS = 4_000_000
+"""Numbers that recounting places holds at a time."""
+
 WHOLE = "(all)"
 """The row of a class over the whole image."""
 
@@ -231,19 +234,27 @@ class CoverageRows:
         keys = np.concatenate([run.keys for _, run in runs])
         counts = np.concatenate([run.columns[0] for _, run in runs]).astype(np.float64)
         group = np.repeat([index for index, _ in runs], [len(run) for _, run in runs])
+        n_levels, n_groups = self.measurement.n_levels, len(self.groups)
+        used, place = np.unique(keys // n_levels, return_inverse=True)
+        order = np.argsort(place, kind="stable")
+        place, level, group, counts = place[order], (keys % n_levels)[order], group[order], counts[order]
+        levels = np.arange(1, n_levels + 1)[:, None] / n_levels
         n_classes = len(self.measurement.model.space.names)
-        shape = (n_classes, self.measurement.placing.n_cells, self.measurement.n_levels)
-        levels = np.arange(1, self.measurement.n_levels + 1) / self.measurement.n_levels
-        made = np.full((len(drawn), n_classes), np.nan)
-        for number, weights in enumerate(drawn):
-            table = np.bincount(keys, weights=counts * weights[group], minlength=int(np.prod(shape))).reshape(shape)
-            n = table.sum(axis=2)
-            gap = np.abs(levels - np.cumsum(table, axis=2) / np.maximum(n, 1)[..., None]).mean(axis=2)
-            for channel in range(n_classes):
-                known = n[channel] > 0
-                if known.any():
-                    made[number, channel] = gap[channel, known].mean()
-        return made
+        sums, known = np.zeros((2, n_classes, len(drawn)))
+        step = max(1, PLACE_NUMBERS // (n_levels * max(n_groups, len(drawn))))
+        for start in range(0, len(used), step):
+            some = used[start : start + step]
+            low, high = np.searchsorted(place, (start, start + len(some)))
+            key = ((place[low:high] - start) * n_levels + level[low:high]) * n_groups + group[low:high]
+            table = np.bincount(key, counts[low:high], len(some) * n_levels * n_groups)
+            covered = np.cumsum(table.reshape(len(some), n_levels, n_groups), axis=1) @ drawn.T.astype(np.float64)
+            n = covered[:, -1]
+            gap = np.abs(levels - covered / np.maximum(n, 1)[:, None]).mean(axis=1)
+            for channel in np.unique(some // self.measurement.placing.n_cells):
+                own = some // self.measurement.placing.n_cells == channel
+                sums[channel] += np.where(n[own] > 0, gap[own], 0.0).sum(axis=0)
+                known[channel] += (n[own] > 0).sum(axis=0)
+        return np.where(known > 0, sums / np.maximum(known, 1), np.nan).T
 
 
 def method_rows(named: Sequence[tuple[str, CoverageRows]]) -> list[dict[str, Any]]:

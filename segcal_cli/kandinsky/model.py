@@ -6,6 +6,7 @@ artifact holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -174,7 +175,8 @@ def from_arrays(
         )
     cells = {channel: arrays[f"cells_{channel}"] for channel in range(len(sizes)) if f"cells_{channel}" in arrays}
     for channel, one in cells.items():
-        if placing is None or one.shape != placing.cells or int(one.max()) >= sizes[channel]:
+        fits = placing is not None and placing.sound and one.shape == placing.cells and one.dtype.kind == "u"
+        if not fits or int(one.max()) >= sizes[channel]:
             raise Damaged(f"its map of class {channel} does not fit its field")
     regions = Regions(
         method,
@@ -185,11 +187,28 @@ def from_arrays(
         tuple(int(value) for value in data["atlas_values"]),
         tuple(int(n) for n in data["grid"]),
     )
+    if placing is not None and not placing.sound:
+        raise Damaged("its field has no cells")
+    if any(_clusters_made(regions, channel) > size for channel, size in enumerate(sizes)):
+        raise Damaged("its map has more clusters than pools")
     pools = [_pools(arrays, prefix, n, int(data["shift"])) for prefix, n in (
         ("", regions.n_slots), (BASELINE_CODES, len(sizes)),
     )]  # fmt: skip
     described = {int(channel): known for channel, known in data["maps"].items()}
     return Model(space, regions, pools[0], pools[1], weighting, described)
+
+
+def _clusters_made(regions: Regions, channel: int) -> int:
+    """How many clusters a map can put the voxels of a class into."""
+    if regions.method == "boundary":
+        return len(regions.edges[channel]) + 2 if channel in regions.edges else 1
+    if regions.sizes[channel] == 1 or channel in regions.cells:
+        return 1
+    if regions.method == "grid":
+        return math.prod(regions.blocks)
+    if regions.method == "atlas":
+        return len(regions.values)
+    return 1 if regions.placing is None else regions.placing.n_cells
 
 
 def with_map_of(other: Model, spec: MapSpec) -> MapSpec:
@@ -203,4 +222,6 @@ def _pools(arrays: Mapping[str, np.ndarray], prefix: str, n_slots: int, shift: i
     ordered = offsets.shape == (n_slots + 1,) and int(offsets[0]) == 0 and bool((np.diff(offsets) >= 0).all())
     if not (ordered and int(offsets[-1]) == len(codes) == len(mass) == len(counts) and codes.dtype == np.uint16):
         raise Damaged("its pools do not fit its clusters")
+    if not 0 <= shift < 16 or any(part.dtype.kind not in "iu" or (part < 0).any() for part in (mass, counts)):
+        raise Damaged("its pools hold less than nothing")
     return Pools(offsets.astype(np.int64), codes, mass.astype(np.int64), counts.astype(np.int64), shift)

@@ -164,7 +164,7 @@ class CalibrationPass:
         """Raises NoTruth, NothingCounts, AtlasNotWhole."""
         view = checked_view(case)
         offsets, n_slots = self.regions.offsets, self.regions.n_slots
-        runs = []
+        runs, whole = [], []
         for channel in range(self.n_classes):
             scored = self.arrays.scored(view, channel, exclusive=self.space.exclusive)
             if scored is None:
@@ -176,8 +176,8 @@ class CalibrationPass:
                 inside = cluster < size
                 own = (cluster[inside] << CODE_BITS) | own[inside]
             runs.append(_at_slot(self.arrays.counted([own], size * N_CODES), int(offsets[channel])))
-            runs.append(_at_slot(self.arrays.counted([scored.codes], N_CODES), n_slots + channel))
-        joined = self.arrays.join(runs) if runs else empty_run(1)
+            whole.append(_at_slot(self.arrays.counted([scored.codes], N_CODES), n_slots + channel))
+        joined = self.arrays.join([*runs, *whole]) if runs else empty_run(1)
         return self.merge(state, PoolState((), {case.group: (1, (joined,))}))
 
     def merge(self, a: PoolState, b: PoolState) -> PoolState:

@@ -8,6 +8,7 @@ three short lists and no array of coordinates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,6 +66,11 @@ class Placing:
     def cells(self) -> Three:
         """Cells per axis. An axis of one voxel has one."""
         return tuple(-(-n // self.block) for n in self.shape)  # type: ignore[return-value]
+
+    @property
+    def sound(self) -> bool:
+        """Whether there is a field at all: an artifact may be damaged."""
+        return self.block >= 1 and min(self.shape) >= 1 and all(0 < edge < math.inf for edge in self.spacing)
 
     @property
     def n_cells(self) -> int:

@@ -40,6 +40,8 @@ def counted(keys: np.ndarray, n_keys: int) -> Run:
         counts = np.bincount(keys, minlength=n_keys)
         used = np.flatnonzero(counts)
         return Run(used, counts[used][None])
+    if (keys[1:] > keys[:-1]).all():
+        return Run(keys.astype(np.int64), np.ones((1, len(keys)), np.int64))
     used, counts = np.unique(keys, return_counts=True)
     return Run(used.astype(np.int64), counts.astype(np.int64)[None])
 
@@ -49,14 +51,15 @@ def join(runs: Sequence[Run]) -> Run:
     if len(runs) == 1:
         return runs[0]
     keys = np.concatenate([run.keys for run in runs])
+    if (keys[1:] > keys[:-1]).all():
+        # Pieces that follow one another, such as the slots of a case, are joined as they stand.
+        return Run(keys, np.concatenate([run.columns for run in runs], axis=1))
     # Stable: the sorted pieces are merged, not sorted anew.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if keys.size else np.empty(0, np.intp)
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     columns = [
         np.add.reduceat(np.concatenate([run.columns[column] for run in runs])[order], first)
-        if keys.size
-        else np.empty(0, np.int64)
         for column in range(len(runs[0].columns))
     ]
     return Run(keys[first], np.stack(columns))

@@ -84,11 +84,6 @@ def percent(share: float) -> str:
     return f"{(Decimal(repr(float(share))) * 100).normalize():f} %"
 
 
-def counted(n: int, word: str) -> str:
-    """1 case, 2 cases."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
 def rounded_down(share: float, digits: int = 4) -> float:
     """A share that is reached, not rounded up: 0.99996 is not 1."""
     return math.floor(share * 10**digits) / 10**digits
@@ -134,7 +129,7 @@ def _promise(calibration: Calibration, ratio: Ratio, volume_unit: str) -> str:
     held = (
         "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
     )
-    patients = counted(n, "calibration patient")
+    patients = "1 calibration patient" if n == 1 else f"{n} calibration patients"
     text = (
         f"In at least {level} of {whom} from the population of the {patients}, {which} in which {names} is present and "
         f"predicted to be at least {minimum_text(settings, volume_unit)} holds {held}"

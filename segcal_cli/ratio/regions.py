@@ -8,6 +8,7 @@ the channels cannot express is refused, with the list of those that they can.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +131,7 @@ def region_of(text: str, space: LabelSpace, option: str) -> Region:
     for word in (part.strip() for part in text.split(",")):
         if word in by_name:
             values |= by_name[word]
-        elif word.lstrip("-").isdigit():
+        elif re.fullmatch(r"-?[0-9]+", word):
             value = int(word)
             if value == space.ignore:
                 raise IgnoredRegion(option, value, possible_regions(space))

@@ -35,6 +35,9 @@ border_share: share of B in the outermost layer; nesting_violation: share of B w
 KERNEL = ("kde_A", "kde_B")
 """Kernel calibration errors in mm3, stored where they were asked for."""
 
+LARGEST = 1e100
+"""Beyond what any number of any scan is, and its square is still a float."""
+
 VARIANCES = ("mean_variance_aa", "mean_variance_ab", "mean_variance_bb")
 """Sample variances of the voxel means a' and b', and their covariance; one array of three columns on disk."""
 
@@ -119,8 +122,21 @@ def from_artifact(artifact: Artifact) -> RatioTable:
     variances = np.asarray(arrays["mean_variances"], dtype=np.float64)
     if variances.shape != (n, len(VARIANCES)) or any(column.shape != (n,) for column in columns.values()):
         raise ValueError("columns of unequal length")
+    _check_numbers(columns)
     columns |= {name: variances[:, index] for index, name in enumerate(VARIANCES)}
     return RatioTable(artifact.header.case_ids, artifact.header.group_ids, columns)
+
+
+def _check_numbers(columns: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for volumes that none has."""
+    for name, column in columns.items():
+        known = column[~np.isnan(column)]
+        if known.size < column.size and name in (*VOLUMES, *LABELLED, "sum_b2", "voxels", "voxel_mm3"):
+            raise ValueError(f"{name} holds NaN")
+        if known.size and not (known.min() >= 0 and known.max() <= LARGEST):
+            raise ValueError(f"{name} holds {known.min():g} to {known.max():g}")
+    if any((columns[name] <= 0).any() for name in ("voxels", "voxel_mm3")):
+        raise ValueError("a case without voxels")
 
 
 def joined(tables: Sequence[RatioTable]) -> RatioTable:

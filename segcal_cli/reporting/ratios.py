@@ -190,14 +190,18 @@ def _histogram_figure(
 
 
 def width_error_scatter(clouds: Sequence[Cloud], top: float, words: Words) -> Drawing:
-    """Width against absolute error, one panel per method. Infinite widths stand at ``top``."""
+    """Width against absolute error, one panel per method. Widths beyond ``top`` stand there."""
     rows = tuple(
         {"method": cloud.name, "case": case, "width": float(cloud.width[i]), "error": float(cloud.error[i])}
         for cloud in clouds
         for i, case in enumerate(cloud.cases)
     )
-    alt = f"{words.title}. " + " ".join(f"{cloud.name}: Spearman {short(cloud.spearman, 2)}." for cloud in clouds)
+    alt = f"{words.title}. " + " ".join(f"{cloud.name}: {_correlation(cloud)}." for cloud in clouds)
     return Drawing(lambda: _scatter_figure(clouds, top, words), ("method", "case", "width", "error"), rows, alt)
+
+
+def _correlation(cloud: Cloud) -> str:
+    return "no correlation, one width" if cloud.spearman is None else f"Spearman {short(cloud.spearman, 2)}"
 
 
 def _scatter_figure(clouds: Sequence[Cloud], top: float, words: Words) -> Figure:
@@ -206,12 +210,16 @@ def _scatter_figure(clouds: Sequence[Cloud], top: float, words: Words) -> Figure
     highest = max((float(cloud.error.max(initial=0.0)) for cloud in clouds), default=0.0) or 1.0
     for number, cloud in enumerate(clouds):
         axes = sheet.axes(left + number * (side + gap), bottom, side, side)
+        width = np.minimum(cloud.width, top)
+        # Each method has a scale of its own: what counts is whether wide goes with wrong, not how wide.
+        end = min(top, 1.08 * float(width.max(initial=0.0))) or top
         axes.plot(
-            np.minimum(cloud.width, top), cloud.error, cloud.look.marker, mfc="none", mec=cloud.look.colour, ms=4.5,
+            width, cloud.error, cloud.look.marker, mfc="none", mec=cloud.look.colour, ms=4.5,
             mew=1.0, clip_on=False,
         )  # fmt: skip
-        axes.set(xlim=(0.0, top), ylim=(0.0, 1.08 * highest), xlabel="width of the interval")
+        axes.set(xlim=(0.0, end), ylim=(0.0, 1.08 * highest), xlabel="width of the interval")
         axes.set_ylabel("absolute error of the ratio" if number == 0 else "")
         axes.tick_params(labelleft=number == 0)
-        axes.set_title(f"{cloud.name}: Spearman {short(cloud.spearman, 2)}", size=SMALL_POINTS, loc="left")
+        axes.set_title(f"{cloud.name}: {_correlation(cloud)}", size=SMALL_POINTS, loc="left")
+        axes.locator_params(axis="x", nbins=5)
     return sheet.figure

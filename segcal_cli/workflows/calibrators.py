@@ -83,7 +83,7 @@ def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
 
     try:
         calibrator = calibrator_from(artifact)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise DamagedCalibrator(path, f"its arrays are damaged ({error})") from error
     return LoadedCalibrator(path, artifact, calibrator)
 

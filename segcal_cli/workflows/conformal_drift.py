@@ -52,6 +52,9 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
     try:
         arrays = read_bundle(path)
         head = json.loads(str(arrays["header"]))
+        texts = (head["artifact"], *head["cases"], *head["digests"])
+        if not all(isinstance(text, str) for text in texts) or arrays["features"].dtype.kind != "f":
+            raise TypeError("its header is damaged")
         found = History(head["artifact"], tuple(head["cases"]), tuple(head["digests"]), arrays["features"])
     except (FormatError, KeyError, TypeError, ValueError) as error:
         raise NoHistory(path, str(error)) from error
@@ -59,6 +62,8 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
         raise OtherHistory(path, found.artifact[:12])
     if found.features.shape != (len(found.cases), width) or len(found.digests) != len(found.cases):
         raise NoHistory(path, "its arrays do not fit together")
+    if np.isnan(found.features).any():
+        raise NoHistory(path, "its features are not all numbers")
     return found
 
 

@@ -91,8 +91,11 @@ def load_sets(path: Path, command: str) -> LoadedSets:
 def loaded_sets(path: Path, artifact: Artifact) -> LoadedSets:
     """The calibration of an artifact that has been read. Raises DamagedSets."""
     try:
-        return LoadedSets(path, artifact, calibration_from(artifact))
-    except (KeyError, TypeError, ValueError, IndexError, UsageError) as error:
+        calibration = calibration_from(artifact)
+        # Also what follows from the arrays must be there before anything is read for it.
+        calibration.thresholds(calibration.spec.alpha)
+        return LoadedSets(path, artifact, calibration)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, UsageError) as error:
         raise DamagedSets(path, f"its arrays are damaged ({error})") from error
 
 

@@ -11,9 +11,13 @@ from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
-from segcal_cli.workflows.kinds import KINDS, module_of
+from segcal_cli.workflows.kinds import KINDS, Description, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
+from segcal_cli.workflows.saved_studies import KIND as SAVED
+
+DAMAGE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, ZeroDivisionError)
+"""What results in a header or arrays raise where they are shown, and are not what their kind writes."""
 
 
 class NoLevels(UsageError):
@@ -45,15 +49,10 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         if alphas:
             raise NoLevels(path, "part") from None
         return part_description(path)
-    if artifact.header.kind not in KINDS:
-        raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
-    kind = module_of(artifact.header.kind)
-    if hasattr(kind, "describe_at"):
-        described = kind.describe_at(path, artifact, alphas, verbose=verbose)
-    elif alphas:
-        raise NoLevels(path, f"{artifact.header.kind} artifact")
-    else:
-        described = kind.describe(path, artifact)
+    try:
+        described = _described(path, artifact, alphas, verbose)
+    except DAMAGE as error:
+        raise NotAnArtifact(path, f"its contents are damaged ({type(error).__name__}: {error})") from error
     lines = [path.name, *header_lines(artifact), *described.lines]
     n = artifact.header.n_cases
     return Outcome(
@@ -62,6 +61,22 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         data="\n".join(lines) + "\n",
         closing=f"{path.name} is a {artifact.header.kind} artifact",
     )
+
+
+def _described(path: Path, artifact: Artifact, alphas: list[float], verbose: bool) -> Description:
+    """What its kind says of it; of saved counts the header says all."""
+    if artifact.header.kind == SAVED and not alphas:
+        return Description()
+    if artifact.header.kind not in (*KINDS, SAVED):
+        raise NotAnArtifact(path, f"kind {artifact.header.kind} is not known to this version")
+    if artifact.header.kind == SAVED:
+        raise NoLevels(path, f"{SAVED} artifact")
+    kind = module_of(artifact.header.kind)
+    if hasattr(kind, "describe_at"):
+        return kind.describe_at(path, artifact, alphas, verbose=verbose)
+    if alphas:
+        raise NoLevels(path, f"{artifact.header.kind} artifact")
+    return kind.describe(path, artifact)
 
 
 def part_description(path: Path) -> Outcome:

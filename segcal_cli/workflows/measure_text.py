@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
 from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared
@@ -72,7 +73,7 @@ def _means(evaluation: Evaluation) -> Table:
             rows.append((_name(source), name, *(_cell(evaluation, source, name, one, micro=micro) for one in shown)))
     first = evaluation.sources[0]
     how = "All voxels pooled (micro), [interval] over" if micro else "Mean ± standard deviation over"
-    caption = f"{how} {evaluation.n_groups} patients ({len(first.cases)} cases). "
+    caption = f"{how} {count_text(evaluation.n_groups, 'patient')} ({count_text(len(first.cases), 'case')}). "
     caption += f"{evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
     caption += GUARANTEE.format(n=evaluation.n_groups)
     if any(source.in_sample for source in evaluation.sources):

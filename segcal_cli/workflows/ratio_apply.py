@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.run_files import RunFiles
 from segcal_cli.ratio.alarms import alarm_threshold, triage_order
-from segcal_cli.ratio.guarantees import counted, guaranteed, percent
+from segcal_cli.ratio.guarantees import guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting, Settings
@@ -40,6 +41,7 @@ from segcal_cli.workflows.ratio_artifacts import (
     load_ratio,
     refuse_other_region,
     refuse_other_unit,
+    refuse_unused,
     settings_of,
     volume_unit,
 )
@@ -95,6 +97,7 @@ def run(
     loaded = load_ratio(artifact, "ntr-interval apply")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)
+    refuse_unused(statistics, settings)
     calibration = loaded.calibration(settings)
     triage = [] if applying.triage is None else [applying.triage]
     for path in (output, *triage):
@@ -136,8 +139,8 @@ def run(
     return Outcome(
         result=_document(loaded, calibration, judged, shift, rows, promise),
         counts=run.counts,
-        lines=(promise,),
-        tables=(_people(rows, alarmed, judged),),
+        lines=(promise, *([] if alarmed else [f"No alarm in {count_text(len(rows), 'case')}"])),
+        tables=(_people(rows, alarmed, judged),) if alarmed else (),
         failures=run.failures,
         exit_code=run.exit_code,
     )
@@ -321,7 +324,7 @@ def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: J
     )
     more = f"; the first {SHOWN_ALARMS} are shown" if len(alarmed) > SHOWN_ALARMS else ""
     return Table(
-        f"Look at these: {len(alarmed)} of {counted(len(rows), 'case')}{more}",
+        f"Look at these: {len(alarmed)} of {count_text(len(rows), 'case')}{more}",
         ("case", "ratio", f"{percent(judged.settings.level)} interval", column.replace("_", " "), "why"),
         shown,
         f"wide: an interval of more than {short(judged.threshold)}" if np.isfinite(judged.threshold) else "",

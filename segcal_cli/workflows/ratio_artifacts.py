@@ -13,7 +13,7 @@ from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed
 from segcal_cli.ratio.regions import Ratio, region_of_values
-from segcal_cli.ratio.settings import Settings
+from segcal_cli.ratio.settings import BadSetting, Settings
 from segcal_cli.ratio.table import KERNEL, RatioTable, from_artifact
 from segcal_cli.ratio.thresholds import Calibration
 from segcal_cli.workflows.requests import RatioOptions
@@ -23,6 +23,15 @@ KIND = "ntr-interval"
 
 NAMES = {"estimation_tail": "tail", "min_denominator_ml": "minimum"}
 """Options whose name differs from that of the setting."""
+
+
+INSIDE_ROI = " All of this inside the region of interest."
+
+CARE_OPTIONS = ("calibration_error", "ce_unit")
+"""Options that no other method than care and care-guaranteed looks at."""
+
+MARKOV_OPTIONS = ("split", "delta1", "estimation_tail")
+"""Options of the bound that care alone has."""
 
 
 class DamagedTable(ArtifactError):
@@ -85,7 +94,8 @@ class LoadedRatio:
         """The guarantee under the settings of the calibration."""
         header = self.artifact.header
         circumstances = self.circumstances(in_sample=in_sample)
-        return promised(calibration, self.ratio, self.unit, circumstances, len(header.dropped), header.n_cases)
+        failed, roi = len(header.dropped), bool(header.spec.get("roi"))
+        return promised(calibration, self.ratio, self.unit, circumstances, failed, header.n_cases, roi=roi)
 
 
 def load_ratio(path: Path, command: str) -> LoadedRatio:
@@ -102,18 +112,31 @@ def loaded_ratio(path: Path, artifact: Artifact) -> LoadedRatio:
             for name in ("numerator", "denominator")
         ]
         settings = Settings.from_json(spec["settings"])
-        return LoadedRatio(path, artifact, from_artifact(artifact), Ratio(*regions), settings, spec["volume_unit"])
-    except (KeyError, ValueError, TypeError, IndexError, SegcalError) as error:
+        ratio, unit = Ratio(*regions), spec["volume_unit"]
+        settings.check(contained=ratio.contained)
+        if unit not in ("ml", "voxel") or type(spec["bins"]) is not int or spec["bins"] < 1:
+            raise ValueError(f"volumes in {unit}, {spec['bins']} bins")
+        return LoadedRatio(path, artifact, from_artifact(artifact), ratio, settings, unit)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedTable(path, f"its table of cases is damaged ({error})") from error
 
 
 def promised(
-    calibration: Calibration, ratio: Ratio, unit: str, circumstances: Circumstances, failed: int, done: int
+    calibration: Calibration,
+    ratio: Ratio,
+    unit: str,
+    circumstances: Circumstances,
+    failed: int,
+    done: int,
+    *,
+    roi: bool,
 ) -> str:
-    """The guarantee, and under which condition where cases of the fit were left out."""
+    """The guarantee, of which voxels, and under which condition where cases of the fit were left out."""
     text = guarantee(calibration, ratio, unit, circumstances)
     holds = guaranteed(calibration, circumstances) or text.startswith("Approximate")
-    return text + (dropping_clause(failed, done) if holds else "")
+    if not holds:
+        return text
+    return text + (INSIDE_ROI if roi else "") + dropping_clause(failed, done)
 
 
 def settings_of(options: RatioOptions, stored: Settings) -> Settings:
@@ -125,6 +148,15 @@ def settings_of(options: RatioOptions, stored: Settings) -> Settings:
     if given["method"] is not None:
         stored = stored.of_method(given["method"])
     return stored.changed(given)
+
+
+def refuse_unused(options: RatioOptions, settings: Settings) -> None:
+    """Raise BadSetting for an option that was given now, and that the method does not look at."""
+    given = {name for name, value in dataclasses.asdict(options).items() if value is not None}
+    for names, methods in ((CARE_OPTIONS, ("care", "care-guaranteed")), (MARKOV_OPTIONS, ("care",))):
+        for name in (name for name in names if name in given and settings.method not in methods):
+            option = f"--{name.replace('_', '-')}"
+            raise BadSetting(f"{option} is for --method {' and '.join(methods)} only, not {settings.method}")
 
 
 def volume_unit(sources: Iterable[CaseSource]) -> str:

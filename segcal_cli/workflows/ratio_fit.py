@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -22,7 +22,7 @@ from segcal_cli.io.case_files import same_predictions
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
 from segcal_cli.io.problems import raise_all
 from segcal_cli.ratio.fit import NothingLabelled, NothingPredicted, RatioSums
-from segcal_cli.ratio.guarantees import Circumstances, counted, minimum_text, none_scored_text, percent, rounded_down
+from segcal_cli.ratio.guarantees import Circumstances, minimum_text, none_scored_text, percent, rounded_down
 from segcal_cli.ratio.kernel_error import BANDWIDTH, DRAWN, DRAWS
 from segcal_cli.ratio.presets import preset_of
 from segcal_cli.ratio.regions import Ratio, possible_regions, ratio_of
@@ -93,7 +93,7 @@ class RatioConclusion:
         unannotated = _unannotated(table)
         summary = _summary(calibration, ratio, unit, unannotated)
         circumstances = Circumstances(unannotated=unannotated, overlapped=overlaps)
-        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table))
+        promise = promised(calibration, ratio, unit, circumstances, len(failures), len(table), roi=self.roi)
         drawn = {"bandwidth": BANDWIDTH, "voxels": DRAWN, "draws": DRAWS, "seed": self.fitting.seed}
         header = Header(
             kind=KIND,
@@ -159,6 +159,8 @@ def run(
     require_file_place(output)
     if fitting.bins < 1:
         raise BadSetting(f"--bins {fitting.bins} is not allowed; it must be 1 or more")
+    if fitting.seed < 0:
+        raise BadSetting(f"--seed {fitting.seed} is not allowed; it must be 0 or more")
     settings = settings_of(statistics, Settings())
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, regions=True)
@@ -225,7 +227,7 @@ def too_few(calibration: Calibration, ratio: Ratio, unit: str) -> str:
     settings = calibration.settings
     if calibration.n == 0:
         return f"{none_scored_text(calibration, ratio, unit)}: every interval is {ratio.bounds}"
-    patients = counted(calibration.n, "patient")
+    patients = count_text(calibration.n, "patient")
     return (
         f"{patients} cannot give level {settings.level} with {settings.method}: every interval is {ratio.bounds}; "
         f"{calibration.n_needed} would do"
@@ -274,7 +276,7 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
         observer.warn(f"{without} {which} no {below}: counted for the volumes, not for the ratio")
     if summary["n_small_denominator"]:
         least = minimum_text(calibration.settings, summary["volume_unit"])
-        small = counted(summary["n_small_denominator"], "case")
+        small = count_text(summary["n_small_denominator"], "case")
         observer.warn(
             f"{small} predicted to hold less than {least} of {below}: counted for the volumes, not for the ratio"
         )
@@ -285,7 +287,7 @@ def _warn(calibration: Calibration, ratio: Ratio, summary: Mapping[str, Any], ob
 
 def _scored_line(calibration: Calibration, summary: Mapping[str, Any]) -> str:
     bias = summary["r_bias"]
-    ratios, patients = counted(summary["n_ratio_scores"], "ratio"), counted(summary["n_patients"], "patient")
+    ratios, patients = count_text(summary["n_ratio_scores"], "ratio"), count_text(summary["n_patients"], "patient")
     return (
         f"{ratios} of {patients}; the predicted ratio misses the "
         f"labelled one by {bias['abs_mean']:.4f} on average ({bias['signed_mean']:+.4f} signed). Highest level: "

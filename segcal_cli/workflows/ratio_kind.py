@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.ratio.comparison import Comparison, biases, comparisons, method_entry, width_parts
 from segcal_cli.ratio.fit import RatioSums
-from segcal_cli.ratio.guarantees import counted, guaranteed
+from segcal_cli.ratio.guarantees import guaranteed
 from segcal_cli.ratio.regions import Region
 from segcal_cli.ratio.settings import METHODS
 from segcal_cli.ratio.sums import Wanted
@@ -58,8 +58,9 @@ def describe(path: Path, artifact: Artifact) -> Description:
         f"numerator   {_region(loaded.ratio.numerator)}",
         f"denominator {_region(loaded.ratio.denominator)}",
         f"ratio       in {loaded.ratio.bounds}; volumes in {unit}",
-        f"scores      {counted(results['n_ratio_scores'], 'ratio')} of {counted(results['n_patients'], 'patient')}; "
-        f"{counted(results['n_without_denominator'], 'label')} without a denominator, "
+        f"scores      {count_text(results['n_ratio_scores'], 'ratio')} "
+        f"of {count_text(results['n_patients'], 'patient')}; "
+        f"{count_text(results['n_without_denominator'], 'label')} without a denominator, "
         f"{results['n_small_denominator']} predicted below the minimum",
         f"defaults    {settings_text(loaded.settings, loaded.unit)}",
         "",

@@ -10,7 +10,8 @@ from segcal_cli.metrics.coverage import clopper_pearson
 from segcal_cli.ratio.alarms import rounded
 from segcal_cli.ratio.comparison import Comparison, spearman
 from segcal_cli.ratio.guarantees import percent
-from segcal_cli.ratio.settings import Method
+from segcal_cli.ratio.regions import Region
+from segcal_cli.ratio.settings import METHODS, Method
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.reporting.pictures import Drawing, Picture
 from segcal_cli.reporting.ratios import (
@@ -22,9 +23,10 @@ from segcal_cli.reporting.ratios import (
     width_error_scatter,
     width_histogram,
 )
-from segcal_cli.reporting.style import Words, look
+from segcal_cli.reporting.style import Look, Words, look
 from segcal_cli.workflows.kinds import Reading
 from segcal_cli.workflows.ratio_artifacts import LoadedRatio
+from segcal_cli.workflows.tracing import seen_by
 
 PAGE = 60
 """Cases of a picture of intervals."""
@@ -71,14 +73,14 @@ def draw(
     shown = [soft[method] for method in SHOWN]
     caption = _caption(loaded, new, shown[0].cases)
     top = _top(shown, loaded.ratio.limit)
-    ratio = f"{' + '.join(loaded.ratio.numerator.names)} / {' + '.join(loaded.ratio.denominator.names)}"
+    ratio = " / ".join(_named(region) for region in (loaded.ratio.numerator, loaded.ratio.denominator))
     title = f"{ratio}, level {percent(level)}, {name}"
     for plot in plots:
         words = Words(f"{READING[plot].title}: {title}", caption)
         if plot == "ntr-intervals":
             yield from _interval_pages(name, shown, top, loaded.settings.cutoff, words)
         elif plot == "ntr-widths":
-            every = [Outline(one.settings.method, look(i), one.found.width) for i, one in enumerate(soft.values())]
+            every = [Outline(method, _look(method), one.found.width) for method, one in soft.items()]
             alarm = shown[0].alarm_threshold
             line = alarm if np.isfinite(alarm) else None
             yield _picture(plot, name, words, width_histogram(every, top, line, words))
@@ -88,7 +90,7 @@ def draw(
             kinds += [] if hard is None else [Outline("hard masks", look(1), np.abs(hard.error))]
             yield _picture(plot, name, words, bias_histogram(kinds, words))
         else:
-            clouds = [_cloud(one, i) for i, one in enumerate(shown)]
+            clouds = [_cloud(one) for one in shown]
             yield _picture(plot, name, words, width_error_scatter(clouds, top, words))
 
 
@@ -124,9 +126,18 @@ def _panel(one: Comparison, page: Sequence[int]) -> Panel:
     )
 
 
-def _cloud(one: Comparison, place: int) -> Cloud:
+def _cloud(one: Comparison) -> Cloud:
     width, error = rounded(one.found.width), np.abs(one.error)
-    return Cloud(one.settings.method, look(place), one.cases.ids, width, error, spearman(width, error))
+    return Cloud(one.settings.method, _look(one.settings.method), one.cases.ids, width, error, spearman(width, error))
+
+
+def _look(method: Method) -> Look:
+    """The same in every picture."""
+    return look(METHODS.index(method))
+
+
+def _named(region: Region) -> str:
+    return region.names[0] if len(region.names) == 1 else f"({' + '.join(region.names)})"
 
 
 def _top(shown: Sequence[Comparison], limit: float) -> float:
@@ -140,10 +151,12 @@ def _top(shown: Sequence[Comparison], limit: float) -> float:
 def _caption(loaded: LoadedRatio, new: RatioTable, scored: RatioTable) -> str:
     without = sorted(set(new.ids) - set(scored.ids), key=str.encode)
     named = ", ".join(without[:MOST_NAMED]) + (", ..." if len(without) > MOST_NAMED else "")
+    seen = seen_by(loaded.artifact, zip(new.ids, new.groups, strict=True), {})
     n, patients = len(scored), len(set(scored.groups))
     return (
         f"Unit: case, n = {n}, of {patients} patient{'' if patients == 1 else 's'}; coverage with its exact 95 % "
         f"interval. Thresholds from {loaded.calibration(loaded.settings).n} calibration patients."
+        + (f" {len(seen)} of these cases were used to fit it, so coverage is flattered." if seen else "")
         + (f" Without a ratio: {named}." if without else "")
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.ratio.comparison import TERTILES, Comparison
-from segcal_cli.ratio.guarantees import counted, percent
+from segcal_cli.ratio.guarantees import percent
 from segcal_cli.ratio.table import RatioTable
 from segcal_cli.reporting.tables import Table, csv_text, short
 
@@ -129,12 +130,13 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
     ]
     title = f"{name}: intervals of the ratio at level {percent(level)}"
     if not rows:
-        yield Table(title, ("method",), (("(none)",),), _why_empty(entry))
+        # The reason stands in a cell: a title is folded to the width of its table.
+        yield Table("", (title,), ((_why_empty(entry),),))
         return
     bias = entry["r_bias"]
     caption = (
-        f"{entry['n_ratio']} of {counted(entry['n_cases'], 'case')} with a labelled ratio, "
-        f"{counted(entry['n_patients'], 'patient')}; mean absolute R-Bias {short(bias['abs_mean'])} (hard masks "
+        f"{entry['n_ratio']} of {count_text(entry['n_cases'], 'case')} with a labelled ratio, "
+        f"{count_text(entry['n_patients'], 'patient')}; mean absolute R-Bias {short(bias['abs_mean'])} (hard masks "
         f"{short(entry['r_bias_hard']['abs_mean'])})"
     )
     if entry["in_sample"]:
@@ -160,8 +162,8 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
 
 def _why_empty(entry: Mapping[str, Any]) -> str:
     below = " + ".join(entry["denominator"]["names"])
-    cases, without = counted(entry["n_cases"], "case"), counted(entry["n_without_denominator"], "label")
-    small = counted(entry["n_small_denominator"], "case")
+    cases, without = count_text(entry["n_cases"], "case"), count_text(entry["n_without_denominator"], "label")
+    small = count_text(entry["n_small_denominator"], "case")
     return f"None of {cases} can be scored: {without} without {below}, {small} predicted below the least {below}"
 
 

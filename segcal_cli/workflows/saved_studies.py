@@ -21,6 +21,7 @@ from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
+from segcal_cli.metrics.counting import SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
@@ -44,6 +45,12 @@ KIND = "evaluation"
 
 WHOLE_OF_ALL = ("n_voxels", "n_classes")
 """Columns of the row ``(all)`` that are no means."""
+
+MOST_VOXELS = 2**40
+"""More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
+
+JOINT = ("joint_nll", "joint_brier")
+"""Sums over the voxels of all classes together."""
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""
@@ -154,7 +161,9 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     """
     _refuse_sources(sourcing)
     artifact = read_artifact(path, KIND, "--from")
+    header = artifact.header
     try:
+        artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
         saved, before = _conventions(artifact.header.spec)
         settings = _chosen(path, saved, given_settings(measuring, drawing.seed))
         sources = [_source(artifact, number, settings) for number in range(len(artifact.header.results["sources"]))]
@@ -168,10 +177,8 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
         )
     except UsageError:
         raise
-    except (KeyError, ValueError, IndexError, TypeError, AttributeError, SegcalError) as error:
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
-    header = artifact.header
-    artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
     failures = tuple({**failure, "message": LEFT_OUT} for failure in header.dropped)
     return Study(evaluation, header.values, header.case_digests, failures, artifacts)
 
@@ -191,7 +198,10 @@ def _refuse_sources(sourcing: SourceOptions) -> None:
 def _conventions(spec: dict[str, Any]) -> tuple[Settings, Intervals]:
     saved = {field.name: spec[field.name] for field in fields(Settings)}
     saved["metrics"] = tuple(saved["metrics"])
-    return Settings(**saved), Intervals(spec["level"], spec["bootstrap"], spec["resampling_seed"])
+    level, resamples, seed = spec["level"], spec["bootstrap"], spec["resampling_seed"]
+    if not 0 < level < 1 or type(resamples) is not int or type(seed) is not int or min(resamples, seed) < 0:
+        raise ValueError(f"intervals of level {level}, {resamples} resamples, seed {seed}")
+    return Settings(**saved), Intervals(level, resamples, seed)
 
 
 def _chosen(path: Path, saved: Settings, given: dict[str, Any]) -> Settings:
@@ -234,9 +244,9 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         if name.startswith(f"source{number}_")
     }
     names, averaged = tuple(header.results["measured"]), tuple(header.results["averaged"])
-    counts = {len(of[name]) for name in ("rows", "all", "curves", "spaced", "bias_ml", *TABLES)}
-    if counts != {len(header.case_ids)} or of["rows"].shape[1:] != (len(names), len(CLASS_COLUMNS)):
-        raise ValueError("arrays of another number of cases or classes")
+    if not set(averaged) <= set(names) or names != header.space.measured_names:
+        raise ValueError(f"classes {names}, averaged over {averaged}")
+    _check_counts(of, len(header.case_ids), len(names), settings)
 
     def pooled(prefix: str, at: tuple[int, ...], *, cells: bool, spaced: bool) -> Pooled:
         return Pooled(
@@ -259,7 +269,45 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         cases.append(CaseMeasures(case, group, rows, whole, table, of["curves"][i]))
     entry = header.results["sources"][number]
     together = pooled("pooled_", (), cells=True, spaced=bool(of["spaced"].all()))
+    if not isinstance(entry["name"], str) or not isinstance(entry["artifact"], str | None):
+        raise TypeError(f"source {entry['name']!r}, artifact {entry['artifact']!r}")
     return SourceResult(entry["name"], entry["artifact"], bool(entry["in_sample"]), cases, together)
+
+
+def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings: Settings) -> None:
+    """Raises ValueError for arrays of one source that have another shape, type or order of size than counts have."""
+    bins, top = (classes, settings.grid.bins), (settings.grid.bins,)
+    one: dict[str, tuple[int, ...]] = {
+        "n": bins,
+        "hits": bins,
+        "p": bins,
+        "whole": (classes, len(WHOLE)),
+        "sums": (classes, len(SUMS)),
+    }
+    one |= {"top_n": top, "top_hits": top, "top_p": top, "joint": (len(JOINT),), "bias_ml": (classes,)}
+    cells = dict.fromkeys(("n", "hits", "p"), (classes, settings.grid.size))
+    shapes: dict[str, tuple[int, ...]] = {name: (cases, *shape) for name, shape in one.items()}
+    shapes |= {f"pooled_{name}": shape for name, shape in (one | cells).items()}
+    floats: dict[str, tuple[int, ...]] = {
+        "rows": (cases, classes, len(CLASS_COLUMNS)),
+        "all": (cases, len(ALL_COLUMNS)),
+    }
+    kinds = dict.fromkeys(shapes, "i") | dict.fromkeys(floats, "f") | {"spaced": "b", "curves": "i"}
+    for name, shape in {**shapes, **floats, "spaced": (cases,)}.items():
+        if of[name].shape != shape:
+            raise ValueError(f"{name} has the shape {of[name].shape}, not {shape}")
+    for name, kind in kinds.items():
+        if of[name].dtype.kind != kind:
+            raise ValueError(f"{name} is {of[name].dtype}")
+    if len(of["curves"]) != cases:
+        raise ValueError("curves of another number of cases")
+    for prefix in ("", "pooled_"):
+        for most, part in (("n", "hits"), ("top_n", "top_hits")):
+            whole, some = of[prefix + most], of[prefix + part]
+            if some.size and (some.min() < 0 or (some > whole).any() or whole.max() > MOST_VOXELS):
+                raise ValueError(f"{prefix}{part} is no part of {prefix}{most}")
+        if any(of[prefix + name].size and of[prefix + name].min() < 0 for name in ("p", "whole", "top_p")):
+            raise ValueError("counts below 0")
 
 
 def _numbers(row: Row, columns: Sequence[str]) -> list[float]:

@@ -162,13 +162,22 @@ class StudyRest:
             for name in (*self.calibrated, *self.others)
         ]
         promised = zip(self.judged, seen[len(seen) - len(self.judged) :], strict=True)
+        # What was fitted through a calibrator knows no more of new cases than this one does.
+        through = {entry.loaded.artifact.digest for entry in self.named if fitted[entry.name]}
         return Study(
             Evaluation(self.space, self.settings, sources, self.roi, self.intervals, self.convention),
             self.values,
             digests,
             tuple(failure_records(failures)),
             {one.path.name: one.artifact.digest for one in self.loaded},
-            tuple(Verdict(one, traced.result[one.name], under or known) for one, known in promised),
+            tuple(
+                Verdict(
+                    one,
+                    traced.result[one.name],
+                    under or known or one.artifact.header.spec.get("calibrator") in through,
+                )
+                for one, known in promised
+            ),
         )
 
     @property

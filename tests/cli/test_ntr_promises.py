@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.cli.builders import read_rows, segcal
-from tests.cli.test_ntr_interval import NTR, applied, arguments, reading, write_study
+from tests.cli.builders import read_rows, segcal, write_volume
+from tests.cli.test_ntr_interval import NTR, SHAPE, applied, arguments, reading, write_study
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,53 @@ def test_drift_is_said_of_the_features_that_moved(fitted, tmp_path):
     assert "log_denominator (p = " in warning
     p = applied(fitted, small, tmp_path)[0].document["result"]["drift"]["features"]
     assert {name for name in p if f"{name} (p" in warning} == {name for name in p if p[name]["p"] < 0.01 / 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--split", "grid"), "--split is for --method care only, not nested"),
+        (("--method", "care-guaranteed", "--estimation-tail", "fieller"), "is for --method care only, not care-guar"),
+        (("--method", "cp", "--ce-unit", "mean"), "--ce-unit is for --method care and care-guaranteed only, not cp"),
+    ],
+)
+def test_apply_refuses_an_option_that_its_method_does_not_look_at(fitted, new, tmp_path, options, words):
+    said = applied(fitted, new, tmp_path, *options)[0]
+    assert said.code == 2
+    assert words in said.stderr
+
+
+def test_a_promise_of_a_region_of_interest_says_so(fitted, tmp_path):
+    root = fitted[0]
+    for seed in range(20):
+        write_volume(tmp_path / "roi" / f"p{seed:03}.nii.gz", np.ones(SHAPE, np.uint8))
+    said = segcal(
+        "ntr-interval", "fit", *arguments(root), *NTR, "--roi", tmp_path / "roi", "-o", tmp_path / "r.npz", "--json"
+    )
+    assert said.document["result"]["guarantee"].endswith(" All of this inside the region of interest.")
+
+
+def test_an_artifact_behind_a_calibrator_promises_nothing_of_cases_that_this_one_saw(fitted, tmp_path):
+    root, calibrator, artifact = fitted[0], tmp_path / "t.npz", tmp_path / "behind.npz"
+    seen = write_study(tmp_path / "seen", range(300, 306))
+    assert segcal("calibrate", "fit", *arguments(seen), "-o", calibrator).code == 0
+    segcal("ntr-interval", "fit", *arguments(root), *NTR, "--calibrator", calibrator, "-o", artifact)
+    entry = judged(seen, artifact, tmp_path, "--artifact", calibrator, "--allow-overlap")[1]
+    assert entry["in_sample"]
+    assert not any(one["guaranteed"] for one in entry["methods"])
+
+
+def test_a_run_without_an_alarm_says_so(fitted, new, tmp_path):
+    said = segcal(
+        "ntr-interval", "apply", fitted[0] / "ntr.npz", new / "predictions", *reading(new), "--alarm-width", "1",
+        "-o", tmp_path / "t.csv",
+    )  # fmt: skip
+    alarmed = [row for row in read_rows(tmp_path / "t.csv") if row["alarm"] == "true"]
+    assert ("No alarm in 6 cases" in said.stderr) == (not alarmed)
+    assert ("Look at these" in said.stderr) == bool(alarmed)
+
+
+def test_a_seed_below_zero_is_refused(fitted, tmp_path):
+    said = segcal("ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--seed", "-1", "-o", tmp_path / "x.npz")
+    assert said.code == 2
+    assert "--seed -1 is not allowed" in said.stderr

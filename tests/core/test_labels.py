@@ -26,6 +26,13 @@ def test_the_row_over_all_classes_keeps_its_name_to_itself():
         table(background=[0], **{"(all)": [1]})
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "a\nb", "a\x1b[31m", "\x00"])
+def test_a_name_that_a_spreadsheet_or_a_terminal_would_obey_is_no_class(name):
+    with pytest.raises(BadClassTable) as caught:
+        table(background=[0], **{name: [1]})
+    assert str(caught.value) == f"class table: a class cannot be called {name!r}"
+
+
 def test_a_name_stands_once_and_the_ignore_value_belongs_to_no_class():
     with pytest.raises(BadClassTable, match="ignore label 1"):
         table(background=[0], lesion=[1], ignore=1)

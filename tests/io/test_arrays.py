@@ -240,6 +240,40 @@ def test_a_member_that_inflates_beyond_its_claim_stops_there(tmp_path):
         tracemalloc.stop()
 
 
+def overlapping(path: Path, count: int, content: bytes, method: int) -> Path:
+    """An archive whose directory names one member's bytes many times."""
+    write_npz(path, {f"a{number:03d}.npy": content for number in range(count)}, method)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x01\x02")
+    first = data[at + 42 : at + 46]
+    while at >= 0:
+        data[at + 42 : at + 46] = first
+        at = data.find(b"PK\x01\x02", at + 4)
+    return save(path, bytes(data))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_members_that_share_bytes_are_refused_before_anything_is_allocated(tmp_path, method):
+    path = overlapping(tmp_path / "a.npz", 50, npy_bytes(np.zeros(2**16)), method)
+    tracemalloc.start()
+    try:
+        for read in (module.probe, read_bundle):
+            with pytest.raises(BrokenArchive, match="arrays 'a000' and 'a001' share bytes"):
+                read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_together_hold_no_more_than_the_file_can_expand_to(tmp_path):
+    """Each member alone may claim a mebibyte more than its bytes can hold; a thousand of them may not."""
+    content = npy_bytes(np.zeros(1), shape=(120_000,))
+    path = write_npz(tmp_path / "a.npz", {f"a{number}.npy": content for number in range(200)})
+    save(path, path.read_bytes().replace(struct.pack("<I", len(content)), struct.pack("<I", 960_128)))
+    with pytest.raises(AbsurdSize):
+        read_bundle(path)
+
+
 def test_an_array_above_the_limit_of_a_case_is_refused(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", FIELD)
     monkeypatch.setattr("segcal_cli.io.inputs.MAX_CASE_BYTES", FIELD.nbytes - 1)
@@ -354,6 +388,19 @@ def test_an_unusual_compression_is_refused(tmp_path):
 def test_another_file_named_npz_is_refused(tmp_path):
     with pytest.raises(BrokenArchive, match="it does not begin as a zip file"):
         module.probe(save(tmp_path / "a.npz", saved_npy(FIELD)))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../up.npy", "/abs.npy", "C:\\\\x.npy", "..\\\\up.npy", "a/b.npy", "\u202egnp.npy"]
+)
+def test_a_member_that_names_a_path_leaves_no_file(tmp_path, name, monkeypatch):
+    inside = tmp_path / "deep" / "inside"
+    inside.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    path = write_npz(inside / "a.npz", {name: npy_bytes(FIELD)})
+    assert np.array_equal(module.read(module.probe(path)), FIELD)
+    assert list(read_bundle(path)) == [name.removesuffix(".npy")]
+    assert [entry for entry in tmp_path.rglob("*") if entry.is_file()] == [path]
 
 
 def test_a_hostile_member_name_is_only_a_name(tmp_path):

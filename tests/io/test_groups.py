@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 
 import pytest
 
 from segcal_cli.core.errors import CaseErrors
 from segcal_cli.io.folders import NoSuchInput
-from segcal_cli.io.groups import BadExpression, NoGroup, parse_groups
+from segcal_cli.io.groups import BadExpression, BadGroup, NoGroup, parse_groups
 from segcal_cli.io.tables import TableError
 
 
@@ -88,3 +89,12 @@ def test_rules_and_errors_travel_between_processes():
     groups = pickle.loads(pickle.dumps(parse_groups(r"^(p\d)")))
     assert groups.of("p1_a") == "p1"
     assert str(pickle.loads(pickle.dumps(NoGroup("a", "b")))) == "a: no group in b"
+
+
+@pytest.mark.parametrize("group", ["=1+1", "+1", "-1", "@x", "a\tb", "a\x1b[31m"])
+def test_a_group_that_a_spreadsheet_or_a_terminal_would_obey_is_refused(group, tmp_path):
+    with (tmp_path / "g.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("case", "group"), ("a", group)])
+    with pytest.raises(BadGroup) as refusal:
+        parse_groups(str(tmp_path / "g.csv")).of("a")
+    assert str(refusal.value) == f"a: a group cannot be called {group!r}"

@@ -1,8 +1,10 @@
 """PNG and TIFF: gray is a probability, indices are labels, colour is neither, and damage is named."""
 
+import contextlib
 import io
 import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -274,6 +276,65 @@ def test_a_tiff_that_claims_gigapixels_is_refused(tmp_path):
         content = content[:at] + struct.pack("<I", 2**20) + content[at + 4 :]
     with pytest.raises(AbsurdSize, match=f"its header asks for {2**40} bytes"):
         images.probe(save(path, content))
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"rowsperstrip": 2}])
+def test_a_tiff_whose_pixels_inflate_beyond_their_number_stops_there(tmp_path, layout):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((20, 20), np.uint8), photometric="minisblack", compression="zlib", **layout)
+    kind = "Tile" if layout.get("tile") else "Strip"
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages[0].tags
+        lengths, starts = tags[f"{kind}ByteCounts"], tags[f"{kind}Offsets"]
+        count, at = lengths.count, (lengths.valueoffset, starts.valueoffset)
+        sizes = [4 if tag.dtype.name == "LONG" else 2 for tag in (lengths, starts)]
+    content, bomb = bytearray(path.read_bytes()), zlib.compress(bytes(2**24))
+    for place, number, size in zip(at, (len(bomb), len(content)), sizes, strict=True):
+        content[place : place + size] = number.to_bytes(size, "little")
+    save(path, bytes(content) + bomb)
+    assert count >= 1
+    tracemalloc.start()
+    try:
+        with pytest.raises(BrokenTiff, match=r"more than the [0-9]+ bytes of pixels declared"):
+            images.read_indices(images.probe(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("chunk", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_png_with_a_bomb_beside_its_pixels_takes_no_memory_for_it(tmp_path, chunk):
+    bomb = zlib.compress(bytes(2**26))
+    body = {b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}[chunk] + bomb
+    whole = png_bytes([b"\0\7\7\7"] * 2, 3, 8, 0)
+    extra = struct.pack(">I", len(body)) + chunk + body + struct.pack(">I", zlib.crc32(chunk + body))
+    path = save(tmp_path / "a.png", whole[:33] + extra + whole[33:])
+    tracemalloc.start()
+    try:
+        try:
+            pixels = images.read_indices(images.probe(path))
+            assert pixels.shape == (1, 2, 3)
+        except BrokenImage:
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_png_whose_pixels_inflate_beyond_their_number_stops_there(tmp_path):
+    whole = png_bytes([b"\0\7\7\7"] * 2, 3, 8, 0)
+    body = zlib.compress(bytes(2**26))
+    at = whole.index(b"IDAT") - 4
+    end = whole.index(b"IEND") - 4
+    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    path = save(tmp_path / "a.png", whole[:at] + chunk + whole[end:])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(BrokenImage):
+            images.read_indices(images.probe(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_spacing_comes_from_the_json_beside_a_tiff(tmp_path):

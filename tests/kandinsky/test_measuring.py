@@ -1,5 +1,7 @@
 """Measuring: coverage, set sizes and errors of the rings, by brute force elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,24 @@ def test_merging_in_any_order_gives_the_same_result():
     assert list(forward.cases) == list(backward.cases)
     assert np.array_equal(forward.cells.keys, backward.cells.keys)
     assert np.array_equal(forward.cells.columns, backward.cells.columns)
+
+
+@pytest.mark.parametrize("numbers", [10**6, 5000])
+def test_resampled_errors_are_those_of_patients_counted_as_often_as_drawn(monkeypatch, numbers):
+    monkeypatch.setattr("segcal_cli.kandinsky.coverage_rows.PLACE_NUMBERS", numbers)
+    some = cases("test")[:12]
+    counting = CoverageMeasurement(fitted(REGIONS["atlas"], "patient"), (0.2,), PLACING, keep_places=True)
+    found = CoverageRows(counting, run(counting, some))
+    drawn = np.array([[1] * 6, [0, 2, 0, 1, 3, 0], [6, 0, 0, 0, 0, 0]])
+    errors = found.resampled_errors(drawn)
+    assert errors.shape == (3, 3)
+    for weights, row in zip(drawn, errors, strict=True):
+        names = [name for name, n in zip(found.groups, weights, strict=True) for _ in range(n)]
+        again = [
+            replace(case, id=f"{case.id}_{i}") for i, name in enumerate(names) for case in some if case.group == name
+        ]
+        expected = [entry["ce20_mean"] for entry in CoverageRows(counting, run(counting, again)).errors()]
+        assert row == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_papers_own_definition_reproduces_its_numbers():

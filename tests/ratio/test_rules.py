@@ -85,6 +85,12 @@ def test_a_set_that_cannot_be_made_is_refused_with_those_that_can(text, space, e
         region_of(text, space, "--numerator")
 
 
+@pytest.mark.parametrize("text", ["", "2,", "²", "--2", "2 3", "+2"])
+def test_what_looks_like_a_number_and_is_none_is_an_unknown_name(text):
+    with pytest.raises(UnknownRegion, match="not a class or label value of this table"):
+        region_of(text, TUMOUR, "--numerator")
+
+
 def test_a_ratio_of_one_set_to_itself_is_refused():
     with pytest.raises(SameRegion, match="the same label values 2,3"):
         ratio_of("core", "2,3", REGIONS)

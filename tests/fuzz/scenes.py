@@ -1,0 +1,378 @@
+"""What is damaged, and what is then run on it: small folders, a victim among their files, and commands.
+
+A scene is built once. For each mutation one of its victims is overwritten with damaged bytes, one of its commands runs
+in this process through the command line, and the victim is put back.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.cli.builders import Scan, make_scans, sigmoid, softmax, write_npz, write_volume
+from tests.cli.builders_reading import segcal
+from tests.fuzz.mutations import (
+    Damage,
+    damaged_artifact,
+    damaged_bytes,
+    damaged_gzip,
+    damaged_json,
+    damaged_nifti,
+    damaged_png,
+    damaged_table,
+    damaged_zip,
+)
+
+OUT = "out"
+"""Below it every command of a scene writes; it is removed after each mutation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """A file below the scene's folder, and the ways in which it is damaged."""
+
+    file: str
+    damages: tuple[Damage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """victims: drawn evenly. commands: their words; ``{}`` is the scene's folder."""
+
+    name: str
+    build: Callable[[Path], None]
+    victims: tuple[Victim, ...]
+    commands: tuple[tuple[str, ...], ...]
+
+
+def cases_of(classes: int = 3, count: int = 2) -> list[Scan]:
+    return make_scans(count, classes, shape=(2, 4, 5))
+
+
+def _done(*arguments: object) -> None:
+    """A command that prepares a scene and must succeed."""
+    ran = segcal(*arguments, "-q")
+    assert ran.code == 0, ran.err
+
+
+def _labels(root: Path, scans: Sequence[Scan], suffix: str = ".nii.gz") -> None:
+    for scan in scans:
+        write_volume(root / "labels" / f"{scan.name}{suffix}", scan.labels)
+
+
+def _classes(root: Path, count: int = 3) -> None:
+    table = {"background": 0, **{f"class{i}": i for i in range(1, count)}} if count > 1 else {"lesion": 1}
+    (root / "classes.json").write_text(json.dumps(table))
+
+
+def _volumes(root: Path, suffix: str) -> None:
+    scans = cases_of()
+    for scan in scans:
+        write_volume(root / "predictions" / f"{scan.name}{suffix}", softmax(scan.logits))
+    _labels(root, scans, suffix)
+    _classes(root)
+
+
+def build_gz(root: Path) -> None:
+    _volumes(root, ".nii.gz")
+
+
+def build_nii(root: Path) -> None:
+    _volumes(root, ".nii")
+
+
+def build_nnunet(root: Path) -> None:
+    """As nnU-Net leaves it: arrays, segmentations, ``dataset.json``, ``plans.json``; and labels."""
+    scans = cases_of()
+    for scan in scans:
+        folder = root / "predictions"
+        folder.mkdir(exist_ok=True)
+        with (folder / f"{scan.name}.npz").open("wb") as file:
+            np.savez_compressed(file, probabilities=softmax(scan.logits))
+        write_volume(folder / f"{scan.name}.nii.gz", scan.logits.argmax(axis=0).astype(np.uint8))
+    table = {"background": 0, "class1": 1, "class2": 2, "ignore": 3}
+    (root / "predictions" / "dataset.json").write_text(json.dumps({"labels": table, "file_ending": ".nii.gz"}))
+    (root / "predictions" / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
+    _labels(root, scans)
+
+
+def build_regions(root: Path) -> None:
+    """nnU-Net with two regions, one inside the other."""
+    folder = root / "predictions"
+    folder.mkdir()
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        logits = np.sort(rng.normal(size=(2, 2, 4, 5)), axis=0)[::-1].astype(np.float32)
+        p = sigmoid(logits)
+        write_npz(folder / f"case_{number}.npz", probabilities=p)
+        write_volume(folder / f"case_{number}.nii.gz", (p > 0.5).sum(axis=0).astype(np.uint8))
+        write_volume(root / "labels" / f"case_{number}.nii.gz", (logits > 0.3).sum(axis=0).astype(np.uint8))
+    table = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+    (folder / "dataset.json").write_text(json.dumps(table))
+    (folder / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
+
+
+def build_npy(root: Path) -> None:
+    scans = cases_of()
+    for scan in scans:
+        for part, array in (("predictions", softmax(scan.logits)), ("labels", scan.labels)):
+            (root / part).mkdir(exist_ok=True)
+            np.save(root / part / f"{scan.name}.npy", array)
+    _classes(root)
+
+
+def build_png(root: Path) -> None:
+    scans = make_scans(2, 1, shape=(1, 12, 14))
+    for part in ("predictions", "labels"):
+        (root / part).mkdir()
+    for number, scan in enumerate(scans):
+        pixels = np.rint(sigmoid(scan.logits[0, 0]) * 65535).astype(np.uint16)
+        Image.fromarray(pixels).save(root / "predictions" / f"{scan.name}.png")
+        label = Image.fromarray(scan.labels[0])
+        if number:
+            label = label.convert("P")
+            label.putpalette([0, 0, 0, 255, 0, 0])
+        label.save(root / "labels" / f"{scan.name}.png")
+    _classes(root, 1)
+
+
+def build_tiff(root: Path) -> None:
+    import tifffile
+
+    scans = make_scans(2, 1, shape=(3, 6, 7))
+    for part in ("predictions", "labels"):
+        (root / part).mkdir()
+    for number, scan in enumerate(scans):
+        packing = "zlib" if number else None
+        p = sigmoid(scan.logits[0]).astype(np.float32)
+        tifffile.imwrite(root / "predictions" / f"{scan.name}.tif", p, photometric="minisblack", compression=packing)
+        tifffile.imwrite(root / "labels" / f"{scan.name}.tif", scan.labels, photometric="minisblack")
+        for part in ("predictions", "labels"):
+            (root / part / f"{scan.name}.json").write_text(json.dumps({"spacing": [2.0, 1.0, 1.0]}))
+    _classes(root, 1)
+
+
+def build_tables(root: Path) -> None:
+    """A table of cases, one of patients, one of weights, beside what they speak of."""
+    _volumes(root, ".nii.gz")
+    scans = cases_of()
+    rows = [
+        [s.name, f"predictions/{s.name}.nii.gz", f"labels/{s.name}.nii.gz", f"p{i // 2}"] for i, s in enumerate(scans)
+    ]
+    _csv(root / "cases.csv", ["case", "prediction", "label", "group"], rows)
+    _csv(root / "groups.csv", ["case", "group"], [[s.name, f"patient {i // 2}"] for i, s in enumerate(scans)])
+
+
+def scene_of(name: str) -> Scene:
+    """Raises StopIteration for a name that is none."""
+    return next(scene for scene in SCENES if scene.name == name)
+
+
+def _csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+COMMON = ("--values", "probabilities", "--classes", "{}/classes.json")
+
+FOLDERS = ("{}/predictions", "{}/labels")
+
+CALIBRATORS = ("temperature", "platt", "isotonic", "vector", "auxiliary")
+
+
+def build_calibrators(root: Path) -> None:
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    for method in CALIBRATORS:
+        more = ("--dim", "2") if method == "auxiliary" else ()
+        _done("calibrate", "fit", *both, "--method", method, *more, "-o", root / f"{method}.npz")
+
+
+def build_sets(root: Path) -> None:
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    _done("conformal-sets", "fit", *both, "--alpha", "0.5", "-o", root / "plain.npz")
+    _done("conformal-sets", "fit", *both, "--alpha", "0.5", "--inner-score", "distance", "--outer-score", "distance",
+          "-o", root / "distance.npz")  # fmt: skip
+    apply = ["conformal-sets", "apply", root / "plain.npz", root / "predictions", *COMMON[:2]]
+    _done(*apply, "--classes", root / "classes.json", "--history", root / "history.npz", "-o", root / OUT)
+    shutil.rmtree(root / OUT)
+
+
+def build_ratios(root: Path) -> None:
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    _done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "-o",
+          root / "ratio.npz")  # fmt: skip
+
+
+CLUSTERS = ("kmeans", "grid", "annuli")
+
+
+def build_clusters(root: Path) -> None:
+    scans = cases_of(count=4)
+    for scan in scans:
+        write_volume(root / "predictions" / f"{scan.name}.nii.gz", softmax(scan.logits))
+    _labels(root, scans)
+    _classes(root)
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    for method in CLUSTERS:
+        more = {"grid": ("--grid", "2x2x1"), "annuli": ("--shape", "circle")}.get(method, ())
+        _done("cluster", "fit", *both, "--alpha", "0.4", "--method", method, *more, "-o", root / f"{method}.npz")
+
+
+def build_study(root: Path) -> None:
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    _done("evaluate", *both, "-o", root / "metrics.csv", "--histograms", root / "counts.npz")
+
+
+VOLUME = (damaged_gzip, damaged_nifti, damaged_nifti)
+PLAIN = (damaged_bytes, damaged_nifti, damaged_nifti)
+
+PAIRS = ("pairs", *FOLDERS, "--prove", *COMMON)
+CONVERT = ("convert", "{}/predictions", "-o", "{}/out", *COMMON)
+EVALUATE = ("evaluate", *FOLDERS, "-o", "{}/out/table.csv", *COMMON, "--bootstrap", "20", "--metrics", "ece,dice")
+
+
+def _apply(command: str, artifact: str, out: str = "{}/out") -> tuple[str, ...]:
+    return (command, "apply", artifact, "{}/predictions", "-o", out, *COMMON)
+
+
+SCENES = (
+    Scene(
+        "gzipped-nifti",
+        build_gz,
+        (Victim("predictions/case_01.nii.gz", VOLUME), Victim("labels/case_01.nii.gz", VOLUME)),
+        (PAIRS, PAIRS, CONVERT, EVALUATE),
+    ),
+    Scene(
+        "nifti",
+        build_nii,
+        (Victim("predictions/case_01.nii", PLAIN), Victim("labels/case_01.nii", PLAIN)),
+        (PAIRS, PAIRS, CONVERT, EVALUATE),
+    ),
+    Scene(
+        "nnunet",
+        build_nnunet,
+        (Victim("predictions/case_01.npz", (damaged_zip,)), Victim("predictions/case_01.nii.gz", VOLUME)),
+        (PAIRS[:4], PAIRS[:4], CONVERT[:4], EVALUATE[:5]),
+    ),
+    Scene(
+        "nnunet-json",
+        build_regions,
+        (Victim("predictions/dataset.json", (damaged_json,)), Victim("predictions/plans.json", (damaged_json,))),
+        (PAIRS[:4], CONVERT[:4]),
+    ),
+    Scene(
+        "npy",
+        build_npy,
+        (Victim("predictions/case_01.npy", (damaged_bytes,)), Victim("labels/case_01.npy", (damaged_bytes,))),
+        (PAIRS, EVALUATE),
+    ),
+    Scene(
+        "png",
+        build_png,
+        (
+            Victim("predictions/case_01.png", (damaged_bytes, damaged_png)),
+            Victim("labels/case_01.png", (damaged_bytes, damaged_png)),
+        ),
+        ((*PAIRS[:4], "--classes", "{}/classes.json"), (*EVALUATE[:5], "--classes", "{}/classes.json")),
+    ),
+    Scene(
+        "tiff",
+        build_tiff,
+        (
+            Victim("predictions/case_00.tif", (damaged_bytes,)),
+            Victim("predictions/case_01.tif", (damaged_bytes,)),
+            Victim("labels/case_01.tif", (damaged_bytes,)),
+            Victim("predictions/case_01.json", (damaged_json,)),
+        ),
+        (PAIRS, CONVERT),
+    ),
+    Scene(
+        "tables",
+        build_tables,
+        (Victim("cases.csv", (damaged_table,)), Victim("groups.csv", (damaged_table,))),
+        (
+            ("pairs", *FOLDERS, *COMMON, "--cases", "{}/cases.csv"),
+            ("pairs", *FOLDERS, *COMMON, "--groups", "{}/groups.csv"),
+            (*EVALUATE, "--cases", "{}/cases.csv"),
+            (*EVALUATE, "--groups", "{}/groups.csv"),
+        ),
+    ),
+    Scene(
+        "class-table",
+        build_nii,
+        (Victim("classes.json", (damaged_json,)),),
+        (PAIRS, CONVERT, EVALUATE),
+    ),
+    Scene(
+        "calibrate-artifacts",
+        build_calibrators,
+        tuple(Victim(f"{method}.npz", (damaged_artifact,)) for method in CALIBRATORS),
+        (
+            ("inspect", "{victim}"),
+            ("inspect", "{victim}", "--json"),
+            _apply("calibrate", "{victim}"),
+            (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+            (*CONVERT, "--calibrator", "{victim}"),
+        ),
+    ),
+    Scene(
+        "conformal-sets-artifacts",
+        build_sets,
+        (Victim("plain.npz", (damaged_artifact,)), Victim("distance.npz", (damaged_artifact,))),
+        (
+            ("inspect", "{victim}"),
+            ("inspect", "{victim}", "--json"),
+            _apply("conformal-sets", "{victim}"),
+            (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+        ),
+    ),
+    Scene(
+        "history",
+        build_sets,
+        (Victim("history.npz", (damaged_artifact,)),),
+        ((*_apply("conformal-sets", "{}/plain.npz"), "--history", "{victim}"),),
+    ),
+    Scene(
+        "ntr-interval-artifacts",
+        build_ratios,
+        (Victim("ratio.npz", (damaged_artifact,)),),
+        (
+            ("inspect", "{victim}"),
+            ("inspect", "{victim}", "--json"),
+            _apply("ntr-interval", "{victim}", "{}/out/table.csv"),
+            (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+        ),
+    ),
+    Scene(
+        "cluster-artifacts",
+        build_clusters,
+        tuple(Victim(f"{method}.npz", (damaged_artifact,)) for method in CLUSTERS),
+        (
+            ("inspect", "{victim}"),
+            ("inspect", "{victim}", "--json"),
+            _apply("cluster", "{victim}"),
+            (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+        ),
+    ),
+    Scene(
+        "saved-counts",
+        build_study,
+        (Victim("counts.npz", (damaged_artifact,)),),
+        (
+            ("inspect", "{victim}"),
+            ("evaluate", "--from", "{victim}", "-o", "{}/out/table.csv", "--bootstrap", "20"),
+            ("evaluate", "--from", "{victim}", "-o", "{}/out/table.csv", "--bootstrap", "20", "--json"),
+        ),
+    ),
+)

@@ -1,0 +1,285 @@
+"""What the fuzzing found, each once: the file that ended in a traceback, and what is said of it now."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segcal_cli.io import nifti
+from segcal_cli.io.bundles import read_bundle, write_bundle
+from tests.cli.builders import AFFINE, write_volume
+from tests.cli.builders_reading import segcal
+from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet, scene_of
+
+
+def reforged(path: Path, change=None, **arrays: np.ndarray) -> Path:
+    """An artifact with another header (``change`` edits the document in place) and other arrays, sums right."""
+    found = read_bundle(path)
+    header = json.loads(str(found["header"]))
+    if change is not None:
+        change(header)
+    found |= {"header": np.array(json.dumps(header)), **arrays}
+    with path.with_name("damaged.npz").open("wb") as file:
+        write_bundle(file, found)
+    return path.with_name("damaged.npz")
+
+
+def built(name: str, root: Path) -> Path:
+    root.mkdir()
+    scene_of(name).build(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def calibrators(tmp_path_factory):
+    return built("calibrate-artifacts", tmp_path_factory.mktemp("found") / "scene")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return built("conformal-sets-artifacts", tmp_path_factory.mktemp("found") / "scene")
+
+
+@pytest.fixture(scope="module")
+def ratios(tmp_path_factory):
+    return built("ntr-interval-artifacts", tmp_path_factory.mktemp("found") / "scene")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return built("saved-counts", tmp_path_factory.mktemp("found") / "scene")
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    return built("cluster-artifacts", tmp_path_factory.mktemp("found") / "scene")
+
+
+def words(root: Path, *command: str) -> list[str]:
+    return [word.replace("{}", str(root)) for word in command]
+
+
+def of_artifact(root: Path, command: str, artifact: Path, out: Path) -> list[str]:
+    return words(root, command, "apply", str(artifact), "{}/predictions", "-o", str(out), *COMMON)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 1e30])
+@pytest.mark.parametrize("field", [280, 292, 80])
+def test_an_affine_of_absurd_numbers_is_refused_without_a_warning(field, number, tmp_path):
+    write_volume(tmp_path / "predictions" / "a.nii", np.zeros((3, 2, 3, 4), np.float32))
+    content = bytearray((tmp_path / "predictions" / "a.nii").read_bytes())
+    content[field : field + 4] = struct.pack("<f", number)
+    (tmp_path / "predictions" / "a.nii").write_bytes(content)
+    (tmp_path / "classes.json").write_text(json.dumps({"a": 0, "b": 1, "c": 2}))
+    ran = segcal(*words(tmp_path, "convert", "{}/predictions", "-o", "{}/out", *COMMON))
+    assert ran.code == 4
+    assert "a.nii: affine is not usable" in ran.err
+
+
+def test_voxels_beyond_float32_become_infinite_without_a_warning(tmp_path):
+    values = np.array([1e300, -1e300, 1.0]).reshape(1, 1, 3)
+    nifti.write(tmp_path / "a.nii", values, AFFINE)
+    assert nifti.read(nifti.probe(tmp_path / "a.nii")).ravel().tolist() == [np.inf, -np.inf, 1.0]
+    nifti.write(tmp_path / "b.nii", np.array([30000, -30000, 0], np.int16).reshape(1, 1, 3), AFFINE)
+    content = bytearray((tmp_path / "b.nii").read_bytes())
+    content[112:116] = struct.pack("<f", 3e38)
+    (tmp_path / "b.nii").write_bytes(content)
+    assert nifti.read(nifti.probe(tmp_path / "b.nii")).ravel().tolist() == [np.inf, -np.inf, 0.0]
+
+
+def test_a_segmentation_scaled_beyond_integers_proves_nothing(tmp_path):
+    build_nnunet(tmp_path)
+    path = tmp_path / "predictions" / "case_01.nii.gz"
+    nifti.write(tmp_path / "x.nii", nifti.read_raw(nifti.probe(path)), AFFINE)
+    content = bytearray((tmp_path / "x.nii").read_bytes())
+    content[112:116] = struct.pack("<f", 3e38)
+    with path.open("wb") as file:
+        nifti.gzipped.compress_into(file, [bytes(content)])
+    ran = segcal(*words(tmp_path, "convert", "{}/predictions", "-o", "{}/out"))
+    assert ran.code == 8
+    assert "case_01.nii.gz: label values from 0 to 6e+38; a scan instead of its label?" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("temperature", np.array([[0.0]])),
+        ("temperature", np.array([[1e-300]])),
+        ("temperature", np.array([[np.nan]])),
+        ("temperature", np.array([[1.0]], np.float32)),
+        ("temperature", np.empty((0, 1))),
+        ("platt", np.array([[1.0, 0.0]])),
+        ("platt", np.full((3, 2), 1e300)),
+        ("vector", np.full((1, 12), np.inf)),
+        ("auxiliary", np.full((1, 78), np.nan)),
+    ],
+)
+def test_parameters_that_give_no_probabilities_are_damage(method, parameters, calibrators, tmp_path):
+    damaged = reforged(calibrators / f"{method}.npz", parameters=parameters)
+    for command in (
+        ["inspect", damaged],
+        of_artifact(calibrators, "calibrate", damaged, tmp_path / "out"),
+        [*words(calibrators, "evaluate", *FOLDERS, *COMMON), "-o", tmp_path / "t.csv", "--artifact", damaged],
+    ):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its arrays are damaged" in ran.err
+
+
+def _seed(header: dict) -> None:
+    header["seed"] = float("inf")
+
+
+def _large(header: dict) -> None:
+    header["seed"] = 1e400
+
+
+def _value(header: dict) -> None:
+    header["classes"][0]["values"] = [None]
+
+
+def _dropped(header: dict) -> None:
+    header["dropped"] = [{"file": "a.nii.gz"}]
+
+
+def _number(header: dict) -> None:
+    header["dropped"] = [{"case": 7}]
+
+
+@pytest.mark.parametrize("change", [_seed, _large, _value, _dropped, _number])
+def test_a_header_of_wrong_types_is_damage(change, calibrators):
+    ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
+    assert ran.code == 5
+    assert "damaged.npz is not a segcal artifact: its header is damaged" in ran.err
+
+
+def _parameters(header: dict) -> None:
+    header["results"]["parameters"] = [1]
+
+
+def _summary(header: dict) -> None:
+    header["results"]["summary"] = {"before": 1}
+
+
+@pytest.mark.parametrize("change", [_parameters, _summary])
+def test_results_that_cannot_be_shown_are_damage(change, calibrators):
+    ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
+    assert ran.code == 5
+    assert "damaged.npz is not a segcal artifact: its contents are damaged" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"present": np.ones((2, 2))},
+        {"tau": np.full((2, 2), np.nan)},
+        {"spacing": np.full((2, 3), np.nan)},
+        {"stratum": np.zeros((2, 2))},
+    ],
+    ids=["present", "tau", "spacing", "stratum"],
+)
+def test_a_table_of_other_types_is_damage(arrays, sets, tmp_path):
+    damaged = reforged(sets / "plain.npz", **arrays)
+    for command in (["inspect", damaged], of_artifact(sets, "conformal-sets", damaged, tmp_path / "out")):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its arrays are damaged" in ran.err
+
+
+@pytest.mark.parametrize("artifact", [1.5, 7, False, None])
+def test_a_history_whose_header_is_damaged_is_none(artifact, sets, tmp_path):
+    found = read_bundle(sets / "history.npz")
+    head = json.loads(str(found["header"])) | {"artifact": artifact}
+    with (tmp_path / "history.npz").open("wb") as file:
+        write_bundle(file, found | {"header": np.array(json.dumps(head))})
+    command = of_artifact(sets, "conformal-sets", sets / "plain.npz", tmp_path / "out")
+    ran = segcal(*command, "--history", tmp_path / "history.npz")
+    assert ran.code == 5
+    assert "history.npz is no history of scans: its header is damaged" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"A": np.full(2, np.nan)},
+        {"B": np.full(2, np.inf)},
+        {"A_label": np.full(2, -1.0)},
+        {"U_A": np.full(2, 1e300)},
+        {"voxels": np.zeros(2)},
+    ],
+    ids=["A", "B", "A_label", "U_A", "voxels"],
+)
+def test_volumes_that_none_has_are_damage(arrays, ratios, tmp_path):
+    damaged = reforged(ratios / "ratio.npz", **arrays)
+    for command in (["inspect", damaged], of_artifact(ratios, "ntr-interval", damaged, tmp_path / "out.csv")):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its table of cases is damaged" in ran.err
+
+
+def _bins(header: dict) -> None:
+    del header["spec"]["bins"]
+
+
+def test_a_ratio_without_its_bins_is_damage(ratios):
+    ran = segcal("inspect", reforged(ratios / "ratio.npz", _bins))
+    assert ran.code == 5
+    assert "its table of cases is damaged ('bins')" in ran.err
+
+
+def _name(header: dict) -> None:
+    header["results"]["sources"][0]["name"] = True
+
+
+def _averaged(header: dict) -> None:
+    header["results"]["averaged"] = [""]
+
+
+def _level(header: dict) -> None:
+    header["spec"]["level"] = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "arrays"),
+    [
+        (_name, {}),
+        (_averaged, {}),
+        (_level, {}),
+        (None, {"source0_pooled_hits": np.zeros((3, 2), np.int64)}),
+        (None, {"source0_pooled_top_n": np.full(20, np.iinfo(np.int64).max)}),
+        (None, {"source0_joint": np.zeros((2, 2))}),
+    ],
+)
+def test_counts_that_are_none_are_damage(change, arrays, study, tmp_path):
+    damaged = reforged(study / "counts.npz", change, **arrays)
+    ran = segcal("evaluate", "--from", damaged, "-o", tmp_path / "table.csv")
+    assert ran.code == 5
+    assert "damaged.npz is not a segcal artifact: its arrays are damaged" in ran.err
+
+
+def test_saved_counts_are_inspected_like_any_artifact(study):
+    ran = segcal("inspect", study / "counts.npz")
+    assert ran.code == 0
+    assert "kind        evaluation, method histograms" in ran.out
+    assert segcal("inspect", study / "counts.npz", "--alpha", "0.1").code == 2
+
+
+def _block(header: dict) -> None:
+    header["results"]["model"]["placing"]["block"] = 0
+
+
+def _grid(header: dict) -> None:
+    header["results"]["model"]["grid"] = [4, 4, 4]
+
+
+@pytest.mark.parametrize(("method", "change"), [("kmeans", _block), ("grid", _grid)])
+def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, tmp_path):
+    damaged = reforged(clusters / f"{method}.npz", change)
+    for command in (["inspect", damaged], of_artifact(clusters, "cluster", damaged, tmp_path / "out")):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its model is damaged" in ran.err

@@ -69,46 +69,56 @@ def words(command: str, artifact: Path, predictions: Path, labels: Path, root: P
 COMMANDS = (*(f"{kind} {what}" for kind in FITS for what in ("fit", "apply")), *LABELLED, "convert", "pairs")
 
 
-def checked(code: int, *arguments: object):
-    """Run for people and for programs; both say the code."""
-    said = segcal(*arguments)
+def checked(code: int, *arguments: object) -> tuple[str, dict]:
+    """Run with ``--json``: the closing line and the document say the same code. Returns all that was said, and the
+    document.
+    """
+    said = segcal(*arguments, "--json")
     assert said.code == code, said.err
     assert said.closing.startswith("segcal: ")
     assert said.closing.endswith(f" (exit {code})")
     assert "Traceback" not in said.err
-    return said
-
-
-def checked_json(code: int, *arguments: object) -> dict:
-    said = segcal(*arguments, "--json")
-    assert said.code == code, said.err
     document = json.loads(said.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     jsonschema.validate(document, SCHEMA)
     assert document["exit_code"] == code
-    return document
+    return said.err.rstrip("\n"), document
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_0(command, study, tmp_path):
-    said = checked(0, *words(command, study.root, *study.both, tmp_path))
-    assert said.out == "" or command == "pairs"
-    again = [] if command == "pairs" else ["--overwrite"]
-    checked_json(0, *words(command, study.root, *study.both, tmp_path, *again))
+    checked(0, *words(command, study.root, *study.both, tmp_path))
+
+
+@pytest.mark.parametrize("command", [*(f"{kind} fit" for kind in FITS), "calibrate apply", "convert"])
+def test_0_without_json_leaves_stdout_empty(command, study, tmp_path):
+    said = segcal(*words(command, study.root, *study.both, tmp_path))
+    assert (said.code, said.out) == (0, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_2(command, study, tmp_path):
-    checked(2, *words(command, study.root, tmp_path / "nowhere", study.labels, tmp_path))
-    document = checked_json(2, *words(command, study.root, tmp_path / "nowhere", study.labels, tmp_path))
+    _, document = checked(2, *words(command, study.root, tmp_path / "nowhere", study.labels, tmp_path))
     assert "nowhere does not exist" in document["failures"][0]["message"]
+
+
+WRITTEN = {
+    "calibrate apply": "a_desc-calibrated_probseg.nii.gz", "conformal-sets apply": "a_sets.nii.gz",
+    "cluster apply": "a_sets.nii.gz", "convert": "a_probseg.nii.gz", "reliability": "report.html",
+}  # fmt: skip
+"""What a command that fills a folder writes there."""
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "pairs"])
 def test_2_for_an_output_that_exists_or_lies_in_an_input(command, study, tmp_path):
-    checked(0, *words(command, study.root, *study.both, tmp_path))
-    checked(2, *words(command, study.root, *study.both, tmp_path))
+    target = output(command, tmp_path)
+    if command in WRITTEN:
+        target.mkdir()
+        target = target / WRITTEN[command]
+    target.write_bytes(b"mine")
+    assert "give --overwrite" in checked(2, *words(command, study.root, *study.both, tmp_path))[0]
+    assert target.read_bytes() == b"mine"
     inside = words(command, study.root, *study.both, study.predictions)
-    assert "the next run would read its own outputs" in checked(2, *inside).closing
+    assert "the next run would read its own outputs" in checked(2, *inside)[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -116,7 +126,6 @@ def test_3(command, study, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden.npz").write_bytes(b"x")
     checked(3, *words(command, study.root, tmp_path / "empty", study.labels, tmp_path))
-    checked_json(3, *words(command, study.root, tmp_path / "empty", study.labels, tmp_path))
 
 
 def broken(study: Study, root: Path, *cases: str) -> Path:
@@ -129,11 +138,10 @@ def broken(study: Study, root: Path, *cases: str) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_4(command, study, tmp_path):
     predictions = broken(study, tmp_path, *study.cases)
-    said = checked(4, *words(command, study.root, predictions, study.labels, tmp_path))
+    said, document = checked(4, *words(command, study.root, predictions, study.labels, tmp_path))
     if command != "pairs":
-        assert "a.npz: is empty (0 bytes)" in said.err
-        assert said.closing.endswith("4 of 4 inputs are unusable, nothing written (exit 4)")
-    checked_json(4, *words(command, study.root, predictions, study.labels, tmp_path))
+        assert said.endswith("4 of 4 inputs are unusable, nothing written (exit 4)")
+        assert [failure["file"] for failure in document["failures"]] == ["a.npz", "b.npz", "c.npz", "d.npz"]
 
 
 @pytest.mark.parametrize("command", [f"{kind} apply" for kind in FITS])
@@ -148,10 +156,8 @@ def test_5(command, study, tmp_path):
             target.write_bytes((study.root / f"{kind}.npz").read_bytes()[:300])
         elif damage == "of another kind":
             shutil.copy(study.root / f"{other}.npz", target)
-        arguments = words(command, tmp_path / "artifacts", *study.both, tmp_path)
-        said = checked(5, *arguments)
-        assert f"{kind}.npz is " in said.closing
-        checked_json(5, *arguments)
+        said, _ = checked(5, *words(command, tmp_path / "artifacts", *study.both, tmp_path))
+        assert f"{kind}.npz is " in said
         assert not output(command, tmp_path).exists()
 
 
@@ -162,9 +168,8 @@ def test_8(command, study, tmp_path):
     predictions = broken(study, tmp_path, "b")
     options = [] if command == "convert" or command.endswith("apply") else ["--on-failure", "continue"]
     arguments = words(command, study.root, predictions, study.labels, tmp_path, *options)
-    said = checked(8, *arguments)
-    assert said.closing == "segcal: 4 cases, 3 done, 1 failed: b (exit 8)"
-    document = checked_json(8, *arguments, "--overwrite")
+    said, document = checked(8, *arguments)
+    assert said.endswith("segcal: 4 cases, 3 done, 1 failed: b (exit 8)")
     assert (document["status"], [failure["case"] for failure in document["failures"]]) == ("partial", ["b"])
     assert output(command, tmp_path).exists()
 
@@ -180,6 +185,6 @@ def test_8(command, study, tmp_path):
     ],
 )
 def test_what_contradicts_itself_is_a_usage_error_before_anything_is_made(command, options, says, study, tmp_path):
-    said = checked(2, *words(command, study.root, *study.both, tmp_path), *options)
-    assert said.closing.startswith(f"segcal: {says}")
+    said, _ = checked(2, *words(command, study.root, *study.both, tmp_path), *options)
+    assert said.startswith(f"segcal: {says}")
     assert list(tmp_path.iterdir()) == []

@@ -60,7 +60,7 @@ from segcal_cli.workflows.requests import (
     ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import require_workers
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import seen_by
 from segcal_cli.workflows.voxel_sizes import other_voxels
@@ -216,6 +216,7 @@ def run(
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
     shard = parse_shard(sharding.shard)
     require_workers(running)
+    refuse_contradictions(running, writing)
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
     if applying.dtype == "uint16" and applying.format == "npz":

@@ -47,7 +47,7 @@ from segcal_cli.workflows.requests import (
     ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import require_workers
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import seen_by
 
@@ -208,6 +208,7 @@ def run(
     """Write the sets of every case that can be read. A case that fails fails alone."""
     shard = parse_shard(sharding.shard)
     require_workers(running)
+    refuse_contradictions(running, writing)
     loaded = load_cluster(artifact, "cluster apply")
     model = loaded.model
     emit = _emitted(applying.emit)

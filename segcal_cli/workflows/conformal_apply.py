@@ -70,7 +70,7 @@ from segcal_cli.workflows.requests import (
     ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import require_workers
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
@@ -176,6 +176,7 @@ def run(
     """Make the sets of every case that can be read. A case that fails fails alone."""
     shard = parse_shard(sharding.shard)
     require_workers(running)
+    refuse_contradictions(running, writing)
     loaded = load_sets(artifact, "conformal-sets apply")
     spec = with_levels(loaded.spec, applying.alpha, applying.alpha_split)
     if applying.weights is not None:

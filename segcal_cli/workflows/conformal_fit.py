@@ -94,7 +94,7 @@ def run(
     parse_shard(sharding.shard)
     plan = plan_of(running)
     rule = None if fitting.mondrian is None else parse_strata(fitting.mondrian)
-    refuse_inside(output.parent, ())
+    refuse_inside(output, (predictions, labels))
     refuse_existing([output], overwrite=writing.overwrite)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     inputs = open_set_inputs(predictions, labels, reading, truth, observer, labels_only=fitting.labels_only)

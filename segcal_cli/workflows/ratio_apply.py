@@ -66,7 +66,7 @@ from segcal_cli.workflows.requests import (
     ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import require_workers
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
@@ -105,6 +105,7 @@ def run(
     """Judge every case that can be read, and write the table. A case that fails has a row that says so."""
     shard = parse_shard(sharding.shard)
     require_workers(running)
+    refuse_contradictions(running, writing)
     loaded = load_ratio(artifact, "ntr-interval apply")
     if shard is not None:
         refuse_of_shards("--triage", applying.triage, "the list is made of all cases, when they are merged")

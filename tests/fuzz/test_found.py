@@ -139,6 +139,10 @@ def _large(header: dict) -> None:
     header["seed"] = 1e400
 
 
+def _below(header: dict) -> None:
+    header["seed"] = -1
+
+
 def _value(header: dict) -> None:
     header["classes"][0]["values"] = [None]
 
@@ -155,7 +159,7 @@ def _number(header: dict) -> None:
     header["dropped"] = [{"case": 7}]
 
 
-@pytest.mark.parametrize("change", [_seed, _large, _value, _kind, _dropped, _number])
+@pytest.mark.parametrize("change", [_seed, _large, _below, _value, _kind, _dropped, _number])
 def test_a_header_of_wrong_types_is_damage(change, calibrators):
     ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
     assert ran.code == 5

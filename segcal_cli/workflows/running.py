@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import threading
 
 from segcal_cli.core.errors import UsageError
 from segcal_cli.execution.distributed import Cluster, require_dask
 from segcal_cli.execution.engine import OnFailure, Plan, usable_cores
 from segcal_cli.workflows.outcome import DONE, PARTIAL, Counts
-from segcal_cli.workflows.requests import RunOptions
+from segcal_cli.workflows.requests import FolderOptions, RunOptions
 
 MAX_THREADS = 4
 """Threads that count one case: beyond these the memory bus, not the cores, sets the pace."""
@@ -38,6 +39,29 @@ class ForeignWorkers(UsageError):
     """A number of workers for a cluster that has its own."""
 
     template = "--jobs {0} does not go with --scheduler: the cluster has its own workers"
+
+
+class TwoWishes(UsageError):
+    """Every case again, and only those that changed."""
+
+    template = "--overwrite does every case again, --skip-existing only what changed; give one of them"
+
+
+class BadAge(UsageError):
+    """An age that no file has."""
+
+    template = "--min-age {0:g} is not allowed; give seconds, 0 or more"
+
+
+def refuse_contradictions(running: RunOptions, writing: FolderOptions) -> None:
+    """Raise what is wrong with how a run on an output place is asked for, before anything is read."""
+    if writing.overwrite and writing.skip_existing:
+        raise TwoWishes
+    if not 0 <= writing.min_age < math.inf:
+        raise BadAge(writing.min_age)
+    on_failure_of(running, "continue")
+    jobs_of(running)
+    cluster_of(running)
 
 
 def jobs_of(running: RunOptions) -> int:
@@ -70,6 +94,12 @@ def cluster_of(running: RunOptions) -> Cluster | None:
     if running.scheduler is not None and running.jobs != 1:
         raise ForeignWorkers(running.jobs)
     return Cluster(running.scheduler)
+
+
+def require_workers(running: RunOptions) -> None:
+    """Raise BadJobs, DaskMissing, NoEngine or ForeignWorkers before anything is read."""
+    jobs_of(running)
+    cluster_of(running)
 
 
 def plan_of(running: RunOptions) -> Plan:

@@ -286,7 +286,17 @@ def _grid(header: dict) -> None:
     header["results"]["model"]["grid"] = [4, 4, 4]
 
 
-@pytest.mark.parametrize(("method", "change"), [("kmeans", _block), ("grid", _grid)])
+def _placeless(header: dict) -> None:
+    header["method"] = "pixel"
+
+
+def _strangers(header: dict) -> None:
+    header["results"]["calibration_cases"].append("nobody")
+
+
+@pytest.mark.parametrize(
+    ("method", "change"), [("kmeans", _block), ("grid", _grid), ("grid", _placeless), ("grid", _strangers)]
+)
 def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, tmp_path):
     damaged = reforged(clusters / f"{method}.npz", change)
     for command in (["inspect", damaged], of_artifact(clusters, "cluster", damaged, tmp_path / "out")):

@@ -16,7 +16,7 @@ help:
 	@echo "make fuzz       100,000 damaged inputs (MUTATIONS=N for another number); findings go to fuzz-findings/"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       write docs/cli.md from the command line's own help"
-	@echo "make bench      segcal next to its peers: time and memory, as ratios"
+	@echo "make bench      segcal next to its peers: time and memory, as ratios (FULL=1: everything, hours)"
 
 install: $(VENV)/.installed
 
@@ -47,7 +47,7 @@ docs: install
 	$(BIN)/python docs/make_cli_reference.py
 
 bench: install
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --write $(if $(FULL),--full)
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info

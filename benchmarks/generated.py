@@ -58,4 +58,6 @@ def write_case(folder: Path, name: str, seed: int, shape: tuple[int, int, int] =
 
 
 if __name__ == "__main__":
-    write_case(Path(sys.argv[1]), f"case_{int(sys.argv[2]):03d}", int(sys.argv[2]))
+    place, number, *edges = sys.argv[1:]
+    z, y, x = map(int, edges or BRATS)
+    write_case(Path(place), f"case_{int(number):03d}", int(number), (z, y, x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,9 @@ from segcal_cli.workflows.conformal_sources import open_set_inputs, set_reader
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 CASES = 2
+
+APPLIED = ("plain", "drift", "p")
+"""Folders of outputs."""
 
 POOL, STORED, RESPLITS = 1500, 750, 1000
 
@@ -51,6 +55,9 @@ def run(folder: Path, runs: int) -> str:
         segcal("conformal-sets", "fit", *both, "--joint", "none", "--alpha", "0.5", "-o", str(artifact), *common),
         check=True,
     )
+    for name in APPLIED:
+        # The history of drift belongs to one artifact.
+        shutil.rmtree(work / name, ignore_errors=True)
     apply = ("conformal-sets", "apply", str(artifact), both[0], *common)
     contenders = [
         Contender("decoding alone (isal)", python(DECODE, *pairs)),

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,24 @@ def test_the_array_recipe_gives_the_bytes_of_one_run(study: Path):
     assert said.code == 0, said.stderr
     assert (study / "sets.npz").read_bytes() == serial.read_bytes()
     assert sorted(path.name for path in (study / "parts").iterdir()) == ["1.npz", "2.npz", "3.npz"]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_new_scans_gives_the_files_of_one_run(study: Path):
+    serial = study / "serial"
+    new = make_folders(study / "scans", [replace(scan, name=f"new_{scan.name}") for scan in make_scans(4, 3, seed=9)])
+    new.predictions.rename(study / "new")
+    new.classes.rename(study / "new" / "dataset.json")
+    fit = ["conformal-sets", "fit", *arguments(study), "--values", "probabilities", "-o", study / "sets.npz"]
+    assert segcal(*fit).code == 0
+    apply = ["conformal-sets", "apply", study / "sets.npz", study / "new", "--values", "probabilities", "-o", serial]
+    assert segcal(*apply).code == 0
+    lines = blocks("bash", "segcal-run.shard").replace("sets.npz new", "sets.npz new --values probabilities")
+    in_bash(lines.replace("of-040", f"of-{SHARDS:03}"), study)
+    names = sorted(path.name for path in serial.iterdir() if "segcal" not in path.name)
+    assert "cases.csv" in names
+    for name in names:
+        assert (serial / name).read_bytes() == (study / "out" / name).read_bytes(), name
 
 
 @pytest.mark.slow

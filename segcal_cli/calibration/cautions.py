@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.calibration import ensemble
 from segcal_cli.calibration.average_error import ACE_LOSSES
 from segcal_cli.calibration.fitting import Fitted, at_bound
 from segcal_cli.calibration.likelihood import sigmoid
@@ -73,6 +74,12 @@ def of_fit(
     slopes = [record.slope(block.row) for block in fitted.blocks if not block.left]
     if record.keeps_decisions and slopes and all(abs(1.0 / slope - 1.0) <= IDENTICAL for slope in slopes):
         notes.append("already calibrated in the sense of NLL")
+    if spec.optimiser == "adam":
+        notes.append(
+            "reproduction of a published recipe (Adam): it ends above the optimum, which --optimiser exact finds"
+        )
+    if spec.method == ensemble.METHOD.name:
+        notes.append("nothing is fitted: the members are joined, and stay as they are")
     if isinstance(record, Sketched) and record.pieces:
         notes.append("voxels on one step become equally probable; do not put this before scores that need their order")
     return warnings, notes
@@ -89,7 +96,7 @@ def of_summary(
     before, after = held_out
     where = fitted.where
     warnings = []
-    if not improved(before, after):
+    if not improved(before, after) and spec.method != ensemble.METHOD.name:
         warnings.append(f"no gain: NLL {number(before)} -> {number(after)} {where}")
     if summary is None:
         return warnings
@@ -177,7 +184,12 @@ def _classes(fitted: Fitted, record: Method, space: LabelSpace, spec: FitSpec) -
 
 
 def _unfinished(fitted: Fitted, spec: FitSpec, space: LabelSpace) -> Iterator[str]:
-    if spec.family(space) == "sample" and spec.refine and fitted.gradient >= SMALL_GRADIENT:
+    if (
+        spec.family(space) == "sample"
+        and spec.refine
+        and spec.optimiser == "exact"
+        and fitted.gradient >= SMALL_GRADIENT
+    ):
         yield (
             f"the exact passes ended before the optimum: the largest gradient is {number(fitted.gradient)}, not below "
             f"{SMALL_GRADIENT:g}; give --refine more than {spec.refine}, or more --voxels"

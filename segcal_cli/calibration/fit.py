@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from segcal_cli.calibration import temperature
+from segcal_cli.calibration import platt, temperature
 from segcal_cli.calibration.canonical import kind_of, problem_names
 from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.fitting import fit
@@ -17,6 +17,7 @@ from segcal_cli.calibration.local_pass import LocalPass, trained
 from segcal_cli.calibration.measured import SummaryPass, measured
 from segcal_cli.calibration.models import model_of, sampled_by
 from segcal_cli.calibration.patients import Patients
+from segcal_cli.calibration.recipes import slices_of
 from segcal_cli.calibration.refining import RefinePass, first_refinement
 from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.sampled import fit_sample, prepared
@@ -100,6 +101,10 @@ class CalibrationFit:
             threads=self.threads,
             sampled=sampled_by(self.spec, self.space, self.values, self.equipment),
         )
+        if self.spec.optimiser == "adam" and self.spec.method != temperature.METHOD.name:
+            against_rest = self.spec.method == platt.METHOD.name
+            slices = slices_of(case, self.spec.surroundings, self.spec.seed, against_rest=against_rest)
+            read = replace(read, slices=slices)
         if family == "network":
             read = replace(read, tiles=tiles_of(case, self.spec.surroundings, self.spec.seed))
         return FitState({**state.cases, case.id: read})
@@ -124,6 +129,6 @@ class CalibrationFit:
             model = prepared(model, patients)
             fitted = fit_sample(patients, self.spec, model, problem_names(self.space))
             pending = Unmeasured(self.spec, self.space, self.values, patients, fitted, equipment=self.equipment)
-            if self.spec.refine:
+            if self.spec.exact_passes:
                 return first_refinement(pending, model, self.threads)
         return measured(pending, self.threads)

@@ -7,7 +7,7 @@ classes of a softmax under one temperature. A block without enough of a class is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from segcal_cli.calibration.error_fits import SampledError
 from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched, stacked
 from segcal_cli.calibration.nodes import LOG_LIMIT, SCAN, Curves, best_temperatures, slope_at
 from segcal_cli.calibration.patients import GroupCurves, GroupTables, Patients, bootstrap, joined
+from segcal_cli.calibration.recipe_fits import convolved_weights, node_temperatures, sketched_temperatures
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.errors import FitError
@@ -130,14 +131,32 @@ def fit(patients: Patients, spec: FitSpec, space: LabelSpace, *, intervals: bool
     count = len(space.measured)
     together = [tuple(range(count))] if spec.scope == "shared" else [(i,) for i in range(count)]
     names = [space.names[c] for c in space.measured]
-    blocks = []
+    blocks: list[Block] = []
+    by_recipe, steps = _rows_by_recipe(patients, spec, chosen, count)
     for problems in together:
         tables = patients.sketch_tables(problems)
-        block = _fit_sketches(tables, problems, record, spec, chosen, resampled=resampled)
-        if record.slope(block.row) <= 0.0 and not spec.allow_inverted:
+        known = by_recipe[problems[0]]
+        block = _fit_sketches(tables, problems, record, spec, chosen, resampled=resampled, by_recipe=known)
+        if known is not None:
+            block = replace(block, steps=steps if not blocks else 0)  # all problems were run together
+        # A recipe starts anywhere and may end before its slope has turned; that says nothing of the data.
+        if record.slope(block.row) <= 0.0 and not spec.allow_inverted and known is None:
             raise InvertedConfidence(", ".join(names[i] for i in problems), record.slope(block.row))
         blocks.append(block)
     return Fitted(tuple(blocks), folds, fold_of)
+
+
+def _rows_by_recipe(
+    patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray], problems: int
+) -> tuple[list[np.ndarray | None], int]:
+    """float64 "set parameter" of each problem by a published recipe, None of exact fits; and the steps of all runs."""
+    if spec.optimiser == "exact":
+        return [None] * problems, 0
+    if spec.method == "platt":
+        weights, steps = convolved_weights(patients, spec, chosen, exclusive=False)
+        return [np.stack([one[p] for one in weights]) for p in range(problems)], steps
+    runs = [sketched_temperatures(patients, p, spec, chosen) for p in range(problems)]
+    return [rows for rows, _ in runs], sum(steps for _, steps in runs)
 
 
 def partition(patients: Patients, spec: FitSpec) -> tuple[int, np.ndarray, list[np.ndarray]]:
@@ -173,6 +192,7 @@ def _fit_sketches(
     chosen: Sequence[np.ndarray],
     *,
     resampled: bool,
+    by_recipe: np.ndarray | None = None,
 ) -> Block:
     identity = np.array(record.identity)
     missing = [_missing(tables, groups) for groups in chosen]
@@ -180,14 +200,17 @@ def _fit_sketches(
     enough = [i for i, reason in enumerate(missing) if not reason]
     tally = Tally()
     if enough:
-        solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim(tally))
+        if by_recipe is None:
+            solved = record.solve(tables.moments([chosen[i] for i in enough]), spec.aim(tally))
+        else:
+            solved = by_recipe[enough]
         found = dict(zip(enough, solved, strict=True))
         rows = stacked([found.get(i, identity) for i in range(len(chosen))])
     everybody = tables.moments(chosen[:1])
     gradient = None if missing[0] else float(np.abs(record.gradient(everybody, rows[:1], spec.aim())).max())
     interval = np.full((2, len(record.parameters)), np.nan)
     # The soft error is sought by evaluating it, too slowly for a thousand resamples.
-    if resampled and not missing[0] and record.parameters and spec.loss not in ACE_LOSSES:
+    if resampled and not missing[0] and record.parameters and spec.loss not in ACE_LOSSES and by_recipe is None:
         interval = bootstrap(
             len(chosen[0]),
             len(tables.bins),
@@ -213,7 +236,7 @@ def _fit_sketches(
         held_out=averaged(held_out, outside.total),
         nll=(float(record.loss(everybody, ends[0], NLL)[0]), float(record.loss(everybody, ends[1], NLL)[0])),
         steps=tally.steps,
-        likeliest=None if spec.loss == "nll" or missing[0] else record.solve(everybody, NLL)[0],
+        likeliest=None if (spec.loss == "nll" and by_recipe is None) or missing[0] else record.solve(everybody, NLL)[0],
     )
 
 
@@ -231,6 +254,13 @@ def _fit_nodes(patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray], 
     table = patients.curves()
     groups = len(patients.groups)
     tally = Tally()
+    if spec.optimiser == "adam":
+        found, tally.steps = node_temperatures(patients, spec, chosen)
+        everybody = table.curves(chosen[:1])
+        ends = [float(everybody.nll(at)[0]) for at in (np.ones(1), found[0])]
+        slope = _node_gradient(everybody, float(found[0, 0]), "nll")
+        nothing = np.full((2, 1), np.nan)
+        return _node_block(table, spec, chosen, found[:, 0], (ends[0], ends[1]), slope, nothing, tally)
     if spec.loss in ACE_LOSSES:
         return _fit_sampled_temperature(patients, table, spec, chosen, tally)
     rows = best_temperatures(table.curves(chosen), spec.loss, tally)
@@ -296,7 +326,7 @@ def _node_block(
         held_out=averaged((outside.nll(ones), outside.nll(rows[-len(parts) :])), outside.total),
         nll=(float(everybody.nll(np.ones(1))[0]), float(everybody.nll(rows[:1])[0])),
         steps=tally.steps,
-        likeliest=None if spec.loss == "nll" else best_temperatures(everybody, "nll"),
+        likeliest=None if spec.loss == "nll" and spec.optimiser == "exact" else best_temperatures(everybody, "nll"),
     )
 
 

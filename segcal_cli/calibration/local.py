@@ -11,8 +11,7 @@ as h starts at 0, training starts there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from segcal_cli.calibration.auxiliary import Surroundings, channel_inputs
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.equipment import Device
 from segcal_cli.calibration.method import Method
+from segcal_cli.calibration.on_device import steady
 from segcal_cli.calibration.tiles import Scene, boxes_of
 from segcal_cli.core.errors import InputError
 from segcal_cli.core.labels import LabelSpace
@@ -124,20 +124,6 @@ def as_images(x: np.ndarray, hood: Surroundings, mean: np.ndarray, spread: np.nd
     centre, scale = (torch.as_tensor(v, dtype=torch.float32, device=device).reshape(by_input) for v in (mean, spread))
     on = (on.clamp(-CLIPPED, CLIPPED) - centre) / scale
     return on.transpose(0, 1) if hood.dim == 2 else on[None]
-
-
-@contextmanager
-def steady() -> Iterator[None]:
-    """Torch with one order of sums: one thread, no search for the fastest kernel, no shortened mantissas."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def temperatures(

@@ -53,7 +53,9 @@ def trained(
     inside = _of_groups(patients, ~apart, spec)
     block = _temperature(inside, spec, space)
     row = block.row
-    training = Training(spec.epochs or EPOCHS, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed)
+    # Where a class is not there to be fitted, there is nothing to train on either: T stays 1.
+    epochs = 0 if everybody.left or block.left else spec.epochs or EPOCHS
+    training = Training(epochs, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed)
     outside = _of_groups(patients, apart, spec) if apart.any() else None
     found = train(
         _weighted(inside),
@@ -103,7 +105,7 @@ def _without_tiles(patients: Patients) -> Patients:
 
 def _temperature(patients: Patients, spec: FitSpec, space: LabelSpace) -> Block:
     """The one temperature of all classes."""
-    alone = replace(spec, method=temperature.METHOD.name, folds=0)
+    alone = replace(spec, method=temperature.METHOD.name, folds=0, epochs=None, batch=None, learning_rate=None)
     if kind_of(space) != "softmax":
         alone = replace(alone, scope="shared")
     return fit(patients, alone, space, intervals=False).blocks[0]

@@ -17,7 +17,8 @@ import numpy as np
 
 from segcal_cli.calibration.auxiliary import Surroundings
 from segcal_cli.calibration.equipment import Device
-from segcal_cli.calibration.local import CHANNELS, CLIPPED, HIDDEN, LocalNetwork, as_images, heights, steady
+from segcal_cli.calibration.local import CHANNELS, CLIPPED, HIDDEN, LocalNetwork, as_images, heights
+from segcal_cli.calibration.on_device import steady
 from segcal_cli.calibration.tiles import Tile
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ steps on either. The code asks nothing of the device but its name, so that it ru
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segcal_cli.calibration.auxiliary import Slab, Surroundings
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Torch with one order of sums: one thread, no search for the fastest kernel, no shortened mantissas."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def linear_inputs(weights: np.ndarray, x: np.ndarray, device: str) -> np.ndarray:
@@ -37,7 +53,8 @@ def linear_sums(weights: np.ndarray, voxels: Voxels, *, exclusive: bool, device:
 
 def convolved(slab: Slab, weights: np.ndarray, hood: Surroundings, device: str) -> np.ndarray:
     """float64 u "class plane row column"; see ``auxiliary.convolved``."""
-    return _convolution(_at(slab.z, device), _at(weights, device), hood).cpu().numpy()
+    with steady():
+        return _convolution(_at(slab.z, device), _at(weights, device), hood).cpu().numpy()
 
 
 def slab_sums(
@@ -53,10 +70,12 @@ def slab_sums(
     """Value and gradient over a slab; see ``AuxiliaryModel.sums``. truth: bool "class plane row column"; inside: bool
     "plane row column", voxels that count."""
     w = _at(weights, device).requires_grad_()
-    losses, _ = _losses_and_left(_convolution(_at(slab.z, device), w, hood), _at(truth, device), exclusive=exclusive)
-    counted = losses if inside is None else losses * _at(inside, device)
-    value = counted.sum()
-    value.backward()
+    with steady():
+        u = _convolution(_at(slab.z, device), w, hood)
+        losses, _ = _losses_and_left(u, _at(truth, device), exclusive=exclusive)
+        counted = losses if inside is None else losses * _at(inside, device)
+        value = counted.sum()
+        value.backward()
     assert w.grad is not None, "every tap has been used"
     count = losses.numel() if inside is None else np.count_nonzero(inside)
     return Sums(float(value.detach()), w.grad.cpu().numpy(), None, float(count))

@@ -102,7 +102,7 @@ class RefinePass:
         else:
             last = replace(last, step=0.5 * last.step)
         pending = replace(pending, passes=pending.passes + 1)
-        if self.number >= spec.refine or np.abs(last.gradient).max(initial=0.0) < SMALL_GRADIENT:
+        if self.number >= spec.exact_passes or np.abs(last.gradient).max(initial=0.0) < SMALL_GRADIENT:
             return measured(pending, self.threads)
         tried = shape.full(last.weights[shape.free] + last.step)
         return replace(self, pending=pending, tried=tried, accepted=last, number=self.number + 1)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from segcal_cli.calibration import affine, auxiliary, beta, fine_tuning, histogram, isotonic, local, platt, temperature
+from segcal_cli.calibration import (
+    affine,
+    auxiliary,
+    beta,
+    ensemble,
+    fine_tuning,
+    histogram,
+    isotonic,
+    local,
+    platt,
+    temperature,
+)
 from segcal_cli.calibration.canonical import Kind, kind_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.errors import UsageError
@@ -18,6 +29,7 @@ METHODS: dict[str, Method] = {
         histogram.METHOD,
         *affine.METHODS,
         auxiliary.METHOD,
+        ensemble.METHOD,
         fine_tuning.METHOD,
         local.METHOD,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segcal_cli.calibration import auxiliary, cautions, fine_tuning, local
+from segcal_cli.calibration import auxiliary, cautions, ensemble, fine_tuning, local
 from segcal_cli.calibration.affine import LINEAR_METHODS, named
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
@@ -84,18 +84,28 @@ class FitResult:
     facts: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
+    @property
+    def dice(self) -> dict[str, dict[str, float | None]]:
+        """Class -> Dice of the raw and of the calibrated decision, all voxels pooled; None without a summary."""
+        names = list(self.threshold)
+        if self.summary is None:
+            return {name: {"before": None, "after": None} for name in names}
+        phases = {phase: self.summary[phase]["micro"]["classes"] for phase in ("before", "after")}
+        return {name: {phase: of[name]["dice"] for phase, of in phases.items()} for name in names}
+
     def results(self) -> dict[str, Any]:
         """Plain values, strict JSON: what ``fit --json`` shows and the header of the artifact keeps."""
         return {
             "method": self.spec.method,
             "loss": self.spec.loss,
-            "optimiser": "adam" if self.spec.method == local.METHOD.name else "exact",
+            "optimiser": "adam" if self.spec.method == local.METHOD.name else self.spec.optimiser,
             "family": self.spec.family(self.space),
             "classes": list(self.space.names),
             "canonical": canonical_of(self.spec, self.space),
             "parameters": self.parameters,
             "objective": self.objective,
             "threshold": self.threshold,
+            "dice": self.dice,
             "summary": self.summary,
             "n_cases": len(self.case_ids),
             "n_groups": len(set(self.group_ids)),
@@ -273,6 +283,8 @@ class Unmeasured:
 
     def _guarantee(self, held_out: tuple[float, float], measured: bool) -> str:
         cases, groups = len(self.patients.cases), len(self.patients.groups)
+        if self.spec.method == ensemble.METHOD.name:
+            return f"Members joined, nothing fitted ({cases} cases of {groups} patients); no finite-sample guarantee."
         sentence = (
             f"Calibrated on {count_text(cases, 'case')} of {count_text(groups, 'patient')} by "
             f"{self.spec.loss.upper()}; no finite-sample guarantee."
@@ -346,7 +358,8 @@ def _try(calibrator: Calibrator, values: Values) -> None:
         array = sigmoid(logits)
         if calibrator.space.exclusive:
             array[:-1] = (1.0 - array[-1]) / (classes - 1)
-    volume = Volume(array.astype(np.float32), Grid((1, 1, TRIED_VOXELS)), values, Stored("float32"))
+    shape = (1, 1, TRIED_VOXELS)
+    volume = Volume(array.astype(np.float32), Grid(shape), values, Stored("float32"), image=np.zeros(shape))
     with np.errstate(all="ignore"):
         alone, given = calibrator.pointwise(volume)
         p = alone.apply(given.array, given.values, given.stored).array

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from segcal_cli.calibration import ensemble
 from segcal_cli.calibration.canonical import kind_of, problem_names
 from segcal_cli.calibration.fit import FitState, OtherValues, refuse_unfittable
 from segcal_cli.calibration.fitting import fit
@@ -31,12 +32,15 @@ FOLDED: tuple[Family, ...] = ("sketch", "nodes", "sample")
 
 
 def rivals_for(space: LabelSpace, values: Values) -> tuple[str, ...]:
-    """Names of the methods that can be compared on such predictions."""
+    """Names of the methods that can be compared on such predictions; an ensemble by itself is what they start from."""
     kind = kind_of(space)
     return tuple(
         name
         for name in methods_for(kind)
-        if METHODS[name].families[kind] in FOLDED and METHODS[name].only in (None, values) and not METHODS[name].beside
+        if METHODS[name].families[kind] in FOLDED
+        and METHODS[name].only in (None, values)
+        and not METHODS[name].beside
+        and name != ensemble.METHOD.name
     )
 
 

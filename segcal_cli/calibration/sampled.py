@@ -20,6 +20,7 @@ from segcal_cli.calibration.fitting import (
 from segcal_cli.calibration.linear import Shape, Voxels, best_weights, sums_of
 from segcal_cli.calibration.models import Model
 from segcal_cli.calibration.patients import Patients, joined
+from segcal_cli.calibration.recipe_fits import convolved_weights
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 
@@ -29,8 +30,14 @@ def fit_sample(patients: Patients, spec: FitSpec, model: Model, names: Sequence[
     folds, fold_of, chosen = partition(patients, spec)
     found: list[np.ndarray] = []
     tally = Tally()
-    for groups in chosen:
+    by_recipe: list[np.ndarray] = []
+    if spec.optimiser == "adam":
+        by_recipe, tally.steps = convolved_weights(patients, spec, chosen, exclusive=model.exclusive)
+    for i, groups in enumerate(chosen):
         shape = model.shape(present(patients, groups))
+        if by_recipe:
+            found.append(np.where(shape.free, by_recipe[i], shape.start))
+            continue
         near = found[0] if found else None
         sample = joined(patients, groups)
         found.append(best_weights(sample, shape, exclusive=model.exclusive, near=near, tally=tally))

@@ -66,7 +66,7 @@ def newton(
     now = objective(theta)
     settled = np.zeros(len(theta), dtype=bool)
     for _ in range(MOST_STEPS):
-        held = ((theta <= lower) & (now.gradient >= 0.0)) | ((theta >= upper) & (now.gradient <= 0.0))
+        held = _held(theta, now.gradient, lower, upper)
         slope = np.where(held, 0.0, now.gradient)
         settled |= np.abs(slope).max(axis=1) <= GRADIENT_TOLERANCE
         if settled.all():
@@ -77,6 +77,11 @@ def newton(
         theta, now, descended = _descend(objective, theta, now, step, lower, upper)
         settled |= ~descended
     return theta
+
+
+def _held(theta: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """bool "problem parameter": at a bound, with the descent pointing beyond it."""
+    return ((theta <= lower) & (gradient >= 0.0)) | ((theta >= upper) & (gradient <= 0.0))
 
 
 def _newton_step(slope: np.ndarray, curvature: np.ndarray, held: np.ndarray) -> np.ndarray:
@@ -96,12 +101,17 @@ def _descend(
     length = np.ones((len(theta), 1))
     # At the optimum the value no longer resolves a descent, but the gradient still does: it decides there.
     rounding = VALUE_ROUNDING * np.abs(now.value)
-    steepest = np.abs(now.gradient).max(axis=1)
+
+    def steepness(at: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        # The slope along a held parameter does not vanish at the optimum, and would hide that the others do.
+        return np.abs(np.where(_held(at, gradient, lower, upper), 0.0, gradient)).max(axis=1)
+
+    steepest = steepness(theta, now.gradient)
     while True:
         candidate = np.clip(theta + length * step, lower, upper)
         then = objective(candidate)
         flat = np.abs(then.value - now.value) <= rounding
-        descended = (then.value < now.value - rounding) | (flat & (np.abs(then.gradient).max(axis=1) < steepest))
+        descended = (then.value < now.value - rounding) | (flat & (steepness(candidate, then.gradient) < steepest))
         still = np.abs(candidate - theta).max(axis=1) <= SMALLEST_STEP * np.abs(theta).max(axis=1)
         if (descended | still).all():
             break

@@ -12,6 +12,7 @@ from segcal_cli.calibration.average_error import ACE_LOSSES
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.method import Aim, Family, Method
 from segcal_cli.calibration.nesting import families_of
+from segcal_cli.calibration.recipes import PUBLISHED, RECIPES, Recipe
 from segcal_cli.calibration.registry import KIND_WORDS, METHODS, UnknownMethod, method_for, methods_for
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.core.errors import UsageError
@@ -26,6 +27,9 @@ OWN_OPTIONS = (
     "learning_rate",
 )  # fmt: skip
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
+
+TRAINING = ("epochs", "batch", "learning_rate")
+"""Options of methods that are trained, and of published recipes."""
 
 SplitKind = Literal["out-of-fold", "held-out", "in-sample", "unknown"]
 """What the user declares about the predictions: whether their cases were held out of training."""
@@ -46,8 +50,8 @@ class FitSpec:
     an in-sample summary. summary: whether there is one. allow_inverted: fit although higher confidence goes with less
     of the class. histogram_bins, binning: of the histogram method. odir: penalty of the dirichlet method. voxels: most
     that are sampled of a case; refine: most passes over all voxels that follow. kernel, dim, pad, slice_axis: of the
-    auxiliary method. epochs, batch, learning_rate: of training, None for what the method takes by itself. Raises
-    BadOption.
+    auxiliary method. optimiser: exact, or adam for the method's published recipe; epochs, batch, learning_rate: of
+    training, None for what the method takes by itself. Raises BadOption.
     """
 
     method: str = "temperature"
@@ -69,6 +73,7 @@ class FitSpec:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    optimiser: Literal["exact", "adam"] = "exact"
     epochs: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
@@ -84,6 +89,7 @@ class FitSpec:
             "dim": (2, 3),
             "pad": ("replicate", "zero"),
             "slice_axis": ("auto", "x", "y", "z"),
+            "optimiser": ("exact", "adam"),
             "split_kind": ("out-of-fold", "held-out", "in-sample", "unknown"),
         }
         for name, values in known.items():
@@ -101,6 +107,7 @@ class FitSpec:
             raise BadOption("ace-weight", self.ace_weight, "it is for --loss nll+ace")
         if not 0.0 <= self.odir < math.inf:
             raise BadOption("odir", self.odir, "it is 0 or more")
+        self._check_recipe()
         if self.voxels < 1:
             raise BadOption("voxels", self.voxels, "it is 1 or more")
         if self.refine < 0:
@@ -110,6 +117,29 @@ class FitSpec:
                 raise BadOption(name, getattr(self, name), "it is 1 or more")
         if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
             raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
+
+    def _check_recipe(self) -> None:
+        """Whether the method has a published recipe, and what was asked for is part of it."""
+        if self.optimiser == "exact":
+            return
+        if self.method not in RECIPES:
+            raise BadOption(
+                "optimiser", "adam", f"{self.method} has no published recipe; {', '.join(RECIPES)} have one"
+            )
+        for name, only in (("loss", "nll"), ("weight", "voxel"), ("scope", "per-class"), ("dim", 2), ("refine", 5)):
+            if getattr(self, name) != only:
+                raise BadOption(name, getattr(self, name), "the published recipe (--optimiser adam) does not have it")
+
+    @property
+    def recipe(self) -> Recipe:
+        """The published recipe with what was asked for in place of its numbers."""
+        usual = PUBLISHED[self.method]
+        return Recipe(self.epochs or usual.epochs, self.batch or usual.batch, self.learning_rate or usual.rate)
+
+    @property
+    def exact_passes(self) -> int:
+        """Passes over all voxels that follow a sample: after a recipe one, which measures and does not step."""
+        return 1 if self.optimiser == "adam" else self.refine
 
     def check(self, space: LabelSpace, values: Values | None = None) -> None:
         """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
@@ -121,9 +151,13 @@ class FitSpec:
             fitting = [name for name in methods_for(kind_of(space)) if METHODS[name].only in (None, values)]
             raise UnknownMethod(self.method, values, ", ".join(fitting))
         for name in OWN_OPTIONS:
+            if self.optimiser == "adam" and name in TRAINING:
+                continue
             if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 owners = [method for method, other in METHODS.items() if name in other.options]
-                raise BadOption(name.replace("_", "-"), getattr(self, name), f"it is for --method {', '.join(owners)}")
+                or_adam = ", or --optimiser adam" if name in TRAINING else ""
+                words = f"it is for --method {', '.join(owners)}{or_adam}"
+                raise BadOption(name.replace("_", "-"), getattr(self, name), words)
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (

@@ -24,6 +24,7 @@ from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.method import Family
 from segcal_cli.calibration.nodes import ROUNDING_MATTERS, NodeSums, added, node_sums
+from segcal_cli.calibration.recipes import Slices
 from segcal_cli.calibration.sampling import MOST_NUMBERS, draw, generator, unsure
 from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_of
 from segcal_cli.calibration.tiles import Tile
@@ -57,7 +58,8 @@ class CaseStatistics:
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
-    int64 "class", voxels of each class in all. tiles: network family only. spacing_mm: voxel edges along x, y and z.
+    int64 "class", voxels of each class in all. slices: of fits by a published recipe of convolutions. tiles: network
+    family only. spacing_mm: voxel edges along x, y and z.
     """
 
     case: str
@@ -74,6 +76,7 @@ class CaseStatistics:
     roi: bool
     sample: Voxels | None = None
     positives: np.ndarray | None = None
+    slices: Slices | None = None
     tiles: tuple[Tile, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
 

@@ -11,6 +11,7 @@ from segcal_cli.calibration import fine_tuning
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.cautions import number
+from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.result import FitResult
 from segcal_cli.core.errors import count_text
 
@@ -94,6 +95,7 @@ def report(result: FitResult) -> list[str]:
                 else f" (95 % of patient resamples: {number(interval[0])} to {number(interval[1])})"
             )
             lines.append(f"{title} = {found}{ends}")
+    lines.append(optimum(result.results()))
     if result.summary is not None:
         where = {
             "in-sample": "in-sample",
@@ -102,13 +104,37 @@ def report(result: FitResult) -> list[str]:
         }[result.summary["evaluated_on"]]
         before, after = (result.summary[phase]["micro"]["all"] for phase in ("before", "after"))
         lines.append(f"{gain(before, after)} ({where}, all voxels pooled)")
-    if not result.calibrator.record.keeps_decisions:
-        lines += [
-            f"{name}: 0.5 after calibration is {cut:.3g} before"
-            for name, cut in result.threshold.items()
-            if cut is not None
-        ]
+    lines += moved_decisions(result.results())
     return [*lines, *(f"note: {note}" for note in result.notes), *(f"warning: {text}" for text in result.warnings)]
+
+
+def optimum(results: Mapping[str, Any]) -> str:
+    """How the parameters were found, on the voxels that were fitted."""
+    found = results["objective"]
+    line = f"NLL {number(found['nll_before'])} -> {number(found['nll_after'])} on the fitted voxels"
+    if found["loss"] != "nll":
+        line += f", {found['loss']} {number(found['before'])} -> {number(found['after'])}"
+    passes = results["passes"]
+    return (
+        f"{line}; largest gradient {found['gradient']:.1e} after {_times(found['iterations'], 'step')} and "
+        f"{_times(passes, 'reading')}"
+    )
+
+
+def moved_decisions(results: Mapping[str, Any]) -> list[str]:
+    """What calibrated decisions cost or gain, by class; nothing for methods that keep decisions."""
+    if METHODS[results["method"]].keeps_decisions:
+        return []
+    lines = []
+    for name, change in results["dice"].items():
+        cut = results["threshold"].get(name)
+        told = [] if cut is None else [f"0.5 after calibration is {cut:.3g} before"]
+        if change["before"] is not None and change["after"] is not None:
+            told.append(
+                f"Dice {number(change['before'])} -> {number(change['after'])} where the decision is taken anew"
+            )
+        lines += [f"{name}: {', '.join(told)}"] if told else []
+    return lines
 
 
 def entries(name: str, value: Any, interval: Any = None) -> list[tuple[str, str, list[float] | None]]:
@@ -118,6 +144,10 @@ def entries(name: str, value: Any, interval: Any = None) -> list[tuple[str, str,
     if isinstance(value, list) and isinstance(value[0], list):
         return [(f"{name} [{i}]", _numbers(row), None) for i, row in enumerate(value)]
     return [(name, _numbers(value) if isinstance(value, list) else number(value), interval)]
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _numbers(row: list[float]) -> str:

@@ -60,6 +60,7 @@ def apply(
     reading: requests.PredictionOptions,
     beside: requests.CompanionOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
     device: requests.DeviceOptions,
     writing: requests.FolderOptions,
     talking: options.Talking,
@@ -72,7 +73,7 @@ def apply(
         talking.console(),
         talking.json,
         lambda observer: calibrate_apply.run(
-            artifact, predictions, output, applying, reading, running, writing, observer, beside, device
+            artifact, predictions, output, applying, reading, running, writing, observer, beside, device, sharding
         ),
     )
 

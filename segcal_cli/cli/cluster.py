@@ -59,6 +59,7 @@ def apply(
     applying: requests.ClusterApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
     writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
@@ -73,6 +74,6 @@ def apply(
         talking.console(),
         talking.json,
         lambda observer: cluster_apply.run(
-            artifact, predictions, output, applying, reading, running, writing, observer
+            artifact, predictions, output, applying, reading, running, writing, observer, sharding
         ),
     )

@@ -73,6 +73,7 @@ def apply(
     applying: requests.RatioApplyOptions,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
     writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
@@ -87,6 +88,6 @@ def apply(
         talking.console(),
         talking.json,
         lambda observer: ratio_apply.run(
-            artifact, predictions, output, statistics, applying, reading, running, writing, observer
+            artifact, predictions, output, statistics, applying, reading, running, writing, observer, sharding
         ),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from segcal_cli.confidence.maps import SIDES, ScoreMap, Side
 from segcal_cli.confidence.sets import set_sizes, sets_of, side_maps
 from segcal_cli.confidence.spec import SetSpec
-from segcal_cli.confidence.table import CaseRow, row_of
+from segcal_cli.confidence.table import CaseRow, row_of_views
 from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.core.case import Case
@@ -74,8 +74,8 @@ class SetEvaluation:
     def update(self, state: Mapping[str, CaseOutcome], case: Case) -> dict[str, CaseOutcome]:
         """Raises NoTruth."""
         spec = self.calibration.spec
-        row, _ = row_of(case, spec)
         made = views(case, [entry.target for entry in spec.targets])
+        row, _ = row_of_views(made, spec)
         outcomes = tuple(self._target(spec, target, view, row) for target, view in enumerate(made))
         return {**state, case.id: CaseOutcome(row, outcomes, made[0].dimensions)}
 

@@ -96,7 +96,12 @@ class Rows:
 
 def row_of(case: Case, spec: SetSpec, threads: int = 1) -> tuple[CaseRow, np.ndarray | None]:
     """A case's row, and its missed fractions in units, int64 "target edge" (None for label maps). Raises NoTruth."""
-    made = views(case, [entry.target for entry in spec.targets])
+    return row_of_views(views(case, [entry.target for entry in spec.targets]), spec, threads)
+
+
+def row_of_views(made: Sequence[TargetView], spec: SetSpec, threads: int = 1) -> tuple[CaseRow, np.ndarray | None]:
+    """The same where the targets have been looked at already. made: by target."""
+    case = made[0].case
     scans = None if spec.labels_only else scan(made, threads)
     pairs = [
         case_scores(view, entry.inner, entry.outer, spec.rules, None if scans is None else scans[index])

@@ -34,6 +34,12 @@ class BadClassTable(UsageError):
     template = "class table: {0}"
 
 
+class ReservedName(BadClassTable):
+    """A class of the name that tables use for all of them."""
+
+    template = f"class table: a class cannot be called {ALL_CLASSES}"
+
+
 @dataclass(frozen=True, slots=True)
 class Channel:
     """One channel of a prediction: its class name and the label values that it stands for."""
@@ -64,7 +70,7 @@ class LabelSpace:
         if len(set(names)) < len(names):
             raise BadClassTable(f"a name stands twice: {', '.join(names)}")
         if ALL_CLASSES in names:
-            raise BadClassTable(f"a class cannot be called {ALL_CLASSES}")
+            raise ReservedName
         strange = [name for name in names if not harmless(name)]
         if strange:
             raise BadClassTable(f"a class cannot be called {strange[0]!r}")

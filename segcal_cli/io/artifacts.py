@@ -99,7 +99,9 @@ def _json_header(path: Path, array: np.ndarray | None) -> dict[str, Any]:
         raise NotAnArtifact(path, "its header is damaged (no format version)")
     if data["format_version"] > FORMAT_VERSION:
         raise NewerArtifact(path, data["format_version"], FORMAT_VERSION)
-    if data.get("kind") in UNMERGED:
+    if not isinstance(data.get("kind"), str):
+        raise NotAnArtifact(path, "its header is damaged (no kind)")
+    if data["kind"] in UNMERGED:
         raise UnmergedPart(path)
     return data
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segcal_cli.core.errors import FormatError, LabelError
-from segcal_cli.core.labels import Activation, BadClassTable, Channel, LabelSpace, OverlappingClasses
+from segcal_cli.core.errors import FormatError, LabelError, UsageError
+from segcal_cli.core.labels import Activation, BadClassTable, Channel, LabelSpace, OverlappingClasses, ReservedName
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.inputs import MAX_TEXT_BYTES
 
@@ -24,6 +24,12 @@ MAX_LABEL_VALUE = 2**31 - 1
 
 class BrokenTable(FormatError):
     """A class table that is not one, or contradicts itself."""
+
+    template = "{0}: {1}"
+
+
+class ReservedClassName(UsageError):
+    """A class of the name that tables use for all of them."""
 
     template = "{0}: {1}"
 
@@ -50,8 +56,8 @@ def read_classes(path: Path, activation: Activation | None = None) -> LabelSpace
     """The class table in a JSON file: nnU-Net's ``dataset.json`` (v2, v1, Decathlon) or a flat table.
 
     activation: decides whether the channels of a flat table exclude each other (softmax, the default) or not; a
-    ``dataset.json`` says that itself and may not be contradicted. Raises BrokenTable, RegionCount, and what reading
-    JSON raises.
+    ``dataset.json`` says that itself and may not be contradicted. Raises BrokenTable, ReservedClassName, RegionCount,
+    and what reading JSON raises.
     """
     document = read_json(path)
     if not isinstance(document, dict):
@@ -64,6 +70,8 @@ def read_classes(path: Path, activation: Activation | None = None) -> LabelSpace
             space = _by_value(path, labels)
         else:
             space = _by_name(path, labels, document.get("regions_class_order"))
+    except ReservedName as error:
+        raise ReservedClassName(path, str(error)) from error
     except (BadClassTable, OverlappingClasses) as error:
         raise BrokenTable(path, str(error)) from error
     if activation not in (None, space.activation):

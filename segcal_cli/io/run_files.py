@@ -43,6 +43,11 @@ class RunFiles:
         return self.folder / f"{self._table}{RECORD}{self._shard}.json"
 
     @property
+    def part(self) -> Path:
+        """``.segcal-run.shard-003-of-040.npz``: what merging needs besides the record."""
+        return self.folder / f".{self._table}{RECORD}{self._shard}.npz"
+
+    @property
     def journal(self) -> Path:
         return self.folder / f".{self._table}{JOURNAL}{self._shard}.jsonl"
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CACHED_CELLS = 1 << 14
+"""Cells worked on at a time: a few tables of all levels stay in a core's cache, however large the field is."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellErrors:
@@ -31,10 +34,12 @@ def cell_errors(levels: np.ndarray) -> CellErrors:
     n = levels.sum(axis=1)
     known = n > 0
     error, shortfall, floor = np.full((3, len(n)), np.nan)
-    covered = np.cumsum(levels[known], axis=1) / n[known, None]
-    gap = np.arange(1, n_levels + 1) / n_levels - covered
-    error[known] = np.abs(gap).mean(axis=1)
-    shortfall[known] = np.maximum(gap, 0.0).mean(axis=1)
+    for start in range(0, len(n), CACHED_CELLS):
+        some = start + np.flatnonzero(known[start : start + CACHED_CELLS])
+        covered = np.cumsum(levels[some], axis=1) / n[some, None]
+        gap = np.arange(1, n_levels + 1) / n_levels - covered
+        error[some] = np.abs(gap).mean(axis=1)
+        shortfall[some] = np.maximum(gap, 0.0).mean(axis=1)
     different, which = np.unique(n[known], return_inverse=True)
     floor[known] = np.array([noise_floor(int(count), n_levels) for count in different])[which]
     return CellErrors(n, error, shortfall, floor)

@@ -77,7 +77,8 @@ class CoverageRows:
         for index, alpha in enumerate(self.measurement.alphas):
             held = self.held[:, index].astype(np.float64)
             share = np.where(n > 0, held / np.maximum(n, 1), np.nan)
-            low, high = bootstrap_t(share, drawn, LEVEL)
+            # A t interval of shares near 0 or 1 leaves [0, 1] where resamples hardly vary.
+            low, high = (np.clip(bound, 0.0, 1.0) for bound in bootstrap_t(share, drawn, LEVEL))
             limits = [
                 model.thresholds(channel, self.measurement.alpha_of(alpha, channel)) for channel in range(len(names))
             ]
@@ -257,12 +258,18 @@ class CoverageRows:
         return np.where(known > 0, sums / np.maximum(known, 1), np.nan).T
 
 
+def same_places(several: Sequence[CoverageRows]) -> bool:
+    """Whether the errors of all are over the same places."""
+    return len({one.measurement.placing for one in several}) == 1
+
+
 def method_rows(named: Sequence[tuple[str, CoverageRows]]) -> list[dict[str, Any]]:
-    """Several models side by side (Table 1 of the paper). best: the lowest error, if resampling patients separates it
-    from the next."""
+    """Several models side by side (Table 1 of the paper). best: the lowest error, if all were measured at the same
+    places and resampling patients separates it from the next."""
     rows = []
     draws = resample(len(named[0][1].groups), PLACE_RESAMPLES, SEED)
-    resampled = {name: one.resampled_errors(draws) if len(named) > 1 else None for name, one in named}
+    comparable = len(named) > 1 and same_places([one for _, one in named])
+    resampled = {name: one.resampled_errors(draws) if comparable else None for name, one in named}
     errors = {name: one.errors() for name, one in named}
     first = {name: one.coverage() for name, one in named}
     for channel, class_name in enumerate(named[0][1].measurement.model.space.names):

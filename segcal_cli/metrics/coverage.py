@@ -32,13 +32,13 @@ def confident_rank(n: int, alpha: float, confidence: float) -> int:
 
     P(Beta(k, n + 1 - k) >= 1 - alpha) >= confidence; n + 1 where no rank does that. Raises BadLevel.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincc
 
     for level in (alpha, confidence):
         if not 0.0 < level < 1.0:
             raise BadLevel(level)
     ranks = np.arange(1, n + 1)
-    enough = beta.sf(1.0 - alpha, ranks, n + 1 - ranks) >= confidence
+    enough = betaincc(ranks, n + 1 - ranks, 1.0 - alpha) >= confidence
     return int(np.argmax(enough)) + 1 if enough.any() else n + 1
 
 
@@ -54,11 +54,12 @@ def sufficient_n(alpha: float, confidence: float | None = None) -> int:
 
 def coverage_range(n: int, rank: int, mass: float = 0.9) -> tuple[float, float]:
     """The central range of this artifact's own coverage, Beta(k, n + 1 - k); (1, 1) for a threshold at infinity."""
-    from scipy.stats import beta
+    # The very numbers of scipy.stats.beta, without the second that importing scipy.stats takes.
+    from scipy.special import betaincinv
 
     if rank > n:
         return 1.0, 1.0
-    low, high = beta.ppf([(1.0 - mass) / 2.0, (1.0 + mass) / 2.0], rank, n + 1 - rank)
+    low, high = betaincinv(rank, n + 1 - rank, [(1.0 - mass) / 2.0, (1.0 + mass) / 2.0])
     return float(low), float(high)
 
 
@@ -103,13 +104,13 @@ def share_moments(m: int, n: int, rank: int) -> tuple[float, float]:
 
 def clopper_pearson(covered: int, m: int, level: float = 0.95) -> tuple[float, float]:
     """The exact binomial interval of covered / m. NaN where m is 0."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if m == 0:
         return math.nan, math.nan
     tail = (1.0 - level) / 2.0
-    low = 0.0 if covered == 0 else float(beta.ppf(tail, covered, m - covered + 1))
-    high = 1.0 if covered == m else float(beta.ppf(1.0 - tail, covered + 1, m - covered))
+    low = 0.0 if covered == 0 else float(betaincinv(covered, m - covered + 1, tail))
+    high = 1.0 if covered == m else float(betaincinv(covered + 1, m - covered, 1.0 - tail))
     return low, high
 
 

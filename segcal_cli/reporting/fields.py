@@ -41,8 +41,9 @@ class Plane:
     """One section. values: float "row column", NaN where nothing is known; row 0 is at the bottom where ``letters`` are
     given (canonical axes), else on top (images).
 
-    size_mm: height and width. letters: at the left, right, bottom and top, or None. title: where it lies. grey: mean
-    probability, like values, or None. faded: bool, what is shown pale, or None.
+    size_mm: height and width of what is shown: all of it, or ``window``, half-open ranges of rows and columns.
+    letters: at the left, right, bottom and top, or None. title: where it lies. grey: mean probability, like values, or
+    None. faded: bool, what is shown pale, or None.
     """
 
     values: np.ndarray
@@ -51,6 +52,7 @@ class Plane:
     title: str = ""
     grey: np.ndarray | None = None
     faded: np.ndarray | None = None
+    window: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,9 @@ def _value_figure(planes: Sequence[Plane], label: str, words: Words, *, signed: 
         shown = colours(norm(np.nan_to_num(plane.values)))
         shown[..., 3] = opaque
         axes.imshow(shown, extent=extent, origin=_origin(plane), aspect="auto", interpolation="nearest")
+        if plane.window is not None:
+            low, high = (np.array([start, stop]) - 0.5 for start, stop in plane.window)
+            axes.set(xlim=high, ylim=low if plane.letters else low[::-1])
     last = every[-1].get_position()
     bar = sheet.figure.add_axes((last.x1 + 0.28 / sheet.width, last.y0, 0.14 / sheet.width, last.height))
     colour_bar = sheet.figure.colorbar(ScalarMappable(norm, colours), cax=bar, extend="both" if signed else "max")

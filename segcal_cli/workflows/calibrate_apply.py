@@ -46,7 +46,8 @@ from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of, folders_
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.case_keeping import Made
 from segcal_cli.workflows.devices import device_of
-from segcal_cli.workflows.folder_runs import running_on
+from segcal_cli.workflows.folder_runs import FolderRun, running_on
+from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, share_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import (
@@ -56,9 +57,11 @@ from segcal_cli.workflows.requests import (
     FolderOptions,
     PredictionOptions,
     RunOptions,
+    ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import refuse_contradictions
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
+from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import seen_by
 from segcal_cli.workflows.voxel_sizes import other_voxels
 
@@ -208,8 +211,11 @@ def run(
     observer: Observer,
     beside: CompanionOptions = ALONE,
     device: DeviceOptions = ANYWHERE,
+    sharding: ShardOptions = EVERY_CASE,
 ) -> Outcome:
     """Calibrate every case that can be read, and write it. A case that fails fails alone."""
+    shard = parse_shard(sharding.shard)
+    require_workers(running)
     refuse_contradictions(running, writing)
     if applying.dtype == "float16" and applying.format != "npz":
         raise Float16NeedsNpz
@@ -263,21 +269,40 @@ def run(
         (applying, beside, device, running, writing),
         writing.origins,
     )
-    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
-        run.refuse_existing([output / name for source in inputs.sources for name in output_names(source, applying)])
+    own = share_of(inputs, shard)
+    header = loaded.artifact.header
+    tables = CalibrateTables(header.method, header.n_cases, header.n_groups)
+    with running_on(RunFiles(output, shard=shard), settings, own, writing, running, observer) as run:
+        run.refuse_existing([output / name for source in own.sources for name in output_names(source, applying)])
         refuse_changed(output, folder_files, overwrite=writing.replace)
         run.map(reader, writer, "calibrating", beside=None if companions is None else companions.files)
         for name, text in folder_files.items():
             run.write(name, text)
-    repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
-    header = loaded.artifact.header
-    line = (
-        f"calibrated with {header.method}, fitted on {count_text(header.n_cases, 'case')} of "
-        f"{count_text(header.n_groups, 'patient')}. No finite-sample guarantee."
-    )
-    kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
-    result = {**run.result, "artifact": settings.artifact}
-    return Outcome(result, run.counts, (line, *kept), failures=run.failures, exit_code=run.exit_code)
+        outcome = concluded(run, tables, inputs)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrateTables:
+    """What is said of all cases; no file stands for all of them. method, n_cases, n_groups: of the fit."""
+
+    method: str
+    n_cases: int
+    n_groups: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    def conclude(self, run: FolderRun) -> Outcome:
+        repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
+        line = (
+            f"calibrated with {self.method}, fitted on {count_text(self.n_cases, 'case')} of "
+            f"{count_text(self.n_groups, 'patient')}. No finite-sample guarantee."
+        )
+        kept = (f"{repaired} decisions that rounding would have moved were kept",) if repaired else ()
+        result = {**run.result, "artifact": run.settings.artifact}
+        return Outcome(result, run.counts, (line, *kept), failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(source: CaseSource, options: CalibrateApplyOptions) -> list[str]:

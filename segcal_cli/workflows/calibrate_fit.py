@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from segcal_cli.calibration import fine_tuning, local
+from segcal_cli.calibration import ensemble, fine_tuning, local
 from segcal_cli.calibration.equipment import Equipment, LastLayer
 from segcal_cli.calibration.fit import CalibrationFit
 from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.result import FitResult, layer_from, to_artifact_parts
-from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.calibration.spec import BadOption, FitSpec
 from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
@@ -54,7 +54,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of, threads_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     Traced,
     WithFacts,
@@ -206,7 +206,7 @@ def run(
         ),
         inputs.sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         CalibrateConclusion(
             spec=spec,
             space=inputs.space,
@@ -285,6 +285,8 @@ def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:
     spec = FitSpec(**{field.name: getattr(fitting, field.name) for field in fields(FitSpec)})
     spec = replace(spec, split_kind=split_kind)
     spec.check(inputs.space)
+    if spec.method == ensemble.METHOD.name and inputs.reading.reduce is None:
+        raise BadOption("method", spec.method, "it needs several predictions of each case: --member, or samples")
     return spec
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines
+from segcal_cli.calibration.cautions import number
+from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines, moved_decisions, optimum
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description
@@ -18,6 +21,10 @@ SPLITS = {
 """What the user declared about the predictions, in words."""
 
 
+MEASURED = {"cross-validation": "out of fold", "held-out": "on patients left out of training"}
+"""What the gain stands on, in words; else the word itself."""
+
+
 def describe(path: Path, artifact: Artifact) -> Description:
     """Parameters, the gain out of fold, warnings, and the map at 11 points. Raises DamagedCalibrator."""
     results = artifact.header.results
@@ -25,11 +32,25 @@ def describe(path: Path, artifact: Artifact) -> Description:
     lines = [f"split       {SPLITS.get(split, split)}"]
     for name, value in results.get("parameters", {}).items():
         lines += [f"parameter   {title} = {numbers}" for title, numbers, _ in entries(name, value)]
+    if "nll_before" in results.get("objective", {}):
+        lines.append(f"optimum     {optimum(results)}")
+        lines += [f"decision    {text}" for text in moved_decisions(results)]
+    training = results.get("facts", {}).get("training")
+    if training:
+        lines.append(f"training    {training_words(training)}")
     summary = results.get("summary")
     if summary:
         before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))
-        where = "in-sample" if summary["in_sample"] else "out of fold"
+        where = MEASURED.get(summary["evaluated_on"], summary["evaluated_on"])
         lines.append(f"gain        {gain(before, after)} (all voxels pooled, {where})")
     lines += [f"warning     {warning}" for warning in results.get("warnings", [])]
     calibrator = loaded_calibrator(path, artifact).calibrator
     return Description((*lines, "", *map_lines(calibrator)), {"map": calibration_map(calibrator)})
+
+
+def training_words(training: Mapping[str, Any]) -> str:
+    """How the training of a network went, in one line."""
+    nll = training["nll"]
+    losses = f"NLL {number(nll['alone'])} with one temperature, {number(nll['after'])} with the network"
+    kept = "" if training["kept"] else "; the network was not kept"
+    return f"{training['epochs']} epochs, the best was {training['best']}; {losses}{kept}"

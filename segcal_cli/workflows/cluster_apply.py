@@ -33,14 +33,22 @@ from segcal_cli.kandinsky.views import View
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.case_keeping import Made
-from segcal_cli.workflows.cluster_artifacts import alphas_of, load_cluster, place_of, refuse_other_scans
+from segcal_cli.workflows.cluster_artifacts import LoadedCluster, alphas_of, load_cluster, place_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import AtlasReader, atlases_for
-from segcal_cli.workflows.folder_runs import running_on
+from segcal_cli.workflows.folder_runs import FolderRun, running_on
+from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, share_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import ClusterApplyOptions, FolderOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import (
+    ClusterApplyOptions,
+    FolderOptions,
+    PredictionOptions,
+    RunOptions,
+    ShardOptions,
+)
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import refuse_contradictions
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
+from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
@@ -195,8 +203,11 @@ def run(
     running: RunOptions,
     writing: FolderOptions,
     observer: Observer,
+    sharding: ShardOptions = EVERY_CASE,
 ) -> Outcome:
     """Write the sets of every case that can be read. A case that fails fails alone."""
+    shard = parse_shard(sharding.shard)
+    require_workers(running)
     refuse_contradictions(running, writing)
     loaded = load_cluster(artifact, "cluster apply")
     model = loaded.model
@@ -231,12 +242,13 @@ def run(
     atlases = atlases_for(
         artifact, loaded.artifact.arrays, applying.atlas, [source.id for source in inputs.sources], model.regions.method
     )
+    share = share_of(inputs, shard)
     names = []
-    for source in inputs.sources:
+    for source in share.sources:
         grid = place_of(source).grid
         made = output_names(source.id, emit, model, flat=grid.affine is None, planar=grid.shape[0] == 1)
         names += [name for name, _ in made]
-    outputs = [output / name for name in (*names, CASES)]
+    outputs = [output / name for name in (*names, *((CASES,) if shard is None else ()))]
     refuse_existing(outputs, overwrite=writing.replace)
 
     writer = SetWriter(
@@ -257,34 +269,54 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
+    tables = ClusterTables(loaded, alphas, writer.empty)
+    with running_on(RunFiles(output, shard=shard), settings, share, writing, running, observer) as run:
         run.refuse_existing(outputs)
         run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
+        outcome = concluded(run, tables, inputs)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTables:
+    """The table of all cases. alphas: by class; empty: what becomes of empty sets."""
+
+    loaded: LoadedCluster
+    alphas: tuple[float, ...]
+    empty: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (CASES,)
+
+    def conclude(self, run: FolderRun) -> Outcome:
+        """Raises WriteError."""
+        model, alphas = self.loaded.model, self.alphas
         rows = [row for found in run.results.values() for row in found["rows"]]
         run.write(CASES, csv_text(COLUMNS, rows))
-    records = [{key: value for key, value in record.items() if key != "rows"} for record in run.documents]
-    for alpha in sorted(set(alphas)):
-        for line in vacuous_lines(model, alpha):
-            name = line.split(":")[0]
-            if alphas[model.space.names.index(name)] == alpha:
-                observer.warn(line)
-    seen = sum(1 for record in records if record["flags"])
-    if seen:
-        observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
-    promises = [guarantee(model, alpha, loaded.circumstances) for alpha in dict.fromkeys(alphas)]
-    result = {
-        **run.result,
-        "cases": records,
-        "artifact": settings.artifact,
-        "method": model.regions.method,
-        "weighting": model.weighting,
-        "alpha": dict(zip(model.space.names, alphas, strict=True)),
-        "empty": writer.empty,
-        "rows": rows,
-        "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
-    }
-    lines = (str(result["guarantee"]),)
-    return Outcome(result, run.counts, lines, failures=run.failures, exit_code=run.exit_code)
+        records = [{key: value for key, value in record.items() if key != "rows"} for record in run.documents]
+        for alpha in sorted(set(alphas)):
+            for line in vacuous_lines(model, alpha):
+                name = line.split(":")[0]
+                if alphas[model.space.names.index(name)] == alpha:
+                    run.observer.warn(line)
+        seen = sum(1 for record in records if record["flags"])
+        if seen:
+            run.observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
+        promises = [guarantee(model, alpha, self.loaded.circumstances) for alpha in dict.fromkeys(alphas)]
+        result = {
+            **run.result,
+            "cases": records,
+            "artifact": run.settings.artifact,
+            "method": model.regions.method,
+            "weighting": model.weighting,
+            "alpha": dict(zip(model.space.names, alphas, strict=True)),
+            "empty": self.empty,
+            "rows": rows,
+            "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
+        }
+        lines = (str(result["guarantee"]),)
+        return Outcome(result, run.counts, lines, failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:

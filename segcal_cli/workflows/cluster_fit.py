@@ -48,9 +48,10 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    names_alone,
     refuse_seen,
 )
 
@@ -145,12 +146,12 @@ def run(
         reader,
         inputs.sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         ClusterConclusion(
             spec=spec,
             space=inputs.space,
             values=inputs.values,
-            fitting=fitting,
+            fitting=names_alone(fitting),
             read_as=read_as,
             who=who,
             before=before,

@@ -60,6 +60,10 @@ SHOWN_CLUSTERS = 24
 """More clusters than this have no legend that could be read, so no picture."""
 
 
+ROOM = 0.1
+"""Around the places that are known, as a share of their extent, in maps of places."""
+
+
 class BadCell(UsageError):
     """A place that the map does not have."""
 
@@ -161,7 +165,7 @@ def _legend(one: Shown, channel: int, alpha: float) -> list[str]:
     for cluster in range(model.regions.sizes[channel]):
         slot = model.slots(channel).start + cluster
         code = int(limits[cluster])
-        area = "" if cells is None else f"{100 * float((cells == cluster).mean()):.0f} % of the field, "
+        area = "" if cells is None else f"{100 * float((cells == cluster).mean()):.1f} % of the field, "
         limit = "every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
         entries.append(
             f"{cluster_name(model, channel, cluster)}: {area}{groups[slot]} patients, {voxels[slot]} voxels, {limit}"
@@ -200,7 +204,6 @@ def _planes(
     cells: np.ndarray,
     channel: int,
     grey: np.ndarray | None,
-    faded: np.ndarray | None = None,
 ) -> list[Plane]:
     """Sections of an array of the measurement's cells, through the centre of the map of a class."""
     placing = one.rows.measurement.placing
@@ -213,7 +216,7 @@ def _planes(
         for axis, at, edge in zip(placing.long_axes, known["centre"], field.spacing, strict=True):
             through[axis] = int(np.clip(round(at / edge), 0, placing.cells[axis] - 1))
     has_mm = one.loaded.artifact.header.results["unit"] == "mm"
-    return _sections(cells, spacing, has_mm, through, grey, faded)  # type: ignore[arg-type]
+    return _sections(cells, spacing, has_mm, through, grey)  # type: ignore[arg-type]
 
 
 def _brightest(grey: np.ndarray) -> list[int]:
@@ -233,8 +236,9 @@ def _sections(
     through: Sequence[int],
     grey: np.ndarray | None = None,
     faded: np.ndarray | None = None,
+    box: Sequence[tuple[int, int]] | None = None,
 ) -> list[Plane]:
-    """An image as it is; a volume in three planes. Canonical "z y x"."""
+    """An image as it is; a volume in three planes. Canonical "z y x". box: half-open ranges that are shown, or all."""
     letters = {0: ("L", "R", "P", "A"), 1: ("L", "R", "I", "S"), 2: ("P", "A", "I", "S")}
     names = {0: "axial", 1: "coronal", 2: "sagittal"}
     flat = [axis for axis in range(3) if array.shape[axis] == 1]
@@ -249,9 +253,13 @@ def _sections(
 
         values = section(array)
         assert values is not None, "there is an array"
-        size = (array.shape[rows] * spacing[rows], array.shape[columns] * spacing[columns])
+        window = None if box is None else (box[rows], box[columns])
+        height, width = values.shape if window is None else (high - low for low, high in window)
+        size = (height * spacing[rows], width * spacing[columns])
         title = "" if flat else f"{names[axis]}, {'zyx'[axis]} = {at}"
-        made.append(Plane(values, size, letters[axis] if has_mm else None, title, section(grey), section(faded)))
+        made.append(
+            Plane(values, size, letters[axis] if has_mm else None, title, section(grey), section(faded), window)
+        )
     return made
 
 
@@ -371,10 +379,26 @@ def _errors(one: Shown) -> Iterator[Picture]:
             yield _field("error-map", one, channel, name, np.where(enough, own.error, np.nan), None)
 
 
+def _where_known(known: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
+    """Per axis the section with the most places that are known, and the range that holds all, with some room."""
+    through, box = [], []
+    for axis, n in enumerate(known.shape):
+        profile = known.sum(axis=tuple(other for other in range(3) if other != axis))
+        used = np.flatnonzero(profile)
+        room = max(1, round(ROOM * (used[-1] + 1 - used[0]))) if n > 1 else 0
+        through.append(int(profile.argmax()))
+        box.append((max(0, int(used[0]) - room), min(n, int(used[-1]) + 1 + room)))
+    return through, box
+
+
 def _field(plot: str, one: Shown, channel: int, name: str, values: np.ndarray, faded: np.ndarray | None) -> Picture:
     cells = one.rows.measurement.placing.cells
     shaped = None if faded is None else faded.reshape(cells)
-    planes = _planes(one, values.reshape(cells), channel, None, shaped)
+    placing = one.rows.measurement.placing
+    spacing = tuple(edge * placing.block for edge in placing.spacing)
+    through, box = _where_known(np.isfinite(values).reshape(cells))
+    has_mm = one.loaded.artifact.header.results["unit"] == "mm"
+    planes = _sections(values.reshape(cells), spacing, has_mm, through, None, shaped, box)  # type: ignore[arg-type]
     signed = plot == "difference-map"
     left_out = int((np.isnan(values) & (one.rows.places(channel).n > 0)).sum())
     words = Words(

@@ -10,7 +10,7 @@ import numpy as np
 from segcal_cli.core.conformal import BadLevel
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
-from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows
+from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows, same_places
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.places import Placing, choose_placing
 from segcal_cli.kandinsky.text import guarantee
@@ -160,7 +160,12 @@ def compared_rows(named: Sequence[tuple[str, CoverageRows]]) -> tuple[list[dict[
         for row in rows
     ]
     columns = ("class", "artifact", "method", "CE mean [5 %, 95 %]", "floor", "coverage", "mean size")
-    caption = "* lowest error, separated from the next by resampling patients. Values are comparable at equal n only."
+    caption = (
+        "* lowest error, separated from the next by resampling patients. Values are comparable at equal n only."
+        if same_places([one for _, one in named])
+        else "The artifacts were measured at different places (a map of its own about each object, say): errors can be "
+        "held against their floors, not against each other."
+    )
     return rows, (Table("Cluster methods", columns, tuple(shown), caption),), csv_text(METHODS, rows)
 
 

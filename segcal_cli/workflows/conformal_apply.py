@@ -39,6 +39,7 @@ from segcal_cli.workflows.conformal_files import (
 )
 from segcal_cli.workflows.conformal_rows import BOX_COLUMNS, COLUMNS, case_flags, case_row, enlarged_boxes, said, warned
 from segcal_cli.workflows.conformal_sources import (
+    LoadedSets,
     load_sets,
     open_set_inputs,
     place_of,
@@ -56,7 +57,8 @@ from segcal_cli.workflows.conformal_weights import (
     given_weights,
     refuse_weights,
 )
-from segcal_cli.workflows.folder_runs import running_on
+from segcal_cli.workflows.folder_runs import FolderRun, running_on
+from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, refuse_of_shards, share_of
 from segcal_cli.workflows.inputs import Inputs, reading_spec
 from segcal_cli.workflows.mapping import map_cases
 from segcal_cli.workflows.outcome import Outcome
@@ -65,9 +67,11 @@ from segcal_cli.workflows.requests import (
     FolderOptions,
     PredictionOptions,
     RunOptions,
+    ShardOptions,
 )
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import refuse_contradictions
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
+from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
 from segcal_cli.workflows.tracing import seen_by
 
@@ -167,8 +171,11 @@ def run(
     running: RunOptions,
     writing: FolderOptions,
     observer: Observer,
+    sharding: ShardOptions = EVERY_CASE,
 ) -> Outcome:
     """Make the sets of every case that can be read. A case that fails fails alone."""
+    shard = parse_shard(sharding.shard)
+    require_workers(running)
     refuse_contradictions(running, writing)
     loaded = load_sets(artifact, "conformal-sets apply")
     spec = with_levels(loaded.spec, applying.alpha, applying.alpha_split)
@@ -176,6 +183,10 @@ def run(
         refuse_weights(spec)
     if applying.p_values != "none" and spec.confidence is not None:
         raise BadOption("p-values belong to plain ranks; this artifact was fitted with --confidence")
+    if shard is not None:
+        refuse_of_shards("--history", applying.history, "the drift of all cases is told when they are merged")
+        estimate = applying.weights if applying.weights == ESTIMATE else None
+        refuse_of_shards(f"--weights {ESTIMATE}", estimate, "it reads every case before the first set is made")
     if applying.history is not None and not applying.drift:
         raise BadOption("--history is of no use with --no-drift")
     rule = strata_rule(loaded.path, loaded.spec.mondrian, applying.mondrian)
@@ -200,8 +211,9 @@ def run(
     targets = [entry.target for entry in spec.targets]
     reports = [CASES, *([BOXES] if any(entry.outer.kind == "boxes" for entry in spec.targets) else [])]
     reports += [REPORT] if applying.drift else []
-    outputs = [output / name for name in (*_all_names(inputs, targets, applying), *reports)]
-    refuse_existing(outputs, overwrite=writing.replace)
+    if shard is None:
+        outputs = [output / name for name in (*_all_names(inputs, targets, applying), *reports)]
+        refuse_existing(outputs, overwrite=writing.replace)
     reader = set_reader(inputs, before)
     calibration = replace(loaded.calibration, spec=spec)
     weights = _weights(applying, calibration, inputs, reader, running, observer)
@@ -227,40 +239,64 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
-        run.refuse_existing(outputs)
+    own = share_of(inputs, shard)
+    names = _all_names(own, targets, applying)
+    tables = SetTables(loaded, calibration, applying, weights, BOXES in reports)
+    with running_on(RunFiles(output, shard=shard), settings, own, writing, running, observer) as run:
+        run.refuse_existing([output / name for name in (*names, *(reports if shard is None else ()))])
         run.map(reader, writer, "making sets", lambda source: _given(source, rule, weights))
+        outcome = concluded(run, tables, inputs)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class SetTables:
+    """What stands for all cases: their rows, boxes, and the watch on drift. calibration: at the levels of this run."""
+
+    loaded: LoadedSets
+    calibration: Calibration
+    applying: ConformalApplyOptions
+    weights: CaseWeights | None
+    boxes: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (CASES, *([BOXES] if self.boxes else ()), *([REPORT] if self.applying.drift else ()))
+
+    def conclude(self, run: FolderRun) -> Outcome:
+        """Raises WriteError."""
+        spec, table, weights = self.calibration.spec, self.calibration.table, self.weights
         results = run.results
         rows = [row for result in results.values() for row in result["rows"]]
         run.write(CASES, csv_text(COLUMNS, rows))
-        if BOXES in reports:
+        if self.boxes:
             run.write(BOXES, csv_text(BOX_COLUMNS, [box for result in results.values() for box in result["boxes"]]))
         drift = None
-        if applying.drift:
+        if self.applying.drift:
             drift = watch(
-                applying.history or output / HISTORY,
-                loaded.artifact,
-                calibration.table.features.reshape(calibration.table.n, -1),
+                self.applying.history or run.files.folder / HISTORY,
+                self.loaded.artifact,
+                table.features.reshape(table.n, -1),
                 feature_names(spec),
                 {case: (found["digest"], np.array(found["features"], np.float64)) for case, found in results.items()},
             )
             run.write(REPORT, json_text(drift))
-    promise = loaded.promise(calibration, spec.alpha, "" if weights is None else weights.how)
-    lines = [promise, *said(rows, drift, weights, applying)]
-    for text in warned(rows, drift, weights):
-        observer.warn(text)
-    result = {
-        **run.result,
-        "cases": [
-            {key: value for key, value in record.items() if key not in ("features", "boxes")}
-            for record in run.documents
-        ],
-        "artifact": settings.artifact,
-        "guarantee": promise,
-        "drift": drift,
-        "effective_n": None if weights is None else weights.effective_n,
-    }
-    return Outcome(result, run.counts, tuple(lines), failures=run.failures, exit_code=run.exit_code)
+        promise = self.loaded.promise(self.calibration, spec.alpha, "" if weights is None else weights.how)
+        lines = [promise, *said(rows, drift, weights, self.applying)]
+        for text in warned(rows, drift, weights):
+            run.observer.warn(text)
+        result = {
+            **run.result,
+            "cases": [
+                {key: value for key, value in record.items() if key not in ("features", "boxes")}
+                for record in run.documents
+            ],
+            "artifact": run.settings.artifact,
+            "guarantee": promise,
+            "drift": drift,
+            "effective_n": None if weights is None else weights.effective_n,
+        }
+        return Outcome(result, run.counts, tuple(lines), failures=run.failures, exit_code=run.exit_code)
 
 
 def _asked(lambdas: tuple[float, float], ranked: Mapping[Side, Ranked]) -> list[list[float]]:

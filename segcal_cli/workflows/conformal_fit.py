@@ -48,10 +48,11 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of, threads_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.strata import NoVoxelSize, parse_strata
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    names_alone,
     refuse_seen,
 )
 
@@ -139,13 +140,13 @@ def run(
         set_reader(inputs, before),
         sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         SetConclusion(
             spec=spec,
             space=inputs.space,
             values=inputs.values,
-            fitting=fitting,
-            strata=rule,
+            fitting=names_alone(fitting),
+            strata=None if rule is None else rule.portable,
             read_as=reading_spec(reading, truth, None if before is None else before.artifact),
             roi=has_region(inputs),
             ignored=inputs.table.ignore is not None or truth.ignore_label is not None,

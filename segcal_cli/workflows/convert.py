@@ -19,7 +19,7 @@ from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RunOptions
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import refuse_contradictions
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
 
 KINDS: dict[Values, Kind] = {"probabilities": "probseg", "logits": "logits"}
 
@@ -63,6 +63,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Convert every case that can be read. float32 passes bit for bit."""
+    require_workers(running)
     refuse_contradictions(running, writing)
     refuse_inside(output, [predictions])
     calibrator = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")

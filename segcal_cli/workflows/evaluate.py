@@ -47,7 +47,7 @@ from segcal_cli.workflows.requests import (
     SourceOptions,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
-from segcal_cli.workflows.sharding import Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import Job, carried_out, parse_shard
 from segcal_cli.workflows.study import MEASURING, Study, StudyRest, named_artifacts, prepare, say
 from segcal_cli.workflows.tracing import Traced
 
@@ -125,7 +125,7 @@ def run(
             with_digests=True, judging=judging, along=along, device=device,
         )  # fmt: skip
         job = Job(
-            COMMAND, ready.estimator, ready.reader, ready.joint, ready.failures, list_digest(ready.inputs),
+            COMMAND, ready.estimator, ready.reader, ready.joint, ready.failures, ready.inputs,
             MeasureConclusion(ready.rest, judging), MEASURING,
         )  # fmt: skip
         return carried_out(job, ready.plan, RoundOptions(sharding.shard), output, observer)

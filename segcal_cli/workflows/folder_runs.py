@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -58,12 +58,12 @@ class FolderRun:
         self,
         files: RunFiles,
         settings: Settings,
-        inputs: Inputs,
+        inputs: Inputs | None,
         writing: FolderOptions,
         running: RunOptions,
         observer: Observer,
     ) -> None:
-        self.files, self.settings, self.inputs = files, settings, inputs
+        self.files, self.settings, self._inputs = files, settings, inputs
         self.writing, self.running, self.observer = writing, running, observer
         self.known: dict[str, dict[str, Any]] = {}
         self.entries: dict[str, dict[str, Any]] = {}
@@ -71,6 +71,35 @@ class FolderRun:
         self.outputs: list[dict[str, Any]] = []
         self.started = time.time()
         self.what = ""
+
+    @property
+    def inputs(self) -> Inputs:
+        """The cases of this run, of one that reads them itself."""
+        assert self._inputs is not None, "a run of entries reads nothing"
+        return self._inputs
+
+    @classmethod
+    def of_entries(
+        cls,
+        files: RunFiles,
+        settings: Settings,
+        writing: FolderOptions,
+        running: RunOptions,
+        observer: Observer,
+        entries: Iterable[dict[str, Any]],
+    ) -> FolderRun:
+        """A run whose cases others have done: what stands for all of them can be written, and the record."""
+        run = cls(files, settings, None, writing, running, observer)
+        run.entries = {entry["case"]: entry for entry in entries}
+        run.failures = tuple(
+            {"case": entry["case"], **entry["error"]} for entry in run._ordered() if entry["status"] == "failed"
+        )
+        return run
+
+    @property
+    def own_cases(self) -> list[str]:
+        """Ids of the cases of this run, whatever became of them; those that an earlier run left are none."""
+        return [case for case, entry in self.entries.items() if entry["status"] != "kept"]
 
     def refuse_existing(self, paths: Sequence[Path]) -> None:
         """Raise OutputExists unless outputs may be replaced."""

@@ -11,10 +11,9 @@ from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
-from segcal_cli.workflows.kinds import KINDS, Description, module_of
+from segcal_cli.workflows.kinds import KINDS, SAVED, Description, module_of
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import InspectOptions
-from segcal_cli.workflows.saved_studies import KIND as SAVED
 
 DAMAGE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, ZeroDivisionError)
 """What results in a header or arrays raise where they are shown, and are not what their kind writes."""

@@ -35,6 +35,9 @@ KINDS: Mapping[str, str] = {
 }
 """Kind -> its module in this package."""
 
+SAVED = "evaluation"
+"""The kind of saved counts, which no command applies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

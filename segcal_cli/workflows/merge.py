@@ -7,7 +7,7 @@ a run that was not split. What does not belong together is refused, with everyth
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
@@ -16,13 +16,13 @@ from typing import Any
 from segcal_cli.core.errors import ArtifactError, CaseErrors, UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
-from segcal_cli.execution.work import Result
 from segcal_cli.io.outputs import refuse_existing, require_file_place
 from segcal_cli.io.parts import ROUND, NotAPart, Part, read_part
 from segcal_cli.workflows.evaluate import MeasureConclusion, refuse_twice
+from segcal_cli.workflows.folder_shards import Remaining, all_records, files_of, joined, place_of
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import EvaluateOptions, MergeOptions, OutputOptions
-from segcal_cli.workflows.sharding import Rest, Share, next_round
+from segcal_cli.workflows.requests import EvaluateOptions, FolderOptions, MergeOptions, OutputOptions, RunOptions
+from segcal_cli.workflows.sharding import Rest, Share, in_order, next_round
 
 
 class PartsMissing(ArtifactError):
@@ -68,15 +68,22 @@ class UnwantedTable(UsageError):
 
 
 def run(
-    paths: Sequence[Path], output: Path, tables: MergeOptions, writing: OutputOptions, observer: Observer
+    paths: Sequence[Path],
+    output: Path,
+    tables: MergeOptions,
+    writing: OutputOptions,
+    observer: Observer,
 ) -> Outcome:
-    """Join the parts and write what they come to: the artifact, the tables, or the state of the next round.
+    """Join the parts and write what they come to: the artifact, the tables, the state of the next round; or join the
+    records of shards of ``apply``.
 
     Raises NotAPart, OtherVersion and the refusals above (together in CaseErrors), and what the method itself refuses.
     """
     asked = {
         field.name: getattr(tables, field.name) for field in fields(tables) if getattr(tables, field.name) is not None
     }
+    if all_records(paths):
+        return _join_records(paths, output, asked, writing, observer)
     targets = [output, *asked.values()]
     refuse_twice(targets)
     for path in targets:
@@ -88,26 +95,44 @@ def run(
     if isinstance(rest.conclusion, MeasureConclusion):
         rest = replace(rest, conclusion=replace(rest.conclusion, outputs=EvaluateOptions(**asked)))
         refuse_existing(rest.conclusion.files(output), overwrite=writing.overwrite)
-    elif asked:
-        raise UnwantedTable(f"--{next(iter(asked)).replace('_', '-')}", command)
+    else:
+        _refuse_tables(asked, command)
     ordered = sorted(parts, key=lambda part: part.header.shard)
     observer.progress(0, len(ordered), "merging")
     shares: list[Share] = [part.content for part in ordered]
-    failures = sorted(
-        (failure for share in shares for failure in share.failures), key=lambda failure: failure.id.encode()
-    )
+    failures = in_order(failure for share in shares for failure in share.failures)
     cases = tuple(sorted((case for part in ordered for case in part.header.cases), key=str.encode))
     if failures and len(failures) == len(cases):
         raise CaseErrors(*(failure.error for failure in (*rest.failures, *failures)))
     state = reduce(rest.estimator.merge, (share.state for share in shares))
     result = rest.estimator.finish(state)
-    left: list[Result] = [*rest.failures, *failures]
+    left = in_order((*rest.failures, *failures))
     if isinstance(result, Estimator):
         following = replace(rest, estimator=result, failures=tuple(left))
         done = frozenset(cases) - {failure.id for failure in failures}
         header = replace(ordered[0].header, cases=tuple(case for case in cases if case in done))
         return next_round(following, header, output)
     return rest.conclusion.conclude(result, left, output, observer)
+
+
+def _join_records(
+    paths: Sequence[Path], output: Path, asked: Mapping[str, Path], writing: OutputOptions, observer: Observer
+) -> Outcome:
+    """The records of shards of ``apply``, where their outputs lie. Raises OtherPlace, and as ``run``."""
+    place = place_of(paths, output)
+    parts = [_part(files_of(path).part) for path in paths]
+    rest = _rest(paths, parts)
+    _refuse_tables(asked, parts[0].header.command)
+    if not isinstance(rest.conclusion, Remaining):
+        raise NotAPart(paths[0], "what stands beside it is the part of another command")
+    ordered = sorted(paths, key=lambda path: files_of(path).part.name)
+    return joined(ordered, rest.conclusion, place, FolderOptions(writing.overwrite), RunOptions(), observer)
+
+
+def _refuse_tables(asked: Mapping[str, Path], command: str) -> None:
+    """Raise UnwantedTable for tables that only evaluate has."""
+    for name in asked:
+        raise UnwantedTable(f"--{name.replace('_', '-')}", command)
 
 
 def _part(path: Path) -> Part:

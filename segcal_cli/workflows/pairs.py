@@ -20,7 +20,7 @@ from segcal_cli.io.predictions import ValuesNeeded
 from segcal_cli.workflows.inputs import find_cases, guessed_table, reading_rules, truth_rules
 from segcal_cli.workflows.outcome import DONE, NOTHING_PRODUCED, Counts, Outcome
 from segcal_cli.workflows.requests import LabelOptions, OutputOptions, PredictionOptions, RunOptions
-from segcal_cli.workflows.running import cluster_of, jobs_of
+from segcal_cli.workflows.running import cluster_of, jobs_of, require_workers
 
 OK = "ok"
 
@@ -37,6 +37,7 @@ def run(
     observer: Observer,
 ) -> Outcome:
     """Pair, open every header and, with ``prove``, read every voxel. All problems stand in the table."""
+    require_workers(running)
     if output is not None:
         refuse_inside(output, (predictions, labels))
         refuse_existing([output], overwrite=writing.overwrite)

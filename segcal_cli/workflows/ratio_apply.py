@@ -24,7 +24,7 @@ from segcal_cli.ratio.alarms import alarm_threshold, triage_order
 from segcal_cli.ratio.guarantees import guaranteed, percent
 from segcal_cli.ratio.intervals import intervals
 from segcal_cli.ratio.regions import Ratio
-from segcal_cli.ratio.settings import BadSetting, Settings
+from segcal_cli.ratio.settings import BadSetting
 from segcal_cli.ratio.shift import DRIFT_P, LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
 from segcal_cli.ratio.table import RatioTable, table_of
@@ -32,7 +32,8 @@ from segcal_cli.ratio.thresholds import Calibration, with_ratio
 from segcal_cli.reporting.tables import Table, csv_text, short
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.case_keeping import Made
-from segcal_cli.workflows.folder_runs import running_on
+from segcal_cli.workflows.folder_runs import FolderRun, running_on
+from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, refuse_of_shards, share_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.ratio_artifacts import (
@@ -56,9 +57,17 @@ from segcal_cli.workflows.ratio_rows import (
     csv_rows,
     failed_row,
 )
-from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RatioApplyOptions, RatioOptions, RunOptions
+from segcal_cli.workflows.requests import (
+    FolderOptions,
+    PredictionOptions,
+    RatioApplyOptions,
+    RatioOptions,
+    RunOptions,
+    ShardOptions,
+)
 from segcal_cli.workflows.run_settings import settings_for
-from segcal_cli.workflows.running import refuse_contradictions
+from segcal_cli.workflows.running import refuse_contradictions, require_workers
+from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 SHOWN_ALARMS = 20
@@ -91,10 +100,15 @@ def run(
     running: RunOptions,
     writing: FolderOptions,
     observer: Observer,
+    sharding: ShardOptions = EVERY_CASE,
 ) -> Outcome:
     """Judge every case that can be read, and write the table. A case that fails has a row that says so."""
+    shard = parse_shard(sharding.shard)
+    require_workers(running)
     refuse_contradictions(running, writing)
     loaded = load_ratio(artifact, "ntr-interval apply")
+    if shard is not None:
+        refuse_of_shards("--triage", applying.triage, "the list is made of all cases, when they are merged")
     settings = settings_of(statistics, loaded.settings)
     settings.check(contained=loaded.ratio.contained)
     refuse_unused(statistics, settings)
@@ -104,7 +118,8 @@ def run(
         refuse_inside(path, (predictions,))
     if output in triage:
         raise BadSetting(f"{output} is asked for twice: as the table and as --triage")
-    refuse_existing([output, *triage], overwrite=writing.replace)
+    if shard is None:
+        refuse_existing([output, *triage], overwrite=writing.replace)
     for path in (output, *triage):
         require_file_place(path)
     inputs = _open(loaded, predictions, applying, reading, writing, observer)
@@ -122,28 +137,74 @@ def run(
         (statistics, applying, running, writing),
         writing.origins,
     )
-    with running_on(RunFiles(output.parent, output.name), run_settings, inputs, writing, running, observer) as run:
-        run.refuse_existing([output, *triage])
+    own = share_of(inputs, shard)
+    tables = RatioTables(
+        loaded,
+        calibration,
+        output.name,
+        applying.triage,
+        {case.id: case.group for case in inputs.files},
+        inputs.reading.groups is not None,
+    )
+    files = RunFiles(output.parent, output.name, shard)
+    with running_on(files, run_settings, own, writing, running, observer) as run:
+        run.refuse_existing([output, *triage] if shard is None else [])
         run.map(reader, RowMaker(loaded.ratio, wanted), "measuring")
+        outcome = concluded(run, tables, inputs)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RatioTables:
+    """The table of all cases, and the list for triage. groups: case -> patient; grouped: by a rule."""
+
+    loaded: LoadedRatio
+    calibration: Calibration
+    table: str
+    triage: Path | None
+    groups: Mapping[str, str]
+    grouped: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.table,)
+
+    def conclude(self, run: FolderRun) -> Outcome:
+        """Raises TooFewNewCases, WriteError."""
+        loaded, calibration = self.loaded, self.calibration
         new = table_of({case: (found["group"], _numbers(found["row"])) for case, found in run.results.items()})
         judged, shift = judge(loaded, calibration, new)
         rows = case_rows(judged, run.first_inputs)
-        rows += _failed_rows(run.failures, inputs, settings)
+        rows += self._failed_rows(run.failures)
         rows.sort(key=lambda row: str(row["case"]).encode())
         alarmed = [{"rank": rank, **row} for rank, row in enumerate(triage_order(rows), start=1)]
-        if applying.triage is not None:
-            write_text(applying.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
-        run.write(output.name, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
-    promise = loaded.promise(calibration)
-    _warn(calibration, judged, shift, loaded, observer)
-    return Outcome(
-        result=_document(loaded, calibration, judged, shift, rows, promise),
-        counts=run.counts,
-        lines=(promise, *([] if alarmed else [f"No alarm in {count_text(len(rows), 'case')}"])),
-        tables=(_people(rows, alarmed, judged),) if alarmed else (),
-        failures=run.failures,
-        exit_code=run.exit_code,
-    )
+        if self.triage is not None:
+            write_text(self.triage, csv_text(TRIAGE_COLUMNS, csv_rows(alarmed, TRIAGE_COLUMNS)))
+        run.write(self.table, csv_text(COLUMNS, csv_rows(rows, COLUMNS)))
+        promise = loaded.promise(calibration)
+        _warn(calibration, judged, shift, loaded, run.observer)
+        return Outcome(
+            result=_document(loaded, calibration, judged, shift, rows, promise),
+            counts=run.counts,
+            lines=(promise, *([] if alarmed else [f"No alarm in {count_text(len(rows), 'case')}"])),
+            tables=(_people(rows, alarmed, judged),) if alarmed else (),
+            failures=run.failures,
+            exit_code=run.exit_code,
+        )
+
+    def _failed_rows(self, failures: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+        # A case that could not be paired is its own patient like the others, unless a rule would have named another.
+        return [
+            failed_row(
+                failure["case"],
+                self.groups.get(failure["case"], "" if self.grouped else failure["case"]),
+                failure["file"],
+                failure["message"],
+                self.calibration.settings,
+            )
+            for failure in failures
+            if failure["case"]
+        ]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -231,23 +292,6 @@ def _open(
 def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
     seen = set(seen_by(loaded.artifact, zip(new.ids, new.groups, strict=True), {}))
     return np.array([case in seen for case in new.ids], dtype=bool)
-
-
-def _failed_rows(failures: Sequence[Mapping[str, str]], inputs: Inputs, settings: Settings) -> list[dict[str, Any]]:
-    groups = {case.id: case.group for case in inputs.files}
-    # A case that could not be paired is its own patient like the others, unless a rule would have named another.
-    unknown = "" if inputs.reading.groups is not None else None
-    return [
-        failed_row(
-            failure["case"],
-            groups.get(failure["case"], failure["case"] if unknown is None else unknown),
-            failure["file"],
-            failure["message"],
-            settings,
-        )
-        for failure in failures
-        if failure["case"]
-    ]
 
 
 def _document(

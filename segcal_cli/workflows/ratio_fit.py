@@ -46,7 +46,7 @@ from segcal_cli.workflows.requests import (
     RunOptions,
 )
 from segcal_cli.workflows.running import plan_of
-from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, list_digest, parse_shard
+from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import Traced, WithFacts, refuse_seen, report_facts, without_folders
 
 
@@ -182,7 +182,7 @@ def run(
         inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)),
         inputs.sources,
         inputs.failures,
-        list_digest(inputs),
+        inputs,
         RatioConclusion(
             ratio=ratio,
             settings=settings,

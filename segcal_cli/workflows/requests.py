@@ -97,6 +97,7 @@ class CalibrateFitOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    optimiser: Literal["exact", "adam"] = "exact"
     last_layer: Path | None = None
     export_weights: Path | None = None
     epochs: int | None = None

@@ -17,7 +17,7 @@ from typing import Any
 
 from segcal_cli import __version__
 from segcal_cli.core.errors import FormatError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.io import journal
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.run_files import RunFiles
@@ -44,6 +44,11 @@ def known_entries(files: RunFiles, observer: Observer) -> dict[str, dict[str, An
     """
     found = [*_recorded(files.record, observer), *journal.entries(files.journal)]
     return {entry["case"]: entry for entry in found if _sound(entry)}
+
+
+def recorded_cases(path: Path) -> list[dict[str, Any]]:
+    """The sound entries of a record that is there."""
+    return [entry for entry in _recorded(path, Silent()) if _sound(entry)]
 
 
 def _recorded(path: Path, observer: Observer) -> list[Any]:

@@ -96,6 +96,12 @@ def cluster_of(running: RunOptions) -> Cluster | None:
     return Cluster(running.scheduler)
 
 
+def require_workers(running: RunOptions) -> None:
+    """Raise BadJobs, DaskMissing, NoEngine or ForeignWorkers before anything is read."""
+    jobs_of(running)
+    cluster_of(running)
+
+
 def plan_of(running: RunOptions) -> Plan:
     """How a fit or a measurement runs: it stops at a failing case unless told otherwise. Raises BadJobs, DaskMissing,
     NoEngine, ForeignWorkers, PartialStop.

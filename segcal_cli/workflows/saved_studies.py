@@ -27,6 +27,7 @@ from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.kinds import SAVED
 from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     CompanionOptions,
@@ -41,13 +42,14 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.study import Study, measure
 
-KIND = "evaluation"
-
 WHOLE_OF_ALL = ("n_voxels", "n_classes")
 """Columns of the row ``(all)`` that are no means."""
 
 MOST_VOXELS = 2**40
 """More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
+
+LARGEST = 1e100
+"""Beyond what any measure of any scan is, and its square is still a float."""
 
 JOINT = ("joint_nll", "joint_brier")
 """Sums over the voxels of all classes together."""
@@ -121,7 +123,7 @@ def save_study(path: Path, study: Study) -> str:
     for number, source in enumerate(evaluation.sources):
         arrays |= {f"source{number}_{name}": array for name, array in _arrays(source).items()}
     header = Header(
-        kind=KIND,
+        kind=SAVED,
         method="histograms",
         space=evaluation.space,
         values=study.values,
@@ -160,7 +162,7 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     Raises SavedOtherwise, SourcesFixed, DamagedStudy, NotAnArtifact, NewerArtifact, OtherKind.
     """
     _refuse_sources(sourcing)
-    artifact = read_artifact(path, KIND, "--from")
+    artifact = read_artifact(path, SAVED, "--from")
     header = artifact.header
     try:
         artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
@@ -299,6 +301,8 @@ def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings:
     for name, kind in kinds.items():
         if of[name].dtype.kind != kind:
             raise ValueError(f"{name} is {of[name].dtype}")
+    if any((np.abs(of[name]) > LARGEST).any() for name in floats):
+        raise ValueError("measures beyond any")
     if len(of["curves"]) != cases:
         raise ValueError("curves of another number of cases")
     for prefix in ("", "pooled_"):

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, one_pass, reads, run_estimator
 from segcal_cli.execution.work import Result
 from segcal_cli.io.parts import PART, ROUND, NotAPart, PartHeader, digest_of, read_part, write_part
+from segcal_cli.io.run_files import Shard
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.outcome import PARTIAL, Counts, Outcome
 from segcal_cli.workflows.requests import RoundOptions
@@ -67,29 +68,17 @@ class Conclusion(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """index: from 1 to count."""
-
-    index: int
-    count: int
-
-    def of(self, sources: Sequence[Any]) -> list[Any]:
-        """Its own cases. A patient is never split between shards: whole groups are dealt out in their order."""
-        groups = sorted({source.group for source in sources}, key=str.encode)[self.index - 1 :: self.count]
-        own = frozenset(groups)
-        return [source for source in sources if source.group in own]
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """One run over cases, before it begins. sources: all opened cases. failures: those that could not be opened."""
+    """One run over cases, before it begins. sources: all opened cases; failures: those that could not be opened;
+    inputs: the list of both.
+    """
 
     command: str
     estimator: Estimator
     reader: Callable[[Any], Any]
     sources: Sequence[Any]
     failures: tuple[Result, ...]
-    list_digest: str
+    inputs: Inputs
     conclusion: Conclusion
     what: str
 
@@ -111,6 +100,19 @@ class Share:
     state: Any
     failures: tuple[Result, ...]
     rest: Rest | None
+
+
+def is_mine(inputs: Inputs, shard: Shard) -> Callable[[str], bool]:
+    """Whether a case is one of a shard: every N-th patient of the sorted list. A patient is never split.
+
+    The list is that of all cases, also of those that could not be opened: shards may differ in what they can open. What
+    is wrong with no single case, "", is the first shard's to tell.
+    """
+    groups = {case.id: case.group for case in inputs.files}
+    for case in (*(failure.id for failure in inputs.failures if failure.id), *inputs.waiting):
+        groups.setdefault(case, case)
+    own = frozenset(sorted(set(groups.values()), key=str.encode)[shard.number - 1 :: shard.count])
+    return lambda case: groups[case] in own if case else shard.number == 1
 
 
 def parse_shard(text: str | None) -> Shard | None:
@@ -144,25 +146,36 @@ def carried_out(job: Job, plan: Plan, sharding: RoundOptions, output: Path, obse
     Raises what reading, fitting and writing raise, NotAPart and OtherRun for a state that does not fit.
     """
     shard = parse_shard(sharding.shard)
-    rest = Rest(job.estimator, job.conclusion, job.failures, job.what)
-    number, previous = 1, ""
-    spec_digest = "" if shard is None and sharding.resume is None else digest_of(_anonymous(rest).conclusion)
+    conclusion = digest_of(job.conclusion) if shard is not None or sharding.resume is not None else ""
+    rest, number, previous = Rest(job.estimator, job.conclusion, job.failures, job.what), 1, ""
     if sharding.resume is not None:
-        rest, number, previous = _resumed(sharding.resume, job, shard, spec_digest)
-    left = {failure.id for failure in rest.failures}
+        rest, number, previous = _resumed(sharding.resume, job, shard, conclusion)
     if shard is None:
+        left = {failure.id for failure in rest.failures}
         sources = [source for source in job.sources if source.id not in left]
         traced, failures = run_estimator(rest.estimator, job.reader, sources, plan, observer, job.what)
-        return rest.conclusion.conclude(traced, [*rest.failures, *failures], output, observer)
-    sources = [source for source in shard.of(job.sources) if source.id not in left and reads(rest.estimator, source.id)]
+        return rest.conclusion.conclude(traced, in_order((*rest.failures, *failures)), output, observer)
+    # What could not be opened is for the shard to tell whose case it is.
+    rest = replace(rest, failures=() if number == 1 else rest.failures)
+    left = {failure.id for failure in rest.failures}
+    mine = is_mine(job.inputs, shard)
+    unopened = [failure for failure in job.failures if failure.id not in left and mine(failure.id)]
+    left |= {failure.id for failure in unopened}
+    sources = [source for source in job.sources if mine(source.id) and source.id not in left]
+    sources = [source for source in sources if reads(rest.estimator, source.id)]
     label = pass_label(job.what, number)
     state, failures = one_pass(rest.estimator, job.reader, sources, plan, observer, label)
-    share = Share(state, tuple(failures), _anonymous(rest) if shard.index == 1 else None)
-    cases = tuple(source.id for source in sources)
+    share = Share(state, tuple(map(_named, (*unopened, *failures))), rest if shard.number == 1 else None)
+    cases = tuple(sorted({*(source.id for source in sources), *(f.id for f in unopened)}, key=str.encode))
     header = PartHeader(
-        PART, job.command, shard.index, shard.count, number, job.list_digest, spec_digest, previous, cases
+        PART, job.command, shard.number, shard.count, number, list_digest(job.inputs), conclusion, previous, cases
     )
     return _share_outcome(share, header, write_part(output, header, share), output)
+
+
+def in_order(failures: Iterable[Result]) -> list[Result]:
+    """Failures by case, whoever met them."""
+    return sorted(failures, key=lambda failure: failure.id.encode())
 
 
 def pass_label(what: str, number: int) -> str:
@@ -190,11 +203,6 @@ def next_round(rest: Rest, header: PartHeader, output: Path) -> Outcome:
     )
 
 
-def _anonymous(rest: Rest) -> Rest:
-    """The same with errors that name files without their folders."""
-    return Rest(rest.estimator, rest.conclusion, tuple(map(_named, rest.failures)), rest.what)
-
-
 def _named(failure: Result) -> Result:
     return Result(failure.id, error=named_alone(failure.error)) if isinstance(failure.error, SegcalError) else failure
 
@@ -208,7 +216,7 @@ def _resumed(path: Path, job: Job, shard: Shard | None, spec_digest: str) -> tup
     for wrong, what in (
         (header.command != job.command, f"was made by {header.command}, not by {job.command}"),
         (shard is not None and header.shards != shard.count, f"is of a run in {header.shards} shards"),
-        (header.list_digest != job.list_digest, "was made from another case list"),
+        (header.list_digest != list_digest(job.inputs), "was made from another case list"),
         (header.spec_digest != spec_digest, "was made with other options"),
     ):
         if wrong:

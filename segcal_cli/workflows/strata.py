@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,6 +67,14 @@ class StrataRule:
     def stored(self) -> str:
         """What the artifact says of the rule: no path."""
         return TABLE if self.groups is not None and self.groups.table is not None else self.text
+
+    @property
+    def portable(self) -> StrataRule:
+        """The same rule, whose messages name a table without its folder."""
+        if self.groups is None or self.groups.table is None:
+            return self
+        name = Path(self.text).name
+        return replace(self, text=name, groups=replace(self.groups, rule=name))
 
     @property
     def names(self) -> tuple[str, ...]:

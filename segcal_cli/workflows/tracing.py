@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,11 @@ def named_alone(error: SegcalError) -> SegcalError:
     named = type(error)(*(_name_of(argument) for argument in error.args))
     named.case = error.case
     return named
+
+
+def names_alone(record: Any) -> Any:
+    """A record with names in place of paths that are text, for what is kept or passed on."""
+    return replace(record, **{field.name: _name_of(getattr(record, field.name)) for field in fields(record)})
 
 
 def _name_of(argument: object) -> object:

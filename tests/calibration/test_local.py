@@ -200,6 +200,14 @@ def test_where_the_network_gains_nothing_the_temperature_of_all_patients_stands(
     np.testing.assert_allclose(calibration_map(calibrator)["c0"], calibration_map(alone.calibrator)["c0"], rtol=1e-9)
 
 
+def test_without_a_voxel_of_the_class_nothing_is_trained():
+    cases = [replace(case, labels=replace(case.labels, codes=0 * case.labels.codes)) for case in textured_cases(BINARY)]
+    result = run(cases, SPEC)
+    assert result.parameters == {"temperature": 1.0, "weights": 0}
+    assert result.facts["training"]["epochs"] == 0
+    assert any("no voxel of it in any case; left as it is" in warning for warning in result.warnings)
+
+
 def test_the_same_cases_give_the_same_bytes_in_any_order_and_by_workers():
     cases = textured_cases(BINARY, 4, (2, 12, 13))
     serial, sharded = run(cases, SPEC), run(cases[::-1], SPEC, shards=3)

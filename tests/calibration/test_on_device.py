@@ -23,6 +23,9 @@ from tests.calibration.test_local import network_of, textured_cases, volume_of
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SPACES = [space_of(1, "sigmoid"), space_of(3), regions({1, 2}, {2})]
 NAMES = ["channel", "softmax", "regions"]
+AGAINST = ["cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)]
+"""Devices that whole fits are compared on with "cpu". The first is the CPU by a name that sends sums to torch."""
+
 OBJECTIVE = 1e-6
 """Allowed difference of a mean loss between devices."""
 
@@ -91,10 +94,10 @@ def test_linear_sums_are_those_of_numpy(exclusive: bool, device: str):
     )
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", AGAINST)
 @pytest.mark.parametrize("space", SPACES, ids=NAMES)
-def test_auxiliary_on_the_gpu_is_that_of_the_cpu(space):
-    cpu, gpu = both_fits(textured_cases(space), replace(QUIET, method="auxiliary", voxels=300, refine=12), "cuda")
+def test_auxiliary_by_torch_is_that_of_numpy(space, device: str):
+    cpu, gpu = both_fits(textured_cases(space), replace(QUIET, method="auxiliary", voxels=1000, refine=30), device)
     assert gpu.objective["gradient"] < 1e-8
     assert gpu.objective["after"] == pytest.approx(cpu.objective["after"], abs=OBJECTIVE)
     np.testing.assert_allclose(gpu.calibrator.rows, cpu.calibrator.rows, atol=1e-6)
@@ -103,18 +106,18 @@ def test_auxiliary_on_the_gpu_is_that_of_the_cpu(space):
     np.testing.assert_allclose(arrays[0], arrays[1], atol=1e-4)
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("device", AGAINST)
 @pytest.mark.parametrize("space", SPACES, ids=NAMES)
-def test_fine_tuning_on_the_gpu_is_that_of_the_cpu(space):
+def test_fine_tuning_by_torch_is_that_of_numpy(space, device: str):
     layer, cases = layer_of(space), featured_cases(space)
-    cpu, gpu = both_fits(cases, replace(QUIET, method="fine-tune", voxels=60, refine=12), "cuda", layer)
+    cpu, gpu = both_fits(cases, replace(QUIET, method="fine-tune", voxels=120, refine=30), device, layer)
     assert gpu.objective["gradient"] < 1e-8
     assert gpu.objective["after"] == pytest.approx(cpu.objective["after"], abs=OBJECTIVE)
     weights = problem_weights(layer, space)
-    volumes = [tuned(cases[0].volume, space, weights, layer, where) for where in ("cpu", "cuda")]
+    volumes = [tuned(cases[0].volume, space, weights, layer, where) for where in ("cpu", device)]
     np.testing.assert_allclose(volumes[0].array, volumes[1].array, atol=1e-5)
     model = FineTuneModel(space, layer)
-    one, other = model.sums(cases[0], weights, 1), replace(model, device="cuda").sums(cases[0], weights, 1)
+    one, other = model.sums(cases[0], weights, 1), replace(model, device=device).sums(cases[0], weights, 1)
     assert other.value == pytest.approx(one.value, rel=1e-12)
 
 
@@ -124,7 +127,7 @@ def test_the_map_of_temperatures_on_the_gpu_is_that_of_the_cpu(dim: int):
     volume = volume_of(np.random.default_rng(2).normal(scale=4.0, size=(3, 7, 40, 38)))
     network, hood = network_of(3, dim), surroundings(dim, "auto")
     maps = [temperatures(volume, space_of(3), network, hood, device) for device in ("cpu", "cuda")]
-    np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5)
+    np.testing.assert_allclose(maps[0], maps[1], rtol=5e-5)
 
 
 @pytest.mark.gpu

@@ -148,3 +148,14 @@ def test_several_problems_at_once_have_the_optima_of_each():
     together = platt.solve(moments_of(tables), NLL)
     alone = np.concatenate([platt.solve(moments_of(table[np.newaxis]), NLL) for table in tables])
     np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
+def test_a_temperature_settles_although_the_offset_that_it_does_not_have_would_not():
+    """The slope along the held offset grows while that along 1/T vanishes; it must not end the descent early."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        z = rng.normal(-0.5, 3.0, 2000)
+        y = rng.random(2000) < 1.0 / (1.0 + np.exp(-0.3 - 0.5 * z))
+        moments = moments_of(table_of(z, y)[np.newaxis])
+        rows = temperature.solve(moments, NLL)
+        assert np.abs(temperature.gradient_of(moments, rows, NLL)).max() <= 1e-10

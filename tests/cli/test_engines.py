@@ -66,6 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
         "refined": ["calibrate", "fit", *data, "--method", "vector", "--refine", "2"],
         "sets": ["conformal-sets", "fit", *data, "--alpha", "0.3"],
         "ratio": ["ntr-interval", "fit", *data, *RATIO],
+        "clusters": ["cluster", "fit", *data, "--method", "kmeans", "--k", "2", "--min-count", "1"],
         "tables": ["evaluate", *data, *judged],
     }
     expected = {}
@@ -96,7 +97,7 @@ def assert_same(work: Work, kind: str, folder: Path) -> None:
 
 def kinds(*quick: str) -> list:
     """Parameters: all kinds, slow but for these."""
-    every = ("calibrate", "refined", "sets", "ratio", "tables")
+    every = ("calibrate", "refined", "sets", "ratio", "clusters", "tables")
     return [kind if kind in quick else pytest.param(kind, marks=pytest.mark.slow) for kind in every]
 
 

@@ -92,3 +92,32 @@ def test_maps_without_members_and_unknown_maps_are_usage_errors(study, tmp_path:
     said = segcal("calibrate", "apply", fitted, *read, "--write", maps, "-o", tmp_path / "out")
     assert said.code == 2
     assert text in said.closing
+
+
+def test_an_ensemble_by_itself_is_the_mean_of_its_members_in_an_artifact(study, tmp_path: Path):
+    folders, members = study
+    words, fitted, out = options_of(members), tmp_path / "ensemble.npz", tmp_path / "out"
+    fit = ["calibrate", "fit", *folders.arguments, "--values", "probabilities", "--method", "ensemble"]
+    said = segcal(*fit, *words, "-o", fitted, "--json")
+    assert said.code == 0
+    result = said.document["result"]
+    assert result["parameters"] == {}
+    assert result["guarantee"].startswith("Members joined, nothing fitted (8 cases of 8 patients)")
+    after = result["summary"]["after"]["micro"]["all"]
+    for key, value in result["summary"]["before"]["micro"]["all"].items():
+        assert after[key] == pytest.approx(value, rel=1e-6)
+    assert "nothing fitted" in segcal("inspect", fitted).stdout
+    read = [folders.predictions, "--classes", folders.classes, "--values", "probabilities"]
+    assert segcal("calibrate", "apply", fitted, *read, *words, "-o", out).code == 0
+    scan = folders.scans[0]
+    every = [softmax(s.logits * 2.0).astype(np.float64) for s in (scan, *(m[1][0] for m in members))]
+    written = nib.load(out / f"{scan.name}_desc-calibrated_probseg.nii.gz").get_fdata()
+    np.testing.assert_allclose(written.T.astype(np.float64), np.mean(every, axis=0), atol=1e-6)
+
+
+def test_an_ensemble_of_one_prediction_is_a_usage_error(study, tmp_path: Path):
+    folders, _ = study
+    fit = ["calibrate", "fit", *folders.arguments, "--values", "probabilities", "--method", "ensemble"]
+    said = segcal(*fit, "-o", tmp_path / "ensemble.npz")
+    assert said.code == 2
+    assert "--method ensemble: it needs several predictions of each case: --member, or samples" in said.closing

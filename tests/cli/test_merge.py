@@ -23,6 +23,7 @@ from tests.cli.builders import (
 )
 from tests.cli.builders_sets import write_images, write_label_maps
 from tests.cli.builders_shards import different, merged, parts_of, run
+from tests.cli.test_nets import make_study
 from tests.cli.test_ntr_interval import NTR, arguments, write_study
 
 PROBABILITIES = ("--values", "probabilities")
@@ -32,6 +33,10 @@ SMALL = {
     "dirichlet": ("--refine", "0"),
 }
 """What keeps the methods of many passes quick."""
+
+ELSEWHERE = ("matrix", "fine-tune", "local")
+"""Methods that do not fit probabilities alone: matrix takes logits, and is fitted as vector is; fine-tune needs
+features, and is tested below; local, which trains on all cases at once, is refused."""
 
 QUICK = ("temperature", "isotonic", "vector", "auxiliary")
 """One method of each family, which stand for the others in the default run."""
@@ -72,14 +77,19 @@ def assert_same(command: list[object], tmp_path: Path, shards: int = 3) -> int:
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
         for name in METHODS
-        # The one method that takes logits alone; it is fitted as vector is.
-        if name != "matrix"
+        if name not in ELSEWHERE
     ],
 )
 def test_every_calibrator_of_three_classes_merges_to_the_bytes_of_one_run(method: str, three: Folders, tmp_path: Path):
     rounds = assert_same(fit(three, "--method", method, *SMALL.get(method, ())), tmp_path)
     # The parameters, what refines them, and the summary of a softmax.
     assert rounds == {"auxiliary": 3, "vector": 3}.get(method, 2)
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_layer_merges_to_the_bytes_of_one_run(tmp_path: Path):
+    study = make_study(tmp_path / "study", 3)
+    assert assert_same([*study.fit, *study.tuning, "--refine", "1"], tmp_path) == 3
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
@@ -276,10 +286,22 @@ def test_a_shard_whose_every_case_fails_still_writes_its_part(tmp_path: Path):
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "merged.npz").read_bytes()
 
 
-def test_parts_hold_no_folder_of_anybody(three: Folders, tmp_path: Path):
-    path = parts_of(fit(three), 1, tmp_path)[0]
-    assert str(three.root).encode() not in path.read_bytes()
-    assert str(three.root).encode() not in b"".join(array.tobytes() for array in read_bundle(path).values())
+@pytest.mark.parametrize("kind", ["calibrate", "conformal-sets", "cluster"])
+def test_parts_hold_no_folder_of_anybody(kind: str, three: Folders, tmp_path: Path):
+    folder = tmp_path / "somebody"
+    folder.mkdir()
+    table = folder / "list.csv"
+    table.write_text("case,group\n" + "".join(f"case_{i:02d},{'ab'[i % 2]}\n" for i in range(8)))
+    (folder / "makers.csv").write_text("case\ncase_00\ncase_01\n")
+    options = {
+        "calibrate": ("--groups", table),
+        "conformal-sets": ("--mondrian", table, "--alpha", "0.3"),
+        "cluster": ("--method", "kmeans", "--k", "2", "--min-count", "1", "--split", folder / "makers.csv"),
+    }
+    path = parts_of([kind, "fit", *three.arguments, *PROBABILITIES, *options[kind]], 1, tmp_path)[0]
+    held = path.read_bytes() + b"".join(array.tobytes() for array in read_bundle(path).values())
+    for private in (three.root, folder):
+        assert str(private).encode() not in held
 
 
 # What does not belong together.

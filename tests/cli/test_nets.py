@@ -143,7 +143,10 @@ def test_local_writes_its_map_and_keeps_every_decision(tmp_path: Path, values: s
     assert (result["family"], result["optimiser"], told["left_out"]) == ("network", "adam", 1)
     assert told["epochs"] <= 12
     assert len(told["losses"]) == told["epochs"] + 1
-    assert "segcal" in segcal("inspect", made).stdout + segcal("inspect", made).stderr
+    inspected = segcal("inspect", made)
+    shown = inspected.stdout + inspected.stderr
+    assert f"training    {told['epochs']} epochs, the best was {told['best']}; NLL " in shown
+    assert "(all voxels pooled, on patients left out of training)" in shown
     apply = ["calibrate", "apply", made, study.predictions, *study.reading, "-o", out, "--write", "temperature"]
     if told["kept"]:
         assert segcal(*apply).code == 4

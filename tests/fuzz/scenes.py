@@ -234,6 +234,24 @@ def build_study(root: Path) -> None:
     _done("evaluate", *both, "-o", root / "metrics.csv", "--histograms", root / "counts.npz")
 
 
+def build_record(root: Path) -> None:
+    """A folder that an earlier run wrote, with its record, and the options in a file."""
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    _done("calibrate", "fit", *both, "-o", root / "cal.npz")
+    _done("calibrate", "apply", root / "cal.npz", root / "predictions", *both[2:], "-o", root / "kept")
+    (root / "options.toml").write_text('values = "probabilities"\non-failure = "continue"\n\n[evaluate]\njobs = 1\n')
+
+
+def build_parts(root: Path) -> None:
+    """The parts of a fit in two shards."""
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    for shard in ("1", "2"):
+        _done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "--shard",
+              f"{shard}/2", "-o", root / f"part{shard}.npz")  # fmt: skip
+
+
 VOLUME = (damaged_gzip, damaged_nifti, damaged_nifti)
 PLAIN = (damaged_bytes, damaged_nifti, damaged_nifti)
 
@@ -363,6 +381,30 @@ SCENES = (
             ("inspect", "{victim}", "--json"),
             _apply("cluster", "{victim}"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
+        ),
+    ),
+    Scene(
+        "run-record",
+        build_record,
+        (Victim("kept/segcal-run.json", (damaged_json,)),),
+        (("calibrate", "apply", "{}/cal.npz", "{}/predictions", "-o", "{}/kept", *COMMON, "--skip-existing"),),
+    ),
+    Scene(
+        "config",
+        build_record,
+        (Victim("options.toml", (damaged_bytes,)),),
+        (
+            ("pairs", *FOLDERS, "--classes", "{}/classes.json", "--config", "{}/options.toml"),
+            (*EVALUATE[:5], "--classes", "{}/classes.json", "--config", "{}/options.toml", "--print-config"),
+        ),
+    ),
+    Scene(
+        "parts",
+        build_parts,
+        (Victim("part2.npz", (damaged_artifact,)),),
+        (
+            ("merge", "{}/part1.npz", "{}/part2.npz", "-o", "{}/out/whole.npz"),
+            ("inspect", "{}/part2.npz"),
         ),
     ),
     Scene(

@@ -11,6 +11,7 @@ import pytest
 
 from segcal_cli.io import nifti
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.metrics.columns import CLASS_COLUMNS
 from tests.cli.builders import AFFINE, write_volume
 from tests.cli.builders_reading import segcal
 from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet, scene_of
@@ -142,6 +143,10 @@ def _value(header: dict) -> None:
     header["classes"][0]["values"] = [None]
 
 
+def _kind(header: dict) -> None:
+    header["kind"] = {}
+
+
 def _dropped(header: dict) -> None:
     header["dropped"] = [{"file": "a.nii.gz"}]
 
@@ -150,7 +155,7 @@ def _number(header: dict) -> None:
     header["dropped"] = [{"case": 7}]
 
 
-@pytest.mark.parametrize("change", [_seed, _large, _value, _dropped, _number])
+@pytest.mark.parametrize("change", [_seed, _large, _value, _kind, _dropped, _number])
 def test_a_header_of_wrong_types_is_damage(change, calibrators):
     ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
     assert ran.code == 5
@@ -252,6 +257,7 @@ def _level(header: dict) -> None:
         (None, {"source0_pooled_hits": np.zeros((3, 2), np.int64)}),
         (None, {"source0_pooled_top_n": np.full(20, np.iinfo(np.int64).max)}),
         (None, {"source0_joint": np.zeros((2, 2))}),
+        (None, {"source0_rows": np.full((2, 3, len(CLASS_COLUMNS)), np.inf)}),
     ],
 )
 def test_counts_that_are_none_are_damage(change, arrays, study, tmp_path):

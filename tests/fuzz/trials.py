@@ -123,7 +123,7 @@ class Stage:
         strange = {c for c in said if not c.isprintable() and c != "\n"}
         if strange:
             return f"control characters {sorted(strange)}"
-        if code != 2 and f"(exit {code})" not in said.rstrip("\n").rsplit("\n", 1)[-1]:
+        if code not in (0, 2) and f"(exit {code})" not in said.rstrip("\n").rsplit("\n", 1)[-1]:
             return f"the closing line does not name exit code {code}"
         temps = [path.name for path in (self.root / OUT).rglob(".*") if ".tmp-" in path.name]
         return f"left behind: {temps}" if temps else ""

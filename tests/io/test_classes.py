@@ -6,7 +6,7 @@ import pytest
 
 from segcal_cli.core.labels import Channel, LabelSpace
 from segcal_cli.io import classes
-from segcal_cli.io.classes import BrokenTable, RegionCount, TableNeeded, UnreadableLabelTable
+from segcal_cli.io.classes import BrokenTable, RegionCount, ReservedClassName, TableNeeded, UnreadableLabelTable
 from segcal_cli.io.documents import BrokenDocument, BrokenJson
 from segcal_cli.io.inputs import EmptyFile, OversizedText
 from tests.io.builders_arrays import write_json
@@ -115,7 +115,6 @@ def test_a_dataset_json_may_not_be_contradicted(tmp_path):
         ({"a": {"b": 1}}, ": 'a' must be a label value (a whole number from 0) or a list, not {'b': 1}"),
         ({"a": 0, "ignore": [1, 2]}, ": ignore must be a single label value"),
         ({"a": [0, 1], "ignore": 1}, ": class table: the ignore label 1 belongs to a class"),
-        ({"(all)": 0}, ": class table: a class cannot be called (all)"),
         ({"labels": {"0": "a", "1": "a"}}, ": the name 'a' stands twice"),
         ({"labels": {"0": "a", "x": "b"}}, ": 'x' is not a label value, but its entry 'b' is a name"),
         (
@@ -126,6 +125,11 @@ def test_a_dataset_json_may_not_be_contradicted(tmp_path):
 )
 def test_a_table_of_the_wrong_form_is_refused(tmp_path, document, text):
     assert refused(tmp_path, document) == text
+
+
+def test_a_class_of_the_name_for_all_is_a_usage_error(tmp_path):
+    for document in ({"(all)": 0}, {"labels": {"background": 0, "(all)": 1}}):
+        assert refused(tmp_path, document, ReservedClassName) == ": class table: a class cannot be called (all)"
 
 
 def test_broken_json_names_its_line(tmp_path):

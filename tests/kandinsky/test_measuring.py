@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segcal_cli.kandinsky.coverage_errors import cell_errors, noise_floor
-from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows
+from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows, same_places
 from segcal_cli.kandinsky.measuring import CoverageMeasurement
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.passes import CalibrationPass
@@ -139,3 +139,28 @@ def test_the_papers_own_definition_reproduces_its_numbers():
     close = np.abs(error - AUTHORS["A_ce20_image_test"]) < 1e-6
     assert (~close).sum() <= 3
     assert error.mean() == pytest.approx(0.15111, abs=1e-4)
+
+
+def test_intervals_of_coverage_stay_shares():
+    """Nearly all patients are held wholly, so that resamples without the others have no spread at all."""
+    counting = CoverageMeasurement(fitted(REGIONS["boundary"], "patient"), (0.02, 0.3), PLACING)
+    entries = CoverageRows(counting, run(counting, cases("test")[:16])).coverage()
+    bounds = [row[end] for row in entries for end in ("low", "high") if row[end] is not None]
+    assert bounds
+    assert all(0.0 <= bound <= 1.0 for bound in bounds)
+
+
+def test_no_error_is_called_lowest_where_places_differ():
+    some = cases("test")[:60]
+    fields = (PLACING, replace(PLACING, block=4))
+    named = []
+    for name, regions, placing in (
+        ("atlas", "atlas", fields[0]),
+        ("image", "image", fields[0]),
+        ("b", "image", fields[1]),
+    ):
+        counting = CoverageMeasurement(fitted(REGIONS[regions], "patient"), (0.2,), placing, keep_places=True)
+        named.append((name, CoverageRows(counting, run(counting, some))))
+    assert same_places([one for _, one in named[:2]])
+    assert {row["artifact"] for row in method_rows(named[:2]) if row["best"]} == {"atlas"}
+    assert not any(row["best"] for row in method_rows(named))

@@ -8,8 +8,8 @@ from segcal_cli.workflows import requests
 FITTING: dict[str, Words] = {
     "method": plain(
         "--method",
-        "temperature, platt, beta, isotonic, histogram, auxiliary; for 3+ exclusive classes also vector, "
-        "matrix, dirichlet.",
+        "temperature, platt, beta, isotonic, histogram, auxiliary, local, fine-tune; for 3+ exclusive classes also "
+        "vector, matrix, dirichlet; ensemble: the mean of several predictions as it is.",
         METHOD,
         "NAME",
     ),
@@ -21,7 +21,13 @@ FITTING: dict[str, Words] = {
     "scope": plain("--scope", "Sigmoid regions: one calibrator per channel, or one for all.", METHOD),
     "nesting": plain("--nesting", "Nested regions: keep p(inner) <= p(outer) by projection, or leave it.", METHOD),
     "split_kind": plain("--split-kind", "Were these cases held out of the network's training? Recorded.", METHOD),
-    "folds": plain("--folds", "Cross-validation of the before/after summary over patients; 0: in-sample.", METHOD, "K"),
+    "folds": plain(
+        "--folds",
+        "Cross-validation of the before/after summary over patients; 0: in-sample. Method local: every K-th patient is "
+        "left out of training, and measured.",
+        METHOD,
+        "K",
+    ),
     "summary": Words(("--summary/--no-summary",), "Estimate the gain.", METHOD),
     "histogram_bins": plain("--histogram-bins", "Method histogram: number of bins.", METHOD, "M"),
     "binning": plain(
@@ -33,10 +39,15 @@ FITTING: dict[str, Words] = {
         "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
     ),
     "kernel": plain("--kernel", "Method auxiliary: edge of the kernel in voxels: 5, 7, 9 or 11.", METHOD, "K"),
-    "dim": plain("--dim", "Method auxiliary: 2 (a voxel sees its slice) or 3.", METHOD, "D"),
+    "dim": plain("--dim", "Methods auxiliary and local: 2 (a voxel sees its slice) or 3.", METHOD, "D"),
     "pad": plain("--pad", "Method auxiliary: what lies beyond the volume; zero only to reproduce.", METHOD),
     "slice_axis": plain(
-        "--slice-axis", "Method auxiliary in 2-D: the axis across slices; auto: the largest spacing.", METHOD
+        "--slice-axis", "Methods auxiliary and local in 2-D: the axis across slices; auto: the largest spacing.", METHOD
+    ),
+    "optimiser": plain(
+        "--optimiser",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        METHOD,
     ),
     "last_layer": plain(
         "--last-layer",
@@ -50,12 +61,19 @@ FITTING: dict[str, Words] = {
         METHOD,
         "FILE",
     ),
-    "epochs": plain("--epochs", "Method local: epochs of training, at most. Default: 30.", METHOD, "N"),
-    "batch": plain("--batch", "Method local: tiles of a step of Adam. Default: 4.", METHOD, "N"),
-    "learning_rate": plain("--learning-rate", "Method local: of Adam. Default: 0.001.", METHOD, "R"),
+    "epochs": plain("--epochs", "Method local, or adam: epochs, at most. Default: 30, or as published.", METHOD, "N"),
+    "batch": plain(
+        "--batch",
+        "Method local: tiles per step, default 4; adam: slices or cases, default as published.",
+        METHOD,
+        "N",
+    ),
+    "learning_rate": plain(
+        "--learning-rate", "Method local, or adam: its rate. Default: 0.001, or as published.", METHOD, "R"
+    ),
     "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
-    "seed": plain("--seed", "Seed of the bootstrap intervals.", METHOD, "N"),
+    "seed": plain("--seed", "Seed of samples, of training and of bootstrap intervals.", METHOD, "N"),
 }
 """How a calibrator is fitted."""
 

@@ -42,6 +42,7 @@ def scans(classes: int, count: int = 5) -> list[Case]:
 SPEC = FitSpec(split_kind="held-out", folds=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("method", recipes.RECIPES)
 def test_the_exact_fit_is_never_worse_than_the_recipe(method: str, classes: int):
@@ -68,6 +69,7 @@ def test_the_temperature_takes_a_step_of_the_rate_for_every_case():
     assert long.parameters["temperature"] == pytest.approx(run(cases, SPEC).parameters["temperature"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_many_small_steps_of_one_tap_end_near_platts_optimum():
     """Seven steps an epoch: with one, six epochs without gain end the run up to 5e-3 above the optimum."""
     cases = scans(1)

@@ -150,7 +150,7 @@ def test_the_sidecar_lies_beside_its_volume():
 
 
 def test_the_table_of_label_values_is_in_order_of_value():
-    table = LabelSpace((Channel("rest", frozenset({0, 3})), Channel("tu\tmour", frozenset({2}))), "softmax")
+    table = LabelSpace((Channel("rest", frozenset({0, 3})), Channel("tu mour", frozenset({2}))), "softmax")
     assert dseg_table(table) == "index\tname\n0\trest\n2\ttu mour\n3\trest\n"
     assert dseg_table(exclusive("background", "a")) == "index\tname\n0\tbackground\n1\ta\n"
 

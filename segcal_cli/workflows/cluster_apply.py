@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.case import Case
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values
@@ -49,7 +49,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
-from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
 PER_CLASS = frozenset({"pvalue", "clusters", "thresholds"})
@@ -238,23 +238,27 @@ def run(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     refuse_other_scans(loaded, inputs.sources)
+    who = [(source.id, source.group) for source in inputs.sources]
+    hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     _refuse_bits(model, emit, any(place_of(source).grid.affine is None for source in inputs.sources))
     atlases = atlases_for(
         artifact, loaded.artifact.arrays, applying.atlas, [source.id for source in inputs.sources], model.regions.method
     )
     share = share_of(inputs, shard)
-    names = []
+    names: list[str] = []
+    others: list[str] = []
     for source in share.sources:
         grid = place_of(source).grid
-        made = output_names(source.id, emit, model, flat=grid.affine is None, planar=grid.shape[0] == 1)
-        names += [name for name, _ in made]
+        for name, kind in _all_names(source.id, model, flat=grid.affine is None, planar=grid.shape[0] == 1):
+            (names if kind in emit else others).append(name)
     outputs = [output / name for name in (*names, *((CASES,) if shard is None else ()))]
     refuse_existing(outputs, overwrite=writing.replace)
+    _warn_of_others([name for name in others if (output / name).exists()], output, observer)
 
     writer = SetWriter(
         model, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
-        _seen(loaded, [(source.id, source.group) for source in inputs.sources]),
+        _seen(loaded, who),
     )  # fmt: skip
     reader: Any = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
     if atlases is not None:
@@ -269,7 +273,7 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    tables = ClusterTables(loaded, alphas, writer.empty)
+    tables = ClusterTables(loaded, alphas, writer.empty, loaded.counts_elsewhere(inputs.sources))
     with running_on(RunFiles(output, shard=shard), settings, share, writing, running, observer) as run:
         run.refuse_existing(outputs)
         run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
@@ -279,11 +283,13 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class ClusterTables:
-    """The table of all cases. alphas: by class; empty: what becomes of empty sets."""
+    """The table of all cases. alphas: by class; empty: what becomes of empty sets; other_region: voxels are left out
+    here by another rule than in the fit."""
 
     loaded: LoadedCluster
     alphas: tuple[float, ...]
     empty: str
+    other_region: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -302,8 +308,11 @@ class ClusterTables:
                     run.observer.warn(line)
         seen = sum(1 for record in records if record["flags"])
         if seen:
-            run.observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
-        promises = [guarantee(model, alpha, self.loaded.circumstances) for alpha in dict.fromkeys(alphas)]
+            run.observer.note(
+                f"{seen} of these cases were used in the fit; they are flagged in {CASES}, and nothing is promised for "
+                "them"
+            )
+        promise = guarantee(model, alphas, self.loaded.used_on(other_region=self.other_region))
         result = {
             **run.result,
             "cases": records,
@@ -313,10 +322,9 @@ class ClusterTables:
             "alpha": dict(zip(model.space.names, alphas, strict=True)),
             "empty": self.empty,
             "rows": rows,
-            "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
+            "guarantee": promise,
         }
-        lines = (str(result["guarantee"]),)
-        return Outcome(result, run.counts, lines, failures=run.failures, exit_code=run.exit_code)
+        return Outcome(result, run.counts, (promise,), failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:
@@ -330,6 +338,20 @@ def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, pl
         else:
             made.append((f"{case}_{kind}{end}", 0))
     return made
+
+
+def _all_names(case: str, model: Model, *, flat: bool, planar: bool) -> list[tuple[str, str]]:
+    """Names of all files that a case can have, each with its kind."""
+    return [(name, kind) for kind in KINDS for name, _ in output_names(case, [kind], model, flat=flat, planar=planar)]
+
+
+def _warn_of_others(left: Sequence[str], output: Path, observer: Observer) -> None:
+    """Files of kinds that this run does not write stay as they are, and may be of another level or artifact."""
+    if left:
+        observer.warn(
+            f"{output}: {count_text(len(left), 'file')} of kinds that --emit leaves out stay as an earlier run made "
+            f"them, perhaps with another --alpha or artifact: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
+        )
 
 
 def _emitted(text: str) -> tuple[str, ...]:

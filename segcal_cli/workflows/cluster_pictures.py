@@ -11,14 +11,13 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.coverage_rows import LEVEL, RESAMPLES, SEED, CoverageRows
 from segcal_cli.kandinsky.measuring import GREY_STEPS
-from segcal_cli.kandinsky.text import guarantee
+from segcal_cli.kandinsky.text import cluster_name, guarantee
 from segcal_cli.metrics.intervals import percentile, resample
 from segcal_cli.reporting import fields
 from segcal_cli.reporting.fields import CoverageLine, Outline, Plane, Violin
 from segcal_cli.reporting.pictures import Drawing, Picture
 from segcal_cli.reporting.style import Words, look
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster
-from segcal_cli.workflows.cluster_tables import cluster_name
 
 PLOTS = ("cluster-map", "coverage-diagram", "coverage-violin", "difference-map", "error-map")
 
@@ -118,7 +117,8 @@ def _picture(
 def _caption(one: Shown, *sentences: str) -> str:
     rows = one.rows
     patients = f"{len(rows.found.cases)} cases of {len(rows.groups)} patients."
-    promise = guarantee(one.loaded.model, rows.measurement.alphas[0], one.loaded.circumstances)
+    facts = one.loaded.used_on(other_region=rows.measurement.other_region)
+    promise = guarantee(one.loaded.model, rows.measurement.alphas[0], facts)
     mark = ["† fitted on some of these cases: in-sample."] if one.in_sample else []
     return " ".join([*sentences, patients, promise, *mark])
 

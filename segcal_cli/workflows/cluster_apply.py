@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.artifact import Header
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
@@ -91,7 +92,7 @@ class EmptyOfRegions(UsageError):
 
 @dataclass(frozen=True)
 class SetWriter:
-    """Makes the sets of one case: its files, and its rows of the table."""
+    """Makes the sets of one case: its files, and its rows of the table. seen: flags by case; copies: flags by digest."""
 
     model: Model
     alphas: tuple[float, ...]
@@ -99,6 +100,7 @@ class SetWriter:
     emit: tuple[str, ...]
     places: Mapping[str, Space]
     seen: Mapping[str, tuple[str, ...]]
+    copies: Mapping[str, tuple[str, ...]]
 
     def __call__(self, case: Case) -> Made:
         view = View(case)
@@ -111,7 +113,7 @@ class SetWriter:
             fill_empty(held, view)
         keep = None if view.counted is None else view.counted.reshape(-1)
         files = self._files(view, classes, limits, held, keep)
-        flags = self.seen.get(case.id, ())
+        flags = tuple(dict.fromkeys((*self.seen.get(case.id, ()), *self.copies.get(case.facts.digest or "", ()))))
         rows = self._rows(view, classes, limits, held, before, keep, flags)
         return Made(files, {"proof": case.facts.proof or None, "flags": list(flags), "rows": rows})
 
@@ -258,9 +260,12 @@ def run(
     writer = SetWriter(
         model, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
-        _seen(loaded, who),
+        _seen(loaded, before, who),
+        _copies(loaded),
     )  # fmt: skip
-    reader: Any = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    reader: Any = inputs.reader(
+        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    )
     if atlases is not None:
         reader = AtlasReader(reader, atlases)
     settings = settings_for(
@@ -307,10 +312,11 @@ class ClusterTables:
                 if alphas[model.space.names.index(name)] == alpha:
                     run.observer.warn(line)
         seen = sum(1 for record in records if record["flags"])
+        taught = any("in_calibrator" in record["flags"] for record in records)
         if seen:
             run.observer.note(
-                f"{seen} of these cases were used in the fit; they are flagged in {CASES}, and nothing is promised for "
-                "them"
+                f"{seen} of these cases were used in the fit{' or by its calibrator' * taught}; they are flagged in "
+                f"{CASES}, and nothing is promised for them"
             )
         promise = guarantee(model, alphas, self.loaded.used_on(other_region=self.other_region))
         result = {
@@ -367,23 +373,41 @@ def _refuse_bits(model: Model, emit: Sequence[str], flat: bool) -> None:
         raise TooManyClasses(len(model.space.names), most)
 
 
-def _seen(loaded, who):  # type: ignore[no-untyped-def]
-    """Case -> flags: it, or its patient, made the map or calibrated."""
+def _seen(loaded, before, who):  # type: ignore[no-untyped-def]
+    """Case -> flags: it, or its patient, made the map, calibrated, or taught the calibrator before."""
     header = loaded.artifact.header
-    makers = dict(header.results["map_cases"])
-    groups = dict(zip(header.case_ids, header.group_ids, strict=True))
-    calibrated = set(header.results["calibration_cases"])
+    makers, groups, calibrated = _roles(header)
     calibrating = {groups[case] for case in calibrated}
+    taught = set() if before is None else set(seen_by(before.artifact, who, {}))
     flags = {}
     for case, group in who:
-        if case in seen_by(loaded.artifact, [(case, group)], {}):
-            marks = []
-            if case in calibrated or group in calibrating:
-                marks.append("in_calibration")
-            if case in makers or group in set(makers.values()):
-                marks.append("in_map")
+        marks = []
+        if case in calibrated or group in calibrating:
+            marks.append("in_calibration")
+        if case in makers or group in set(makers.values()):
+            marks.append("in_map")
+        if case in taught:
+            marks.append("in_calibrator")
+        if marks:
             flags[case] = tuple(marks)
     return flags
+
+
+def _copies(loaded: LoadedCluster) -> dict[str, tuple[str, ...]]:
+    """Digest of a prediction of the fit -> flags of a case that holds the same, whatever its name."""
+    header = loaded.artifact.header
+    makers, _, calibrated = _roles(header)
+    return {
+        digest: (*(["in_calibration"] if case in calibrated else []), *(["in_map"] if case in makers else []))
+        for case, digest in header.case_digests.items()
+        if digest
+    }
+
+
+def _roles(header: Header) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """Of a fit's cases: patients of those that made the map, patients of all, those that calibrated."""
+    groups = dict(zip(header.case_ids, header.group_ids, strict=True))
+    return dict(header.results["map_cases"]), groups, set(header.results["calibration_cases"])
 
 
 def _cluster_map(one: ClassView, size: int) -> tuple[np.ndarray, int]:

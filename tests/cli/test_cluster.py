@@ -456,6 +456,16 @@ def test_cases_of_the_fit_are_flagged_by_apply_and_refused_by_evaluate(study, tm
     assert "In-sample: some of the cases measured here were used in the fit" in allowed.stderr
 
 
+def test_a_scan_of_the_fit_is_flagged_under_another_name_too(study, tmp_path, artifact):
+    scans = [replace(study[1].scans[0], name="stranger"), study[2].scans[0]]
+    folders = make_folders(tmp_path / "renamed", scans)
+    said = apply(study, artifact, tmp_path / "out", folders=folders)
+    assert {row["case"]: row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {
+        "case_24": "", "stranger": "in_calibration"
+    }  # fmt: skip
+    assert "1 of these cases were used in the fit" in said.stderr
+
+
 def test_apply_says_where_patients_are_no_longer_told_apart(study, tmp_path, artifact):
     root = study[0]
     assert (
@@ -466,7 +476,7 @@ def test_apply_says_where_patients_are_no_longer_told_apart(study, tmp_path, art
 
 
 def test_a_calibrator_of_the_fit_is_asked_for_at_apply(study, tmp_path):
-    _root, old, _new = study
+    _root, old, new = study
     assert segcal("calibrate", "fit", *old.arguments, *GIVEN, "-o", tmp_path / "t.npz", "--no-summary").code == 0
     said = fit(study, tmp_path / "c.npz", "--method", "image", "--calibrator", tmp_path / "t.npz", "--allow-overlap")
     assert said.code == 0, said.stderr
@@ -475,6 +485,11 @@ def test_a_calibrator_of_the_fit_is_asked_for_at_apply(study, tmp_path):
     assert said.code == 5
     assert "through the calibrator" in said.stderr
     assert apply(study, tmp_path / "c.npz", tmp_path / "out", "--calibrator", tmp_path / "t.npz").code == 0
+    calibrator = tmp_path / "u.npz"
+    assert segcal("calibrate", "fit", *new.arguments, *GIVEN, "-o", calibrator, "--no-summary").code == 0
+    assert fit(study, tmp_path / "d.npz", "--method", "image", "--calibrator", calibrator).code == 0
+    assert apply(study, tmp_path / "d.npz", tmp_path / "taught", "--calibrator", calibrator).code == 0
+    assert {row["flags"] for row in read_rows(tmp_path / "taught" / "cases.csv")} == {"in_calibrator"}
 
 
 def test_other_classes_and_damaged_artifacts_exit_5(study, tmp_path, artifact):
@@ -794,6 +809,9 @@ def test_reliability_draws_maps_coverage_and_errors(study, tmp_path):
     assert {row["line"] for row in lines} == {"whole image", "cluster 1", "cluster 2", "place 3,4,1"}
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Where clusters help" in page
+    # A picture of several artifacts says of each what it promises.
+    assert "kmeans: Vacuous at alpha 0.1: " in page
+    assert "shells: For a new patient" in page
     refused = segcal(*common, "--plots", "coverage-diagram", "--cells", "99,0,0", "-o", tmp_path / "r2")
     assert refused.code == 2
     assert "the field is 11 x 9 x 4 voxels" in refused.stderr

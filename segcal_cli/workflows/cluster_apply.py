@@ -92,7 +92,7 @@ class EmptyOfRegions(UsageError):
 
 @dataclass(frozen=True)
 class SetWriter:
-    """Makes the sets of one case: its files, and its rows of the table. seen: flags by case; copies: flags by digest."""
+    """Makes the sets of one case: its files, and its rows of the table. seen, copies: flags by case and by digest."""
 
     model: Model
     alphas: tuple[float, ...]

@@ -62,14 +62,16 @@ class LoadedCluster:
     @property
     def circumstances(self) -> Circumstances:
         """What decides whether anything is promised."""
-        results, spec = self.artifact.header.results, self.artifact.header.spec
+        results, spec, n_cases = self.artifact.header.results, self.artifact.header.spec, self.artifact.header.n_cases
+        # Cases that made another artifact's map were no input of this fit.
+        others = len(set(results["map_cases"]) - set(results["calibration_cases"])) if spec.get("map") else 0
         return Circumstances(
             int(results["n_calibration_groups"]),
             bool(results["reuse"]),
             bool(results["overlap"]),
             bool(results["grouped"]),
             len(self.artifact.header.dropped),
-            self.artifact.header.n_cases + len(self.artifact.header.dropped),
+            n_cases - others + len(self.artifact.header.dropped),
             seen_before=bool(spec.get("overlap_allowed")),
             roi=bool(spec.get("roi")),
             ignored=spec.get("ignore_label") is not None,

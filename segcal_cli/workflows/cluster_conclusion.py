@@ -196,11 +196,24 @@ def _input_digest(ids: Sequence[str], groups: Mapping[str, str], digests: Mappin
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def _like_labels(model: Model) -> bool:
+    """Whether two classes or more each lie in one region, and no two in the same."""
+    voxels = model.pools.n_voxels
+    regions = [np.flatnonzero(voxels[model.slots(channel)]).tolist() for channel in range(len(model.space.names))]
+    found = [own for own in regions if own]
+    return len(found) > 1 and all(len(own) == 1 for own in found) and len({own[0] for own in found}) == len(found)
+
+
 def _warn(loaded: LoadedCluster, alpha: float, size: int, observer: Observer) -> None:
     model = loaded.model
     absent = [name for name, n in zip(model.space.names, model.image_pools.n_voxels, strict=True) if not n]
     for name in absent:
         observer.warn(f"class {name} occurs in no calibration label: it will stand in every set")
+    if model.regions.method == "atlas" and _like_labels(model):
+        observer.warn(
+            "--atlas: every class lies in one region of its own, as if the atlas were the labels; sets hold for a new "
+            "scan only if its atlas is made the same way, without the truth"
+        )
     for line in vacuous_lines(model, alpha):
         if line.split(":")[0] not in absent:
             observer.warn(line)

@@ -615,6 +615,17 @@ def test_atlases_of_single_cases_are_asked_for_again_and_new_regions_stand_in_ev
     assert (volume(tmp_path / "out" / "case_24_sets.nii.gz")[regions_of().T == 15] == 0b111).all()
 
 
+def test_an_atlas_that_is_the_labels_is_noticed(study, tmp_path):
+    labels = fit(study, tmp_path / "c.npz", "--method", "atlas", "--atlas", study[1].labels)
+    assert "every class lies in one region of its own, as if the atlas were the labels" in labels.stderr
+    values = np.zeros(SHAPE, np.uint8)
+    values[..., SHAPE[2] // 2 :] = 1
+    write_volume(tmp_path / "halves.nii.gz", values)
+    halves = fit(study, tmp_path / "d.npz", "--method", "atlas", "--atlas", tmp_path / "halves.nii.gz")
+    assert halves.code == 0
+    assert "as if the atlas were the labels" not in halves.stderr
+
+
 def test_an_atlas_of_fractions_or_on_another_grid_is_refused(study, tmp_path):
     path = write_volume(tmp_path / "soft.nii.gz", np.full(SHAPE, 0.5, np.float32))
     said = fit(study, tmp_path / "c.npz", "--method", "atlas", "--atlas", path)

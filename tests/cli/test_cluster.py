@@ -284,7 +284,10 @@ def test_a_list_of_map_making_cases_may_not_split_a_patient(study, tmp_path):
     ("--method", "rings"), ("--method", "grid"), ("--method", "atlas"), ("--method", "image", "--coords", "mm"),
     ("--method", "boundary", "--shared-map"), ("--reuse", "--split", "0.5"), ("--alpha", "1.5"), ("--k", "0"),
     ("--only", "liver"), ("--memory", "much"), ("--split", "2"), ("--method", "boundary", "--edges", "5,1"),
-    ("--grid", "2x2"), ("--levels", ".5"),
+    ("--grid", "2x2"), ("--levels", ".5"), ("--method", "star", "--roughness", "inf"),
+    ("--method", "star", "--order", "33"), ("--method", "kmeans", "--smooth", "inf"),
+    ("--method", "image", "--only", "class1"), ("--method", "image", "--reuse"), ("--method", "pixel", "--split", "0.5"),
+    ("--method", "boundary", "--edges", "0", "--split", "0.5"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_usage_errors(study, tmp_path, options):
     said = fit(study, tmp_path / "c.npz", *options)

@@ -286,7 +286,7 @@ def test_a_list_of_map_making_cases_may_not_split_a_patient(study, tmp_path):
     ("--only", "liver"), ("--memory", "much"), ("--split", "2"), ("--method", "boundary", "--edges", "5,1"),
     ("--grid", "2x2"), ("--levels", ".5"), ("--method", "star", "--roughness", "inf"),
     ("--method", "star", "--order", "33"), ("--method", "kmeans", "--smooth", "inf"),
-    ("--method", "image", "--only", "class1"), ("--method", "image", "--reuse"), ("--method", "pixel", "--split", "0.5"),
+    ("--method", "image", "--only", "class1"), ("--method", "image", "--reuse"), ("--method", "pixel", "--split", ".5"),
     ("--method", "boundary", "--edges", "0", "--split", "0.5"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_usage_errors(study, tmp_path, options):

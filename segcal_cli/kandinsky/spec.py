@@ -48,6 +48,9 @@ DEFAULT_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 DEFAULT_K = 4
 DEFAULT_MIN_COUNT = 5
 
+MOST_ORDER = 32
+"""Of the star's curves: 1089 spherical harmonics, far beyond what labelled patients can tell apart."""
+
 
 class UnknownMethod(UsageError):
     """A method that there is not."""
@@ -120,6 +123,8 @@ class MapSpec:
             raise NoUse("k", "boundary and --edges")
         if self.levels is not None and self.features != "quantiles":
             raise NoUse("levels", f"{self.method} and --features ecdf")
+        if self.only and self.method == "image":
+            raise NoUse("only", self.method)
         if self.free_axes and self.shape == "circle":
             raise NoUse("free-axes", f"{self.method} and --shape circle")
         self._check_values()
@@ -141,11 +146,13 @@ class MapSpec:
             raise BadOption("grid", "x".join(map(str, self.grid)), "that is more than 65000 blocks")
         if self.levels is not None and not (self.levels and all(0 < level < 1 for level in self.levels)):
             raise BadOption("levels", ",".join(map(str, self.levels)), "give levels between 0 and 1")
-        for name, least in (("smooth", 0), ("min_count", 1), ("order", 0), ("block", 1)):
+        if self.order is not None and not 0 <= self.order <= MOST_ORDER:
+            raise BadOption("order", self.order, f"give 0 to {MOST_ORDER}")
+        for name, least in (("smooth", 0), ("min_count", 1), ("block", 1)):
             value = getattr(self, name)
-            if value is not None and not value >= least:
+            if value is not None and not least <= value < math.inf:
                 raise BadOption(name.replace("_", "-"), value, f"give {least} or more")
-        if self.roughness is not None and not (self.roughness == -1 or self.roughness >= 0):
+        if self.roughness is not None and not (self.roughness == -1 or 0 <= self.roughness < math.inf):
             raise BadOption("roughness", self.roughness, "give 0 or more, or auto")
         if self.objective == "energy" and self.method == "star":
             raise BadOption("objective", "energy", "star has sse and paper")

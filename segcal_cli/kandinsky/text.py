@@ -21,11 +21,17 @@ SHOWN_SLOTS = 12
 
 UNGROUPED = "without --groups each file counts as a patient; several files of one patient break the promise"
 
+IN_SAMPLE = " In-sample: some of the cases measured here were used in the fit, so their coverage is no evidence."
+
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What of a fit decides whether anything is promised. n_groups: calibration patients; n_dropped: cases left out of
-    n_cases."""
+    """What of a fit, and of its use, decides whether anything is promised. n_groups: calibration patients; n_dropped:
+    cases left out of n_cases. seen_before: the calibrator, through which predictions are read, had seen some of them.
+
+    roi: only voxels inside a region of interest counted; ignored: the labels could ignore voxels; other_region: here
+    they count by another rule. in_sample: it is judged on some cases of the fit.
+    """
 
     n_groups: int
     reuse: bool = False
@@ -33,36 +39,84 @@ class Circumstances:
     grouped: bool = True
     n_dropped: int = 0
     n_cases: int = 0
+    seen_before: bool = False
+    roi: bool = False
+    ignored: bool = False
+    other_region: bool = False
+    in_sample: bool = False
 
 
-def guarantee(model: Model, alpha: float, facts: Circumstances) -> str:
-    """One sentence on what holds at this level, or why nothing does."""
+def guarantee(model: Model, alpha: float | Sequence[float], facts: Circumstances) -> str:
+    """One sentence on what holds at this level, or why nothing does. alpha: of all classes, or one per class."""
+    return _promise(model, alpha, facts) + (IN_SAMPLE if facts.in_sample else "")
+
+
+def _promise(model: Model, alpha: float | Sequence[float], facts: Circumstances) -> str:
     if model.weighting == "voxel":
         return "No guarantee: voxels of one patient are pooled as if they were independent (--weighting voxel)."
     if facts.reuse:
         return "No guarantee: the map was made from the calibration patients themselves (--reuse)."
     if facts.overlap:
         return "No guarantee: some patients made the map and calibrated it too (--allow-overlap)."
-    clustered = model.regions.n_slots > len(model.space.channels)
-    needed = smallest_sufficient_n(alpha)
+    if facts.seen_before:
+        return "No guarantee: the calibrator had been fitted on some of the calibration patients (--allow-overlap)."
+    if facts.other_region:
+        return "No guarantee: in the fit " + (
+            "only voxels inside a region of interest counted, and here all do; give --roi."
+            if facts.roi
+            else "all voxels counted, and here only those inside a region of interest do (--roi)."
+        )
+    levels = np.broadcast_to(np.asarray(alpha, float), len(model.space.channels)).tolist()
+    clustered = model.regions.n_slots > len(levels)
     units = model.pools.units(model.weighting)
-    enough = int((units >= needed).sum())
+    enough = sum(
+        int((units[model.slots(channel)] >= smallest_sufficient_n(level)).sum()) for channel, level in enumerate(levels)
+    )
     what = "class and cluster" if clustered else "class"
+    distinct = list(dict.fromkeys(levels))
+    needed = smallest_sufficient_n(distinct[0])
     if not enough:
+        at = f"alpha {', '.join(f'{level:g}' for level in distinct)}"
+        many = f"{needed} " if len(distinct) == 1 else ""
         return (
-            f"Vacuous at alpha {alpha:g}: no {what} has the {needed} patients that it needs (at most "
+            f"Vacuous at {at}: no {what} has the {many}patients that it needs (at most "
             f"{int(units.max(initial=0))} are there), so every set holds every class."
         )
     name = model.space.names[0] if len(model.space.names) == 1 else ""
     voxels = f"{name} voxels" if name else "voxels of a class"
     where = " in a cluster" if clustered else ""
+    misses = (
+        f"at most {100 * distinct[0]:g} % on average over patients, for each {what} with at least {needed} "
+        f"{_plural('patient', needed)}"
+        if len(distinct) == 1
+        else f"on average over patients at most {_by_class(model, levels)}, for each {what} with so many patients"
+    )
     text = (
         f"For a new patient exchangeable with the {facts.n_groups} calibration patients: of the patient's "
-        f"{voxels}{where} the set misses at most {100 * alpha:g} % on average over patients, for each {what} with at "
-        f"least {needed} {_plural('patient', needed)} (here {enough} of {len(units)}). Nothing is promised for one "
+        f"{voxels}{where} the set misses {misses} (here {enough} of {len(units)}). Nothing is promised for one "
         "voxel, one scan, "
     )
     text += "the whole image, or several clusters or classes at once." if clustered else "or several classes at once."
+    return text + _conditions(facts)
+
+
+def _by_class(model: Model, levels: Sequence[float]) -> str:
+    """Levels that differ, each with its classes and the patients that it needs."""
+    parts = []
+    for level in dict.fromkeys(levels):
+        names = ", ".join(name for name, own in zip(model.space.names, levels, strict=True) if own == level)
+        needed = smallest_sufficient_n(level)
+        parts.append(f"{100 * level:g} % ({names}; from {needed} {_plural('patient', needed)})")
+    return f"{', '.join(parts[:-1])} or {parts[-1]}"
+
+
+def _conditions(facts: Circumstances) -> str:
+    """What a promise holds for and under which conditions, after its first sentences."""
+    text = ""
+    if facts.roi:
+        text += " Only voxels inside the region of interest count."
+    if facts.ignored:
+        text += " Voxels that the labels ignore do not count."
     if not facts.grouped:
         text += f" {UNGROUPED[0].upper()}{UNGROUPED[1:]}."
     if facts.n_dropped:
@@ -87,7 +141,7 @@ def vacuous_lines(model: Model, alpha: float) -> list[str]:
         if len(own) == 1:
             where, has = "", f"{own[0]} {_plural(word, int(own[0]))}"
         elif short.size <= SHOWN_SLOTS:
-            where = f"{_plural('cluster', short.size)} {', '.join(str(cluster + 1) for cluster in short)}: "
+            where = f"{_clusters(model, channel, short.tolist())}: "
             has = f"{', '.join(str(own[cluster]) for cluster in short)} {_plural(word, 2)}"
         else:
             where = f"{short.size} of {len(own)} clusters: "
@@ -182,6 +236,30 @@ def cluster_cells(model: Model, channel: int) -> np.ndarray | None:
     return None if cells is None else np.bincount(cells.reshape(-1), minlength=model.regions.sizes[channel])
 
 
+def cluster_name(model: Model, channel: int, cluster: int) -> str:
+    """How people know a cluster: its number from 1, the value of an atlas, the ends of a shell."""
+    regions = model.regions
+    if regions.sizes[channel] == 1:
+        return "whole image"
+    if regions.method == "atlas":
+        return f"region {regions.values[cluster]}"
+    if regions.method == "boundary" and channel in regions.edges:
+        edges = regions.edges[channel]
+        if cluster == len(edges) + 1:
+            return "predicted nowhere"
+        if not edges:
+            return "everywhere"
+        if cluster == 0:
+            return f"up to {edges[0]:.3g}"
+        return (
+            f"beyond {edges[-1]:.3g}" if cluster == len(edges) else f"{edges[cluster - 1]:.3g} to {edges[cluster]:.3g}"
+        )
+    placing = regions.placing
+    if placing is not None and placing.coords == "object" and cluster == regions.sizes[channel] - 1:
+        return "predicted nowhere"
+    return str(cluster + 1)
+
+
 def smallest_alpha_text(model: Model) -> str:
     """The smallest level that is finite somewhere, in words."""
     smallest = model.smallest_alpha()
@@ -209,6 +287,13 @@ def _learned(model: Model, channel: int) -> str:
     centre = ", ".join(f"{number:.0f}" for number in reversed(known["centre"]))
     radii = ", ".join(f"{radius:.3g}" for radius in known["radii"])
     return f"{k} {shape} about ({centre}) {unit}, radii {radii}, aspect {aspect:.2f}{extra}"
+
+
+def _clusters(model: Model, channel: int, clusters: Sequence[int]) -> str:
+    """Clusters as tables name them; bare numbers get the word."""
+    names = [cluster_name(model, channel, cluster) for cluster in clusters]
+    listed = ", ".join(names)
+    return f"{_plural('cluster', len(names))} {listed}" if names[0].isdigit() else listed
 
 
 def _plural(word: str, n: int) -> str:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -59,7 +59,12 @@ WITHOUT_TRACES: Mapping[str, dict[str, None]] = {
 }
 """Metadata that would change with the day or the version of a library."""
 
+HINTING: Literal["none"] = "none"
+"""Hinting moves letters to whole pixels, and a line of text is then up to a tenth wider at one resolution than at
+another; without it what is measured at one is right at all."""
+
 SETTINGS: dict[str, Any] = {
+    "text.hinting": HINTING,
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.facecolor": PAPER,
@@ -212,11 +217,12 @@ def _most(limit: int, fits: Callable[[int], bool]) -> int:
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, points: float, *, bold: bool = False) -> float:
-    """Inches. Captions share most of their words."""
+    """Inches, at any resolution. Captions share most of their words."""
+    from matplotlib import rc_context
     from matplotlib.font_manager import FontProperties
 
     font = FontProperties(family="DejaVu Sans", size=points, weight="bold" if bold else "normal")
-    with _no_missing_glyphs():
+    with rc_context({"text.hinting": HINTING}), _no_missing_glyphs():
         return float(_ruler().get_text_width_height_descent(text, font, ismath=False)[0]) / 72.0
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.artifact import Header
 from segcal_cli.core.case import Case
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values
@@ -49,7 +50,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
-from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.tracing import hint_at_groups, seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
 PER_CLASS = frozenset({"pvalue", "clusters", "thresholds"})
@@ -91,7 +92,7 @@ class EmptyOfRegions(UsageError):
 
 @dataclass(frozen=True)
 class SetWriter:
-    """Makes the sets of one case: its files, and its rows of the table."""
+    """Makes the sets of one case: its files, and its rows of the table. seen, copies: flags by case and by digest."""
 
     model: Model
     alphas: tuple[float, ...]
@@ -99,6 +100,7 @@ class SetWriter:
     emit: tuple[str, ...]
     places: Mapping[str, Space]
     seen: Mapping[str, tuple[str, ...]]
+    copies: Mapping[str, tuple[str, ...]]
 
     def __call__(self, case: Case) -> Made:
         view = View(case)
@@ -111,7 +113,7 @@ class SetWriter:
             fill_empty(held, view)
         keep = None if view.counted is None else view.counted.reshape(-1)
         files = self._files(view, classes, limits, held, keep)
-        flags = self.seen.get(case.id, ())
+        flags = tuple(dict.fromkeys((*self.seen.get(case.id, ()), *self.copies.get(case.facts.digest or "", ()))))
         rows = self._rows(view, classes, limits, held, before, keep, flags)
         return Made(files, {"proof": case.facts.proof or None, "flags": list(flags), "rows": rows})
 
@@ -238,25 +240,32 @@ def run(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     refuse_other_scans(loaded, inputs.sources)
+    who = [(source.id, source.group) for source in inputs.sources]
+    hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     _refuse_bits(model, emit, any(place_of(source).grid.affine is None for source in inputs.sources))
     atlases = atlases_for(
         artifact, loaded.artifact.arrays, applying.atlas, [source.id for source in inputs.sources], model.regions.method
     )
     share = share_of(inputs, shard)
-    names = []
+    names: list[str] = []
+    others: list[str] = []
     for source in share.sources:
         grid = place_of(source).grid
-        made = output_names(source.id, emit, model, flat=grid.affine is None, planar=grid.shape[0] == 1)
-        names += [name for name, _ in made]
+        for name, kind in _all_names(source.id, model, flat=grid.affine is None, planar=grid.shape[0] == 1):
+            (names if kind in emit else others).append(name)
     outputs = [output / name for name in (*names, *((CASES,) if shard is None else ()))]
     refuse_existing(outputs, overwrite=writing.replace)
+    _warn_of_others([name for name in others if (output / name).exists()], output, observer)
 
     writer = SetWriter(
         model, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
-        _seen(loaded, [(source.id, source.group) for source in inputs.sources]),
+        _seen(loaded, before, who),
+        _copies(loaded),
     )  # fmt: skip
-    reader: Any = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    reader: Any = inputs.reader(
+        with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
+    )
     if atlases is not None:
         reader = AtlasReader(reader, atlases)
     settings = settings_for(
@@ -269,7 +278,7 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    tables = ClusterTables(loaded, alphas, writer.empty)
+    tables = ClusterTables(loaded, alphas, writer.empty, loaded.counts_elsewhere(inputs.sources))
     with running_on(RunFiles(output, shard=shard), settings, share, writing, running, observer) as run:
         run.refuse_existing(outputs)
         run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
@@ -279,11 +288,13 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class ClusterTables:
-    """The table of all cases. alphas: by class; empty: what becomes of empty sets."""
+    """The table of all cases. alphas: by class; empty: what becomes of empty sets; other_region: voxels are left out
+    here by another rule than in the fit."""
 
     loaded: LoadedCluster
     alphas: tuple[float, ...]
     empty: str
+    other_region: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -301,9 +312,13 @@ class ClusterTables:
                 if alphas[model.space.names.index(name)] == alpha:
                     run.observer.warn(line)
         seen = sum(1 for record in records if record["flags"])
+        taught = any("in_calibrator" in record["flags"] for record in records)
         if seen:
-            run.observer.note(f"{seen} of these cases were used in the fit; they are flagged in {CASES}")
-        promises = [guarantee(model, alpha, self.loaded.circumstances) for alpha in dict.fromkeys(alphas)]
+            run.observer.note(
+                f"{seen} of these cases were used in the fit{' or by its calibrator' * taught}; they are flagged in "
+                f"{CASES}, and nothing is promised for them"
+            )
+        promise = guarantee(model, alphas, self.loaded.used_on(other_region=self.other_region))
         result = {
             **run.result,
             "cases": records,
@@ -313,10 +328,9 @@ class ClusterTables:
             "alpha": dict(zip(model.space.names, alphas, strict=True)),
             "empty": self.empty,
             "rows": rows,
-            "guarantee": promises[0] if len(promises) == 1 else " ".join(promises),
+            "guarantee": promise,
         }
-        lines = (str(result["guarantee"]),)
-        return Outcome(result, run.counts, lines, failures=run.failures, exit_code=run.exit_code)
+        return Outcome(result, run.counts, (promise,), failures=run.failures, exit_code=run.exit_code)
 
 
 def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, planar: bool) -> list[tuple[str, int]]:
@@ -332,6 +346,20 @@ def output_names(case: str, emit: Sequence[str], model: Model, *, flat: bool, pl
     return made
 
 
+def _all_names(case: str, model: Model, *, flat: bool, planar: bool) -> list[tuple[str, str]]:
+    """Names of all files that a case can have, each with its kind."""
+    return [(name, kind) for kind in KINDS for name, _ in output_names(case, [kind], model, flat=flat, planar=planar)]
+
+
+def _warn_of_others(left: Sequence[str], output: Path, observer: Observer) -> None:
+    """Files of kinds that this run does not write stay as they are, and may be of another level or artifact."""
+    if left:
+        observer.warn(
+            f"{output}: {count_text(len(left), 'file')} of kinds that --emit leaves out stay as an earlier run made "
+            f"them, perhaps with another --alpha or artifact: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
+        )
+
+
 def _emitted(text: str) -> tuple[str, ...]:
     wanted = [part.strip() for part in text.split(",") if part.strip()]
     if not wanted or any(kind not in KINDS for kind in wanted):
@@ -345,23 +373,41 @@ def _refuse_bits(model: Model, emit: Sequence[str], flat: bool) -> None:
         raise TooManyClasses(len(model.space.names), most)
 
 
-def _seen(loaded, who):  # type: ignore[no-untyped-def]
-    """Case -> flags: it, or its patient, made the map or calibrated."""
+def _seen(loaded, before, who):  # type: ignore[no-untyped-def]
+    """Case -> flags: it, or its patient, made the map, calibrated, or taught the calibrator before."""
     header = loaded.artifact.header
-    makers = dict(header.results["map_cases"])
-    groups = dict(zip(header.case_ids, header.group_ids, strict=True))
-    calibrated = set(header.results["calibration_cases"])
+    makers, groups, calibrated = _roles(header)
     calibrating = {groups[case] for case in calibrated}
+    taught = set() if before is None else set(seen_by(before.artifact, who, {}))
     flags = {}
     for case, group in who:
-        if case in seen_by(loaded.artifact, [(case, group)], {}):
-            marks = []
-            if case in calibrated or group in calibrating:
-                marks.append("in_calibration")
-            if case in makers or group in set(makers.values()):
-                marks.append("in_map")
+        marks = []
+        if case in calibrated or group in calibrating:
+            marks.append("in_calibration")
+        if case in makers or group in set(makers.values()):
+            marks.append("in_map")
+        if case in taught:
+            marks.append("in_calibrator")
+        if marks:
             flags[case] = tuple(marks)
     return flags
+
+
+def _copies(loaded: LoadedCluster) -> dict[str, tuple[str, ...]]:
+    """Digest of a prediction of the fit -> flags of a case that holds the same, whatever its name."""
+    header = loaded.artifact.header
+    makers, _, calibrated = _roles(header)
+    return {
+        digest: (*(["in_calibration"] if case in calibrated else []), *(["in_map"] if case in makers else []))
+        for case, digest in header.case_digests.items()
+        if digest
+    }
+
+
+def _roles(header: Header) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """Of a fit's cases: patients of those that made the map, patients of all, those that calibrated."""
+    groups = dict(zip(header.case_ids, header.group_ids, strict=True))
+    return dict(header.results["map_cases"]), groups, set(header.results["calibration_cases"])
 
 
 def _cluster_map(one: ClassView, size: int) -> tuple[np.ndarray, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
@@ -62,15 +62,28 @@ class LoadedCluster:
     @property
     def circumstances(self) -> Circumstances:
         """What decides whether anything is promised."""
-        results = self.artifact.header.results
+        results, spec, n_cases = self.artifact.header.results, self.artifact.header.spec, self.artifact.header.n_cases
+        # Cases that made another artifact's map were no input of this fit.
+        others = len(set(results["map_cases"]) - set(results["calibration_cases"])) if spec.get("map") else 0
         return Circumstances(
             int(results["n_calibration_groups"]),
             bool(results["reuse"]),
             bool(results["overlap"]),
             bool(results["grouped"]),
             len(self.artifact.header.dropped),
-            self.artifact.header.n_cases + len(self.artifact.header.dropped),
+            n_cases - others + len(self.artifact.header.dropped),
+            seen_before=bool(spec.get("overlap_allowed")),
+            roi=bool(spec.get("roi")),
+            ignored=spec.get("ignore_label") is not None,
         )
+
+    def used_on(self, *, other_region: bool = False, in_sample: bool = False) -> Circumstances:
+        """The same for a use of it. other_region: see ``counts_elsewhere``; in_sample: judged on cases of the fit."""
+        return replace(self.circumstances, other_region=other_region, in_sample=in_sample)
+
+    def counts_elsewhere(self, sources: Sequence[CaseSource]) -> bool:
+        """Whether voxels are left out by a region of interest here and were not in the fit, or the reverse."""
+        return bool(self.artifact.header.spec.get("roi")) != has_region(sources)
 
 
 def load_cluster(path: Path, command: str) -> LoadedCluster:
@@ -98,6 +111,11 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
 def place_of(source: CaseSource) -> Space:
     """Where a case lies: by its prediction, or by its label where a bare array says nothing."""
     return source.prediction.place if source.truth is None else source.truth.place
+
+
+def has_region(sources: Iterable[CaseSource]) -> bool:
+    """Whether voxels of some case are left out by a region of interest."""
+    return any(source.truth is not None and source.truth.roi is not None for source in sources)
 
 
 def frames_of(sources: Iterable[CaseSource]) -> list[Frame]:

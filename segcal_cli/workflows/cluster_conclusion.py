@@ -25,6 +25,7 @@ from segcal_cli.kandinsky.text import UNGROUPED, guarantee, map_lines, smallest_
 from segcal_cli.workflows.calibrators import LoadedCalibrator
 from segcal_cli.workflows.cluster_artifacts import KIND, LoadedCluster, loaded_cluster
 from segcal_cli.workflows.cluster_options import bytes_of
+from segcal_cli.workflows.cluster_roles import refuse_shared
 from segcal_cli.workflows.cluster_stages import Calibrated
 from segcal_cli.workflows.cluster_tables import model_document, people_table
 from segcal_cli.workflows.outcome import Counts, Outcome
@@ -49,8 +50,8 @@ class ClusterConclusion:
 
     makers, calibrators: ids by role; others: case -> patient of the artifact ``other`` whose map is used; overlap:
     patients on both sides, by permission. before: the calibrator that predictions were read through. grouped: somebody
-    told patients apart. atlas: "file", "folder" or None, and what the artifact keeps of it. v1_files: see
-    ``refuse_hard``.
+    told patients apart; roi: some cases have a region. atlas: "file", "folder" or None, and what the artifact keeps of
+    it. v1_files: see ``refuse_hard``.
     """
 
     spec: MapSpec
@@ -66,6 +67,7 @@ class ClusterConclusion:
     overlap: bool
     others: Mapping[str, str]
     grouped: bool
+    roi: bool
     dimension: int
     unit: str
     atlas: str | None
@@ -74,7 +76,10 @@ class ClusterConclusion:
     arrays: Arrays = HOST
 
     def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
-        """Write the artifact. Raises OnlyHardMasks, RoundedSoftmax, SamePrediction, SeenCases, WriteError."""
+        """Write the artifact.
+
+        Raises OnlyHardMasks, RoundedSoftmax, SamePrediction, SharedPatients, SeenCases, WriteError.
+        """
         facts, before = traced.facts, self.before
         found: Calibrated = traced.result
         for note in found.notes:
@@ -83,6 +88,7 @@ class ClusterConclusion:
         refuse_hard(facts, self.v1_files)
         refuse_copies(facts)
         digests = {case: fact.digest for case, fact in facts.items()}
+        overlap = self.overlap or self._copies_of_makers(digests)
         overlaps = before is not None and refuse_seen(
             before.artifact, before.path, self.who, digests, allow=self.fitting.allow_overlap
         )
@@ -95,7 +101,7 @@ class ClusterConclusion:
             dict(found.described),
             self.arrays,
         )
-        artifact = self._artifact(model, digests, failures, overlaps, facts)
+        artifact = self._artifact(model, digests, failures, overlaps, facts, overlap)
         digest = write_artifact(output, artifact)
         loaded = loaded_cluster(output, artifact)
         alpha = self.fitting.alpha
@@ -115,6 +121,14 @@ class ClusterConclusion:
             failures=tuple(failure_records(failures)),
         )
 
+    def _copies_of_makers(self, digests: Mapping[str, str]) -> bool:
+        """Whether scans that made another artifact's map calibrate on it under other names. Raises SharedPatients."""
+        if self.other is None:
+            return False
+        before = self.other.artifact.header.case_digests
+        made = {before[case] for case in self.others if before.get(case)}
+        return refuse_shared({case for case, digest in digests.items() if digest in made}, self.fitting)
+
     def _artifact(
         self,
         model: Model,
@@ -122,6 +136,7 @@ class ClusterConclusion:
         failures: Sequence[Result],
         overlaps: bool,
         facts: Mapping[str, CaseFacts],
+        overlap: bool,
     ) -> Artifact:
         spec, fitting, other = self.spec, self.fitting, self.other
         everybody = dict(self.who)
@@ -139,7 +154,7 @@ class ClusterConclusion:
             "n_map_groups": len(set(map_cases.values())),
             "n_calibration_groups": len({groups[case] for case in calibrated}),
             "reuse": bool(fitting.reuse and spec.learns),
-            "overlap": self.overlap,
+            "overlap": overlap,
             "grouped": self.grouped,
             "dimension": self.dimension,
             "unit": self.unit,
@@ -157,6 +172,7 @@ class ClusterConclusion:
                 "memory": bytes_of(fitting.memory),
                 "map": None if other is None else other.artifact.digest,
                 **self.read_as,
+                "roi": self.roi,
                 "overlap_allowed": overlaps,
             },
             case_ids=ids,
@@ -180,11 +196,24 @@ def _input_digest(ids: Sequence[str], groups: Mapping[str, str], digests: Mappin
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def _like_labels(model: Model) -> bool:
+    """Whether two classes or more each lie in one region, and no two in the same."""
+    voxels = model.pools.n_voxels
+    regions = [np.flatnonzero(voxels[model.slots(channel)]).tolist() for channel in range(len(model.space.names))]
+    found = [own for own in regions if own]
+    return len(found) > 1 and all(len(own) == 1 for own in found) and len({own[0] for own in found}) == len(found)
+
+
 def _warn(loaded: LoadedCluster, alpha: float, size: int, observer: Observer) -> None:
     model = loaded.model
     absent = [name for name, n in zip(model.space.names, model.image_pools.n_voxels, strict=True) if not n]
     for name in absent:
         observer.warn(f"class {name} occurs in no calibration label: it will stand in every set")
+    if model.regions.method == "atlas" and _like_labels(model):
+        observer.warn(
+            "--atlas: every class lies in one region of its own, as if the atlas were the labels; sets hold for a new "
+            "scan only if its atlas is made the same way, without the truth"
+        )
     for line in vacuous_lines(model, alpha):
         if line.split(":")[0] not in absent:
             observer.warn(line)

@@ -26,6 +26,7 @@ from segcal_cli.workflows.cluster_artifacts import (
     BY_LENGTH,
     LoadedCluster,
     frames_of,
+    has_region,
     load_cluster,
     place_of,
     refuse_other_scans,
@@ -51,6 +52,7 @@ from segcal_cli.workflows.running import plan_of
 from segcal_cli.workflows.sharding import WHOLE, Job, carried_out, parse_shard
 from segcal_cli.workflows.tracing import (
     WithFacts,
+    hint_at_groups,
     names_alone,
     refuse_seen,
 )
@@ -118,9 +120,10 @@ def run(
     if other is not None:
         refuse_misfit(other, predictions, inputs.space, inputs.values, read_as)
         spec = _spec_of(other, spec)
+        hint_at_groups(other.artifact, other.path, who, reading.groups, observer)
     roles = roles_of(inputs.sources, spec, fitting, other)
     frames = frames_of(inputs.sources)
-    placing = _placing(spec, frames, other, truth, inputs, observer)
+    placing = _placing(spec, frames, other, inputs, observer)
     atlases = None if fitting.atlas is None else open_atlases(fitting.atlas, [case for case, _ in who])
     reader: Any = inputs.reader(
         with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
@@ -160,7 +163,8 @@ def run(
             calibrators=calibration.cases,
             overlap=roles.overlap,
             others=roles.others,
-            grouped=reading.groups is not None or reading.cases is not None,
+            roi=has_region(inputs.sources),
+            grouped=reading.groups is not None or any(case != group for case, group in who),
             dimension=frames[0].dimension,
             unit="mm" if frames[0].has_mm else "voxels",
             atlas=None if atlases is None else "file" if atlases.shared is not None else "folder",
@@ -200,7 +204,6 @@ def _placing(
     spec: MapSpec,
     frames: Sequence[Frame],
     other: LoadedCluster | None,
-    truth: LabelOptions,
     inputs: Inputs,
     observer: Observer,
 ) -> Placing | None:
@@ -212,7 +215,7 @@ def _placing(
         for source in inputs.sources:
             check_distances(place_of(source))
     # Every fit is of one dimension, whatever its method.
-    has_roi = truth.roi is not None or any(s.truth is not None and s.truth.roi is not None for s in inputs.sources)
+    has_roi = has_region(inputs.sources)
     if spec.method not in PLACED:
         choose_placing(frames, None, None, has_roi=has_roi)
         return None

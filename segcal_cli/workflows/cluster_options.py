@@ -41,7 +41,7 @@ def map_spec(options: ClusterFitOptions) -> MapSpec:
                 raise NoUse(name.replace("_", "-"), "the map of another artifact (--map)")
     if not 0 < options.alpha < 1:
         raise BadOption("alpha", options.alpha, "it must lie strictly between 0 and 1")
-    return MapSpec(
+    spec = MapSpec(
         method=options.method or "annuli",  # type: ignore[arg-type]
         shape=options.shape,
         free_axes=options.free_axes,
@@ -72,6 +72,9 @@ def map_spec(options: ClusterFitOptions) -> MapSpec:
         weighting=options.weighting,
         seed=options.seed,
     )
+    if options.map is None and given and not spec.learns:
+        raise NoUse(given[0], spec.method if spec.edges is None else f"{spec.method} and --edges")
+    return spec
 
 
 def bytes_of(text: str) -> int:

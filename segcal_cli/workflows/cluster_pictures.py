@@ -11,14 +11,13 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.coverage_rows import LEVEL, RESAMPLES, SEED, CoverageRows
 from segcal_cli.kandinsky.measuring import GREY_STEPS
-from segcal_cli.kandinsky.text import guarantee
+from segcal_cli.kandinsky.text import cluster_name, guarantee
 from segcal_cli.metrics.intervals import percentile, resample
 from segcal_cli.reporting import fields
 from segcal_cli.reporting.fields import CoverageLine, Outline, Plane, Violin
 from segcal_cli.reporting.pictures import Drawing, Picture
 from segcal_cli.reporting.style import Words, look
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster
-from segcal_cli.workflows.cluster_tables import cluster_name
 
 PLOTS = ("cluster-map", "coverage-diagram", "coverage-violin", "difference-map", "error-map")
 
@@ -115,12 +114,21 @@ def _picture(
     return Picture(plot, name, "" if one is None else one.name, case, words.title, words.caption, drawing)
 
 
-def _caption(one: Shown, *sentences: str) -> str:
-    rows = one.rows
+def _caption(shown: Sequence[Shown], *sentences: str) -> str:
+    """The sentences, what was counted, and what each artifact that is shown promises."""
+    rows = shown[0].rows
     patients = f"{len(rows.found.cases)} cases of {len(rows.groups)} patients."
-    promise = guarantee(one.loaded.model, rows.measurement.alphas[0], one.loaded.circumstances)
-    mark = ["† fitted on some of these cases: in-sample."] if one.in_sample else []
-    return " ".join([*sentences, patients, promise, *mark])
+    promises: dict[str, list[str]] = {}
+    for one in shown:
+        promises.setdefault(_promise(one), []).append(one.name)
+    said = [promise if len(promises) == 1 else f"{', '.join(names)}: {promise}" for promise, names in promises.items()]
+    mark = ["† fitted on some of these cases: in-sample."] if any(one.in_sample for one in shown) else []
+    return " ".join([*sentences, patients, *said, *mark])
+
+
+def _promise(one: Shown) -> str:
+    facts = one.loaded.used_on(other_region=one.rows.measurement.other_region)
+    return guarantee(one.loaded.model, one.rows.measurement.alphas[0], facts)
 
 
 # Maps.
@@ -141,7 +149,7 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
             words = Words(
                 f"Clusters of {name}: {one.label}",
                 _caption(
-                    one, f"Grey: mean probability of {name} over the evaluated cases. Thresholds at alpha {alpha:g}."
+                    [one], f"Grey: mean probability of {name} over the evaluated cases. Thresholds at alpha {alpha:g}."
                 ),
             )
             yield _picture("cluster-map", name, one, words, fields.cluster_map(planes, legend, words, outlines))
@@ -151,7 +159,7 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
             planes = _sections(clusters, shot.spacing, shot.has_mm, _brightest(grey), grey)
             words = Words(
                 f"Clusters of {name}: {one.label}, {case}",
-                _caption(one, f"Grey: probability of {name} in this scan. Thresholds at alpha {alpha:g}."),
+                _caption([one], f"Grey: probability of {name} in this scan. Thresholds at alpha {alpha:g}."),
             )
             yield _picture("cluster-map", name, one, words, fields.cluster_map(planes, legend, words), case)
 
@@ -285,7 +293,7 @@ def _diagrams(one: Shown, cells: Sequence[str]) -> Iterator[Picture]:
         words = Words(
             f"Coverage of {name}: {one.label}",
             _caption(
-                one,
+                [one],
                 "Mean over patients of the share that the set holds, before empty sets are filled. Band: 95 %, "
                 f"patients resampled.{more}",
             ),
@@ -350,7 +358,7 @@ def _violins(shown: Sequence[Shown]) -> Iterator[Picture]:
         words = Words(
             f"Coverage error over places: {name}",
             _caption(
-                first,
+                shown,
                 f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. "
                 "Long bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as "
                 f"{first.label}. Values are comparable at equal n only.",
@@ -404,7 +412,7 @@ def _field(plot: str, one: Shown, channel: int, name: str, values: np.ndarray, f
     words = Words(
         f"{'Imagewise minus clustered coverage error' if signed else 'Coverage error'} of {name}: {one.label}",
         _caption(
-            one,
+            [one],
             f"Places with {one.rows.min_positives} or more positives; {left_out} with fewer are grey."
             + (" Blue: the clusters are better. Pale: less than noise makes at that n." if signed else ""),
         ),

@@ -54,7 +54,7 @@ def roles_of(
     if other is not None:
         makers = dict(other.artifact.header.results["map_cases"])
         shared = {source.group for source in sources if source.id in makers or source.group in set(makers.values())}
-        return Roles((), everyone, makers, _shared(shared, options))
+        return Roles((), everyone, makers, refuse_shared(shared, options))
     if not spec.learns:
         return Roles((), everyone, {})
     if options.reuse:
@@ -70,10 +70,11 @@ def roles_of(
     if not rest:
         raise BadSplit(options.split, "it lists every case; none is left to calibrate")
     shared = {source.group for source in first} & {source.group for source in rest}
-    return Roles(first, rest, {}, _shared(shared, options))
+    return Roles(first, rest, {}, refuse_shared(shared, options))
 
 
-def _shared(groups: set[str], options: ClusterFitOptions) -> bool:
+def refuse_shared(groups: set[str], options: ClusterFitOptions) -> bool:
+    """Raise SharedPatients for patients on both sides, unless allowed. Returns whether there are any."""
     if groups and not options.allow_overlap:
         shown = sorted(groups)
         raise SharedPatients(len(shown), ", ".join(shown[:10]) + (", ..." if len(shown) > 10 else ""))

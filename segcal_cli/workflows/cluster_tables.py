@@ -9,7 +9,7 @@ import numpy as np
 
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.model import Model
-from segcal_cli.kandinsky.text import cluster_cells, pixel_rows, threshold_rows
+from segcal_cli.kandinsky.text import cluster_cells, cluster_name, pixel_rows, threshold_rows
 from segcal_cli.reporting.tables import Table
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster
 
@@ -61,30 +61,6 @@ def people_table(model: Model, alpha: float) -> tuple[Table, ...]:
         f"A class is in the set where its probability is at least the threshold of its cluster, at alpha {alpha:g}."
     )
     return (Table("", ("class", "cluster", "area", "patients", "voxels", "p at least"), tuple(rows), caption),)
-
-
-def cluster_name(model: Model, channel: int, cluster: int) -> str:
-    """How people know a cluster: its number from 1, the value of an atlas, the ends of a shell."""
-    regions = model.regions
-    if regions.sizes[channel] == 1:
-        return "whole image"
-    if regions.method == "atlas":
-        return f"region {regions.values[cluster]}"
-    if regions.method == "boundary" and channel in regions.edges:
-        edges = regions.edges[channel]
-        if cluster == len(edges) + 1:
-            return "predicted nowhere"
-        if not edges:
-            return "everywhere"
-        if cluster == 0:
-            return f"up to {edges[0]:.3g}"
-        return (
-            f"beyond {edges[-1]:.3g}" if cluster == len(edges) else f"{edges[cluster - 1]:.3g} to {edges[cluster]:.3g}"
-        )
-    placing = regions.placing
-    if placing is not None and placing.coords == "object" and cluster == regions.sizes[channel] - 1:
-        return "predicted nowhere"
-    return str(cluster + 1)
 
 
 def _map(model: Model, channel: int) -> dict[str, Any]:

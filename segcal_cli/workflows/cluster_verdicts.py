@@ -13,12 +13,11 @@ from segcal_cli.core.estimator import Estimator
 from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows, same_places
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.places import Placing, choose_placing
-from segcal_cli.kandinsky.text import guarantee
+from segcal_cli.kandinsky.text import cluster_name, guarantee
 from segcal_cli.reporting.tables import Table, csv_text, short
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster, frames_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import WithAtlas, atlases_for
 from segcal_cli.workflows.cluster_pictures import pictured_cases
-from segcal_cli.workflows.cluster_tables import cluster_name
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Presented
 from segcal_cli.workflows.requests import JudgeOptions
@@ -86,6 +85,7 @@ def measurement(loaded: LoadedCluster, inputs: Inputs, options: JudgeOptions) ->
         options.ce_bins,
         keep_places=voxels <= KEPT_VOXELS,
         pictured=pictured_cases(loaded, [source.id for source in inputs.sources]),
+        other_region=loaded.counts_elsewhere(inputs.sources),
     )
     atlases = atlases_for(
         loaded.path, loaded.artifact.arrays, options.atlas, [source.id for source in inputs.sources],
@@ -110,7 +110,8 @@ def present(name: str, loaded: LoadedCluster, rows: CoverageRows, *, in_sample: 
         rows.coverage(), rows.errors(), rows.levels(), rows.sets(), rows.cases()
     )  # fmt: skip
     alpha = rows.measurement.alphas[0]
-    promise = guarantee(model, alpha, loaded.circumstances)
+    facts = loaded.used_on(other_region=rows.measurement.other_region, in_sample=in_sample)
+    promise = guarantee(model, alpha, facts)
     below = rows.below_nominal()
     entry: dict[str, Any] = {
         "artifact": loaded.path.name,
@@ -139,7 +140,9 @@ def present(name: str, loaded: LoadedCluster, rows: CoverageRows, *, in_sample: 
         "sets.csv": csv_text(set_columns, map(_set_row, sets)),
         "cases.csv": csv_text(CASES, cases),
     }
-    return Presented("cluster", entry, tuple(_tables(name, loaded, rows, coverage, errors, sets, below)), files)
+    return Presented(
+        "cluster", entry, tuple(_tables(name, loaded, rows, coverage, errors, sets, (promise, *below))), files
+    )
 
 
 def compared_rows(named: Sequence[tuple[str, CoverageRows]]) -> tuple[list[dict[str, Any]], tuple[Table, ...], str]:
@@ -173,7 +176,7 @@ def rows_of(counting: CoverageMeasurement, found: Coverage, options: JudgeOption
     return CoverageRows(counting, found, options.min_positives)
 
 
-def _tables(name, loaded, rows, coverage, errors, sets, below):  # type: ignore[no-untyped-def]
+def _tables(name, loaded, rows, coverage, errors, sets, said):  # type: ignore[no-untyped-def]
     model = loaded.model
     first = coverage[: len(rows.measurement.rows)]
     shown = first if len(first) <= SHOWN_ROWS else [row for row in first if row["cluster"] == WHOLE]
@@ -197,10 +200,9 @@ def _tables(name, loaded, rows, coverage, errors, sets, below):  # type: ignore[
         f"At alpha {rows.measurement.alphas[0]:g}; mean over {len(rows.groups)} patients of the share that the set "
         f"holds, 95 % bootstrap-t over patients. Mean set size {size['mean_size']:.3f}, empty before filling "
         f"{100 * size['empty_share']:.1f} %. Share of other voxels whose set holds the class: {false}. "
-        + guarantee(model, rows.measurement.alphas[0], loaded.circumstances)
     )
     columns = ("class", "cluster", "coverage", "interval", "of voxels", "patients", "")
-    yield Table(f"{name}: coverage", columns, tuple(lines), "\n".join([caption, *below]))
+    yield Table(f"{name}: coverage", columns, tuple(lines), "\n".join([caption + said[0], *said[1:]]))
     table = [
         (
             row["class"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -181,6 +182,75 @@ def test_a_class_in_no_label_stands_in_every_set_and_the_others_are_unaffected(s
     assert [row["vacuous"] for row in rows] == [False, False]
 
 
+def test_a_table_of_cases_without_patients_is_no_better_than_files_without_groups(study, tmp_path):
+    _root, old, _ = study
+    rows = [f"{s.name},{old.predictions / s.name}.nii.gz,{old.labels / s.name}.nii.gz" for s in old.scans]
+    (tmp_path / "cases.csv").write_text("case,prediction,label\n" + "\n".join(rows) + "\n")
+    said = segcal(
+        "cluster", "fit", *old.arguments, *GIVEN, "--cases", tmp_path / "cases.csv", "--method", "image", "-o",
+        tmp_path / "c.npz",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    assert "once. Without --groups each file counts as a patient; several files of one patient break" in said.stderr
+
+
+def test_a_promise_of_one_region_is_not_given_for_another(study, tmp_path):
+    root, old, new = study
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:, 2:6, 3:9] = 1
+    for scan in (*old.scans, *new.scans):
+        write_volume(tmp_path / "roi" / f"{scan.name}.nii.gz", mask)
+    region, path = ("--roi", tmp_path / "roi"), tmp_path / "c.npz"
+    everywhere = (
+        "No guarantee: in the fit all voxels counted, and here only those inside a region of interest do (--roi)."
+    )
+    inside = "No guarantee: in the fit only voxels inside a region of interest counted, and here all do; give --roi."
+    judged = ("evaluate", *new.arguments, *GIVEN, "--groups", root / "groups.csv", "--artifact", path, "-o")
+    for number, (fitted, used, words) in enumerate((((), region, everywhere), (region, (), inside))):
+        promise = fit(study, path, "--method", "image", "--overwrite", *fitted)
+        assert ("Only voxels inside the region of interest count." in promise.stderr) == bool(fitted)
+        for said in (
+            apply(study, path, tmp_path / f"other{number}", *used),
+            segcal(*judged, tmp_path / f"other{number}.csv", *used),
+        ):
+            assert words in said.stderr
+            assert "For a new patient" not in said.stderr
+        assert "For a new patient" in apply(study, path, tmp_path / f"same{number}", *fitted).stderr
+
+
+def test_levels_that_differ_by_class_are_promised_class_by_class(study, tmp_path, artifact):
+    said = apply(study, artifact, tmp_path / "out", "--alpha", "0.1", "--alpha", "class1=0.3")
+    assert (
+        "the set misses on average over patients at most 10 % (background, class2; from 9 patients) or 30 % (class1; "
+        "from 3 patients), for each class and cluster with so many patients (here 12 of 12). Nothing is promised"
+    ) in said.stderr
+    assert "misses at most 10 %" not in said.stderr
+    assert (
+        "no class and cluster has the patients that it needs (at most 12 are there)"
+        in apply(study, artifact, tmp_path / "few", "--alpha", "0.01", "--alpha", "class1=0.02").stderr
+    )
+
+
+def test_copies_of_map_making_scans_under_other_names_do_not_calibrate(study, tmp_path):
+    fit(study, tmp_path / "map.npz", *KMEANS)
+    scans = [replace(scan, name=scan.name.replace("case", "copy")) for scan in study[1].scans]
+    copies = make_folders(tmp_path / "copies", scans)
+    common = ("cluster", "fit", *copies.arguments, *GIVEN, "--map", tmp_path / "map.npz", "-o", tmp_path / "c.npz")
+    refused = segcal(*common)
+    assert refused.code == 4
+    assert "8 patients make the map and calibrate on it: copy_" in refused.stderr
+    assert not (tmp_path / "c.npz").exists()
+    assert "was fitted with patients as units (12 of 24 cases)" in refused.stderr
+    allowed = segcal(*common, "--allow-overlap")
+    assert "No guarantee: some patients made the map and calibrated it too (--allow-overlap)." in allowed.stderr
+
+
+def test_files_of_an_earlier_run_that_this_one_does_not_write_are_named(study, tmp_path, artifact):
+    assert "stay as an earlier run made them" not in apply(study, artifact, tmp_path / "out").stderr
+    said = apply(study, artifact, tmp_path / "out", "--alpha", "0.3", "--emit", "pvalue", "--skip-existing")
+    assert "12 files of kinds that --emit leaves out stay as an earlier run made them" in said.stderr
+
+
 def test_a_map_of_other_patients_lets_everyone_calibrate(study, tmp_path):
     root, _old, new = study
     fit(study, tmp_path / "map.npz", *KMEANS)
@@ -214,7 +284,10 @@ def test_a_list_of_map_making_cases_may_not_split_a_patient(study, tmp_path):
     ("--method", "rings"), ("--method", "grid"), ("--method", "atlas"), ("--method", "image", "--coords", "mm"),
     ("--method", "boundary", "--shared-map"), ("--reuse", "--split", "0.5"), ("--alpha", "1.5"), ("--k", "0"),
     ("--only", "liver"), ("--memory", "much"), ("--split", "2"), ("--method", "boundary", "--edges", "5,1"),
-    ("--grid", "2x2"), ("--levels", ".5"),
+    ("--grid", "2x2"), ("--levels", ".5"), ("--method", "star", "--roughness", "inf"),
+    ("--method", "star", "--order", "33"), ("--method", "kmeans", "--smooth", "inf"),
+    ("--method", "image", "--only", "class1"), ("--method", "image", "--reuse"), ("--method", "pixel", "--split", ".5"),
+    ("--method", "boundary", "--edges", "0", "--split", "0.5"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_usage_errors(study, tmp_path, options):
     said = fit(study, tmp_path / "c.npz", *options)
@@ -381,18 +454,45 @@ def test_cases_of_the_fit_are_flagged_by_apply_and_refused_by_evaluate(study, tm
     assert {row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {"in_calibration", "in_map"}
     judged = ("evaluate", *old.arguments, *GIVEN, "--artifact", tmp_path / "c.npz", "-o", tmp_path / "m.csv")
     assert segcal(*judged).code == 4
-    assert segcal(*judged, "--allow-overlap").code == 0
+    allowed = segcal(*judged, "--allow-overlap")
+    assert allowed.code == 0
+    assert "In-sample: some of the cases measured here were used in the fit" in allowed.stderr
+
+
+def test_a_scan_of_the_fit_is_flagged_under_another_name_too(study, tmp_path, artifact):
+    scans = [replace(study[1].scans[0], name="stranger"), study[2].scans[0]]
+    folders = make_folders(tmp_path / "renamed", scans)
+    said = apply(study, artifact, tmp_path / "out", folders=folders)
+    assert {row["case"]: row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {
+        "case_24": "", "stranger": "in_calibration"
+    }  # fmt: skip
+    assert "1 of these cases were used in the fit" in said.stderr
+
+
+def test_apply_says_where_patients_are_no_longer_told_apart(study, tmp_path, artifact):
+    root = study[0]
+    assert (
+        "give --groups, or scans of patients of the fit go unnoticed" in apply(study, artifact, tmp_path / "a").stderr
+    )
+    told = apply(study, artifact, tmp_path / "b", "--groups", root / "groups.csv")
+    assert "go unnoticed" not in told.stderr
 
 
 def test_a_calibrator_of_the_fit_is_asked_for_at_apply(study, tmp_path):
-    _root, old, _new = study
+    _root, old, new = study
     assert segcal("calibrate", "fit", *old.arguments, *GIVEN, "-o", tmp_path / "t.npz", "--no-summary").code == 0
     said = fit(study, tmp_path / "c.npz", "--method", "image", "--calibrator", tmp_path / "t.npz", "--allow-overlap")
     assert said.code == 0, said.stderr
+    assert "No guarantee: the calibrator had been fitted on some of the calibration patients" in said.stderr
     said = apply(study, tmp_path / "c.npz", tmp_path / "out")
     assert said.code == 5
     assert "through the calibrator" in said.stderr
     assert apply(study, tmp_path / "c.npz", tmp_path / "out", "--calibrator", tmp_path / "t.npz").code == 0
+    calibrator = tmp_path / "u.npz"
+    assert segcal("calibrate", "fit", *new.arguments, *GIVEN, "-o", calibrator, "--no-summary").code == 0
+    assert fit(study, tmp_path / "d.npz", "--method", "image", "--calibrator", calibrator).code == 0
+    assert apply(study, tmp_path / "d.npz", tmp_path / "taught", "--calibrator", calibrator).code == 0
+    assert {row["flags"] for row in read_rows(tmp_path / "taught" / "cases.csv")} == {"in_calibrator"}
 
 
 def test_other_classes_and_damaged_artifacts_exit_5(study, tmp_path, artifact):
@@ -516,6 +616,17 @@ def test_atlases_of_single_cases_are_asked_for_again_and_new_regions_stand_in_ev
     row = read_rows(tmp_path / "out" / "cases.csv")[0]
     assert float(row["unseen_share"]) == float(row["infinite_share"]) == pytest.approx(3 / 9)
     assert (volume(tmp_path / "out" / "case_24_sets.nii.gz")[regions_of().T == 15] == 0b111).all()
+
+
+def test_an_atlas_that_is_the_labels_is_noticed(study, tmp_path):
+    labels = fit(study, tmp_path / "c.npz", "--method", "atlas", "--atlas", study[1].labels)
+    assert "every class lies in one region of its own, as if the atlas were the labels" in labels.stderr
+    values = np.zeros(SHAPE, np.uint8)
+    values[..., SHAPE[2] // 2 :] = 1
+    write_volume(tmp_path / "halves.nii.gz", values)
+    halves = fit(study, tmp_path / "d.npz", "--method", "atlas", "--atlas", tmp_path / "halves.nii.gz")
+    assert halves.code == 0
+    assert "as if the atlas were the labels" not in halves.stderr
 
 
 def test_an_atlas_of_fractions_or_on_another_grid_is_refused(study, tmp_path):
@@ -712,6 +823,9 @@ def test_reliability_draws_maps_coverage_and_errors(study, tmp_path):
     assert {row["line"] for row in lines} == {"whole image", "cluster 1", "cluster 2", "place 3,4,1"}
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Where clusters help" in page
+    # A picture of several artifacts says of each what it promises.
+    assert "kmeans: Vacuous at alpha 0.1: " in page
+    assert "shells: For a new patient" in page
     refused = segcal(*common, "--plots", "coverage-diagram", "--cells", "99,0,0", "-o", tmp_path / "r2")
     assert refused.code == 2
     assert "the field is 11 x 9 x 4 voxels" in refused.stderr

@@ -125,6 +125,20 @@ def test_words_wrap_within_the_width_and_a_long_word_is_cut():
     assert "".join(lines).replace(" ", "") == "onetwothree" + "w" * 200
 
 
+def test_a_line_that_fits_at_one_resolution_fits_at_all():
+    from matplotlib.backends.backend_agg import RendererAgg
+    from matplotlib.font_manager import FontProperties
+
+    line = "For a new patient exchangeable with the 24 calibration patients: of the patient's voxels of a class"
+    font, width = FontProperties(family="DejaVu Sans", size=8.0), text_width(line, 8.0)
+    with styled():
+        drawn = [
+            RendererAgg(1, 1, dpi).get_text_width_height_descent(line, font, ismath=False)[0] / dpi
+            for dpi in (50, 72, 80, 96, 150, 300)
+        ]
+    assert drawn == pytest.approx([width] * len(drawn), rel=0.01)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 100, 200])
 def test_any_number_of_bins_can_be_drawn(count):
     for drawing in (

@@ -30,10 +30,12 @@ HOMES = {
     "tifffile": {"io"},
     "isal": {"io"},
     "matplotlib": {"reporting"},
+    "dask": {"execution"},
+    "distributed": {"execution"},
 }
 """Third-party package -> the only packages of segcal that may import it."""
 
-LAZY = {"scipy", "torch", "nibabel", "PIL", "tifffile", "matplotlib", "skimage", "rich"}
+LAZY = {"scipy", "torch", "nibabel", "PIL", "tifffile", "matplotlib", "skimage", "rich", "dask", "distributed"}
 """Packages that are imported inside the functions that use them, never at the top of a module."""
 
 TORCH_MODULE = "losses.py"

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from segcal_cli.cli import config
+from segcal_cli.cli import config, settings
 from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.cli.words import calibrate, cluster, conformal_sets, measuring, ntr_interval, shared
 from segcal_cli.cli.words.spelling import TALKING, Words, plain
@@ -121,7 +121,7 @@ def expanded(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit
         function(**arguments, **rebuilt)
 
-    config.register(function, parameters)
+    settings.register(function, parameters)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

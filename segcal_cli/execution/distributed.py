@@ -11,12 +11,15 @@ workers. So the cluster on this machine listens to this machine only.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+import signal
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import Any
 
 from segcal_cli import __version__
@@ -146,16 +149,34 @@ def _local_client(jobs: int) -> Any:
 
     # A case that was on a worker that died is given back at once: it runs again alone.
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
-    cluster = LocalCluster(
-        n_workers=jobs,
-        threads_per_worker=1,
-        dashboard_address=None,
-        host="127.0.0.1",
-        # Without a dashboard Dask still serves HTTP, on a fixed port that another run may have.
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=logging.CRITICAL,
-    )
+    with _interrupts_held_back():
+        cluster = LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            dashboard_address=None,
+            host="127.0.0.1",
+            # Without a dashboard Dask still serves HTTP, on a fixed port that another run may have.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            silence_logs=logging.CRITICAL,
+        )
     return Client(cluster, set_as_default=False)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Threads that begin here, and the workers that these start, never get the Ctrl-C that a terminal sends to all
+    processes of a run: this process ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It is started with the first process, and lets the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @atexit.register

@@ -166,6 +166,8 @@ def _header_from_json(path: Path, data: dict[str, Any]) -> Header:
         raise NotAnArtifact(path, f"its header is damaged ({type(error).__name__}: {error})") from error
     if header.values not in ("logits", "probabilities") or len(header.case_ids) != len(header.group_ids):
         raise NotAnArtifact(path, "its header is damaged (values or group ids)")
+    if header.seed < 0:
+        raise NotAnArtifact(path, "its header is damaged (seed)")
     if not all("case" in entry for entry in header.dropped):
         raise NotAnArtifact(path, "its header is damaged (dropped)")
     return header

@@ -7,7 +7,6 @@ of them an image is stands in its header, so PNG headers are read here byte by b
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from segcal_cli.core.errors import FormatError
 from segcal_cli.core.volume import Grid, Stored, Values
 from segcal_cli.io.arrays import HardMask
 from segcal_cli.io.documents import read_json
+from segcal_cli.io.geometry import LARGEST_MM
 from segcal_cli.io.inputs import check_case_size, check_expansion, input_size, open_input
 from segcal_cli.io.suffixes import split_suffix, unread
 from segcal_cli.io.tiffs import probe_tiff, read_tiff
@@ -36,6 +36,9 @@ PNG_COLOURS = {0: ("L", 1), 2: ("RGB", 3), 3: ("P", 1), 4: ("LA", 2), 6: ("RGBA"
 TIFF_SUFFIXES = (".tif", ".tiff")
 
 PNG_BITS = (1, 2, 4, 8, 16)
+
+SMALLEST_MM = 1e-9
+"""A voxel edge of less than an atom is damage, and its square would vanish."""
 
 PNG_LEVEL = 6
 """zlib's level for the PNG that segcal writes; fixed, so that bytes do not hang on a default."""
@@ -178,7 +181,7 @@ def grid(header: ImageHeader) -> Grid:
     spacing = document.get("spacing") if isinstance(document, dict) else None
     if not isinstance(spacing, list) or len(spacing) != 3:
         raise BadSpacing(beside)
-    if any(type(edge) not in (int, float) or not 0 < edge < math.inf for edge in spacing):
+    if any(type(edge) not in (int, float) or not SMALLEST_MM <= edge <= LARGEST_MM for edge in spacing):
         raise BadSpacing(beside)
     z, y, x = spacing
     return Grid(header.shape, np.diag([float(x), float(y), float(z), 1.0]))

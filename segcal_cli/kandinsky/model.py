@@ -187,7 +187,8 @@ def from_arrays(
         tuple(int(value) for value in data["atlas_values"]),
         tuple(int(n) for n in data["grid"]),
     )
-    if placing is not None and not placing.sound:
+    placed_by_field = any(size > 1 for size in sizes) and method not in ("grid", "atlas", "boundary")
+    if (placing is None and placed_by_field) or (placing is not None and not placing.sound):
         raise Damaged("its field has no cells")
     if any(_clusters_made(regions, channel) > size for channel, size in enumerate(sizes)):
         raise Damaged("its map has more clusters than pools")

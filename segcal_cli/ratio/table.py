@@ -131,7 +131,7 @@ def _check_numbers(columns: Mapping[str, np.ndarray]) -> None:
     """Raises ValueError for volumes that none has."""
     for name, column in columns.items():
         known = column[~np.isnan(column)]
-        if known.size < column.size and name in (*VOLUMES, *LABELLED, "sum_b2", "voxels", "voxel_mm3"):
+        if known.size < column.size and name in (*VOLUMES, *LABELLED, "voxels", "voxel_mm3"):
             raise ValueError(f"{name} holds NaN")
         if known.size and not (known.min() >= 0 and known.max() <= LARGEST):
             raise ValueError(f"{name} holds {known.min():g} to {known.max():g}")

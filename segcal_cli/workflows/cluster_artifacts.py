@@ -88,6 +88,8 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
         loaded = LoadedCluster(path, artifact, model)
         if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
             raise ValueError("alpha or number of patients")
+        if not set(header.results["calibration_cases"]) <= set(header.case_ids):
+            raise ValueError("calibration cases that were not fitted on")
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
     return loaded

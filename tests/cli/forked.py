@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +78,14 @@ def server(folder: Path) -> Iterator[Server]:
 
 def _child(words: list[str], folder: Path) -> None:
     """Become the command. Does not return."""
-    from segcal_cli.cli import app
+    from segcal_cli.cli import entry
 
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     sys.argv = ["segcal", *words]
     try:
-        app.main()
+        entry.main()
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
@@ -102,6 +103,8 @@ def _forked(words: list[str], folder: Path) -> dict[str, float]:
         signal.alarm(TIMEOUT)
         try:
             _child(words, folder)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     _, status, usage = os.wait4(child, 0)
@@ -111,7 +114,8 @@ def _forked(words: list[str], folder: Path) -> dict[str, float]:
 def main() -> None:
     from importlib import import_module
 
-    import segcal_cli.cli.app  # noqa: F401 - what a plain start imports too
+    import segcal_cli.cli.app
+    import segcal_cli.cli.entry  # noqa: F401 - what a plain start imports too
 
     print(json.dumps(_forked(["--help"], Path.cwd())), flush=True)
     for name in NEEDED:

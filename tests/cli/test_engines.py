@@ -6,6 +6,7 @@ Each kind of artifact and table once. What takes long (a process per job and pas
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,3 +188,26 @@ def test_dask_says_nothing_of_its_own(work: Work, tmp_path: Path):
     done = alone({}, *words)
     assert (done.stdout, done.stderr) == ("", "")
     assert_same(work, "sets", tmp_path)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_dask_workers_without_a_word_of_theirs(work: Work, tmp_path: Path):
+    """A terminal sends it to all processes of the run."""
+    command = [*work.commands["sets"], "-o", tmp_path / "a.npz", "--engine", "dask", "--jobs", "2", "-v"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "segcal_cli.cli.app", *map(str, command)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("fitting"):
+            break
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.stderr.read()
+    running.stderr.close()
+    # Eight small cases may be through before the signal has come.
+    assert running.wait(60) in (0, 130)
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob(".*tmp*"))

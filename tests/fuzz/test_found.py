@@ -139,6 +139,10 @@ def _large(header: dict) -> None:
     header["seed"] = 1e400
 
 
+def _below(header: dict) -> None:
+    header["seed"] = -1
+
+
 def _value(header: dict) -> None:
     header["classes"][0]["values"] = [None]
 
@@ -155,7 +159,7 @@ def _number(header: dict) -> None:
     header["dropped"] = [{"case": 7}]
 
 
-@pytest.mark.parametrize("change", [_seed, _large, _value, _kind, _dropped, _number])
+@pytest.mark.parametrize("change", [_seed, _large, _below, _value, _kind, _dropped, _number])
 def test_a_header_of_wrong_types_is_damage(change, calibrators):
     ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
     assert ran.code == 5
@@ -282,7 +286,17 @@ def _grid(header: dict) -> None:
     header["results"]["model"]["grid"] = [4, 4, 4]
 
 
-@pytest.mark.parametrize(("method", "change"), [("kmeans", _block), ("grid", _grid)])
+def _placeless(header: dict) -> None:
+    header["method"] = "pixel"
+
+
+def _strangers(header: dict) -> None:
+    header["results"]["calibration_cases"].append("nobody")
+
+
+@pytest.mark.parametrize(
+    ("method", "change"), [("kmeans", _block), ("grid", _grid), ("grid", _placeless), ("grid", _strangers)]
+)
 def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, tmp_path):
     damaged = reforged(clusters / f"{method}.npz", change)
     for command in (["inspect", damaged], of_artifact(clusters, "cluster", damaged, tmp_path / "out")):

@@ -347,7 +347,19 @@ def test_spacing_comes_from_the_json_beside_a_tiff(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spacing", [None, [1, 2], [1, 2, 0], [1, 2, -1], [1, 2, True], ["1", 2, 3], [1, 2, float("inf")], 3]
+    "spacing",
+    [
+        None,
+        [1, 2],
+        [1, 2, 0],
+        [1, 2, -1],
+        [1, 2, True],
+        ["1", 2, 3],
+        [1, 2, float("inf")],
+        [1, 2, 1e-320],
+        [1, 2, 1e30],
+        3,
+    ],
 )
 def test_a_spacing_that_is_none_is_refused(tmp_path, spacing):
     tifffile.imwrite(tmp_path / "a.tif", RAMP8)

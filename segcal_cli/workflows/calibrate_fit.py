@@ -66,6 +66,9 @@ from segcal_cli.workflows.tracing import (
     without_folders,
 )
 
+OVERLAP = "Some of these cases had been used to fit the calibrator in front: figures are in-sample in part."
+"""What --allow-overlap has let pass; no fold of this fit was kept from that one."""
+
 
 class OneWhole(UsageError):
     """Shards of what cannot be split."""
@@ -138,13 +141,15 @@ class CalibrateConclusion:
             group_ids=result.group_ids,
             case_digests=digests,
             fit_input_digest=_input_digest(digests, result),
-            guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
+            guarantee=result.guarantee
+            + (f" {OVERLAP}" if overlaps else "")
+            + after_dropping(failures, len(traced.facts)),
             seed=self.spec.seed,
             dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
             results=results,
         )
         digest = write_artifact(output, Artifact(header, arrays))
-        for warning in result.warnings:
+        for warning in (*result.warnings, *([OVERLAP] if overlaps else [])):
             observer.warn(warning)
         done = len(traced.facts)
         return Outcome(

@@ -167,6 +167,7 @@ METHOD = fitted_to_error(
         keeps_decisions=False,
         scopes=("per-class", "shared"),
         losses=("nll", "brier"),
+        options=("allow_inverted",),
         solve=solve,
         log_odds=log_odds,
         loss=loss_of,

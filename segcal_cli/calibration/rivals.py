@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from segcal_cli.calibration import ensemble
+from segcal_cli.calibration import ensemble, fine_tuning, local
 from segcal_cli.calibration.canonical import kind_of, problem_names
 from segcal_cli.calibration.fit import FitState, OtherValues, refuse_unfittable
 from segcal_cli.calibration.fitting import fit
@@ -27,21 +27,20 @@ from segcal_cli.core.errors import FitError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 
-FOLDED: tuple[Family, ...] = ("sketch", "nodes", "sample")
-"""Families whose parameters for every fold come from one reading."""
+APART = {
+    local.METHOD.name: "it is trained anew for every fold, a run each; fit it on some patients, and give the "
+    "artifact to evaluate on the others",
+    fine_tuning.METHOD.name: "it needs features; fit it on some patients, and give the artifact to evaluate on the "
+    "others",
+    ensemble.METHOD.name: "the members as they are joined are the row raw",
+}
+"""Methods that are not compared, and what to do instead."""
 
 
 def rivals_for(space: LabelSpace, values: Values) -> tuple[str, ...]:
     """Names of the methods that can be compared on such predictions; an ensemble by itself is what they start from."""
     kind = kind_of(space)
-    return tuple(
-        name
-        for name in methods_for(kind)
-        if METHODS[name].families[kind] in FOLDED
-        and METHODS[name].only in (None, values)
-        and not METHODS[name].beside
-        and name != ensemble.METHOD.name
-    )
+    return tuple(name for name in methods_for(kind) if name not in APART and METHODS[name].only in (None, values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ MOST_BINS = 1000
 
 OWN_OPTIONS = (
     "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
-    "learning_rate",
+    "learning_rate", "allow_inverted",
 )  # fmt: skip
 """Options that only some methods have; another method with such an option is a mistake, not something to pass over."""
 
@@ -39,6 +39,12 @@ class BadOption(UsageError):
     """An option has a value that does not exist, or that does not fit the method."""
 
     template = "--{0} {1}: {2}"
+
+
+class BadFlag(UsageError):
+    """A flag that does not fit the method."""
+
+    template = "--{0}: {1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class FitSpec:
     def check(self, space: LabelSpace, values: Values | None = None) -> None:
         """Whether method, loss and scope fit the class table, and what predictions hold, if that is known.
 
-        Raises UnknownMethod, BadOption, TooManyBranches.
+        Raises UnknownMethod, BadOption, BadFlag, TooManyBranches.
         """
         record = self.record(space)
         if record.only is not None and values is not None and values != record.only:
@@ -153,10 +159,14 @@ class FitSpec:
         for name in OWN_OPTIONS:
             if self.optimiser == "adam" and name in TRAINING:
                 continue
+            if name == "voxels" and self.loss in ACE_LOSSES and self.family(space) == "nodes":
+                continue  # sums at nodes do not tell the error of a class, so this fit has a sample too
             if name not in record.options and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 owners = [method for method, other in METHODS.items() if name in other.options]
                 or_adam = ", or --optimiser adam" if name in TRAINING else ""
                 words = f"it is for --method {', '.join(owners)}{or_adam}"
+                if getattr(self, name) is True:
+                    raise BadFlag(name.replace("_", "-"), words)
                 raise BadOption(name.replace("_", "-"), getattr(self, name), words)
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
@@ -175,6 +185,10 @@ class FitSpec:
                 raise BadOption("scope", self.scope, f"methods that fit: {', '.join(sharing)}")
         if self.nesting == "project":
             families_of(space)
+        elif kind_of(space) != "sigmoid":
+            raise BadOption(
+                "nesting", self.nesting, f"it is for sigmoid regions, and this is {KIND_WORDS[kind_of(space)]}"
+            )
 
     @property
     def surroundings(self) -> Surroundings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,12 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
     """Class -> (raw p, calibrated p) at 11 points.
 
     Exclusive classes: the other classes share the rest of the probability equally, since the map depends on them too.
-    {} for a method that looks at features, which no probability tells.
+    Nested regions: each by itself, before the projection, for the others' probabilities need not be its own. {} for a
+    method that looks at features, which no probability tells.
     """
     if calibrator.method == fine_tuning.METHOD.name:
         return {}
-    space = calibrator.space
+    space, alone = calibrator.space, replace(calibrator, project=False)
     raw = np.linspace(0.0, 1.0, MAP_POINTS).astype(np.float32)
     result = {}
     for channel in space.measured:
@@ -57,7 +59,7 @@ def calibration_map(calibrator: Calibrator) -> dict[str, list[tuple[float, float
         if space.exclusive:
             slab[:] = (1.0 - raw) / (len(space.channels) - 1)
             slab[channel] = raw
-        p = calibrator.amid_equals(slab)[channel]
+        p = alone.amid_equals(slab)[channel]
         result[space.names[channel]] = [
             (float(round(a, 1)), float(b)) for a, b in zip(raw.astype(float), p, strict=True)
         ]

@@ -51,6 +51,18 @@ class OutputInInput(UsageError):
     template = "{0} lies in {1}: the next run would read its own outputs"
 
 
+class OutputTwice(UsageError):
+    """One file for two outputs."""
+
+    template = "{0} is asked for twice as an output"
+
+
+class OutputIsInput(UsageError):
+    """An output would take the place of a file that the run reads."""
+
+    template = "{0} is read by this run ({1}) and would be overwritten; name another output"
+
+
 class NoGrid(UsageError):
     """A NIfTI file needs a place in space."""
 
@@ -81,6 +93,23 @@ def refuse_inside(output: Path, inputs: Iterable[Path | None]) -> None:
         for folder in () if given is None else expand_folders(given):
             if resolved == folder.resolve() or (folder.is_dir() and folder.resolve() in resolved.parents):
                 raise OutputInInput(output, folder)
+
+
+def refuse_twice(targets: Sequence[Path]) -> None:
+    """Raise OutputTwice for a file that two outputs would be."""
+    seen: set[Path] = set()
+    for path in targets:
+        if path.resolve() in seen:
+            raise OutputTwice(path)
+        seen.add(path.resolve())
+
+
+def refuse_read(output: Path, files: Mapping[str, Path | None]) -> None:
+    """Raise OutputIsInput if an output is one of the files, by option, that are read; whether or not outputs that exist
+    may be replaced. None: an option that was not given."""
+    for option, given in files.items():
+        if given is not None and given.resolve() == output.resolve():
+            raise OutputIsInput(output, option)
 
 
 def require_file_place(path: Path) -> None:

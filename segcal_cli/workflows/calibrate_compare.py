@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.calibration.registry import METHODS
-from segcal_cli.calibration.rivals import RivalFits, Rivals, RivalState, rivals_for
+from segcal_cli.calibration.rivals import APART, RivalFits, Rivals, RivalState, rivals_for
 from segcal_cli.calibration.spec import OWN_OPTIONS, BadOption, FitSpec
 from segcal_cli.core.case import Case
 from segcal_cli.core.labels import LabelSpace
@@ -24,14 +24,14 @@ from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import failure_records, run_estimator
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.case_files import same_predictions
-from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_read, require_file_place
 from segcal_cli.io.problems import raise_all
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
-from segcal_cli.workflows.inputs import open_inputs, reading_spec
+from segcal_cli.workflows.inputs import files_of, open_inputs, reading_spec
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
@@ -119,6 +119,7 @@ def run(
 ) -> Outcome:
     """Fit and measure every method, write the table. Raises what reading and fitting raise; then nothing is written."""
     refuse_inside(output, (predictions, labels, *map(Path, reading.member)))
+    refuse_read(output, files_of(reading))
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
@@ -177,7 +178,8 @@ def specs_of(
 ) -> dict[str, FitSpec]:
     """Method -> what is fitted; each with those of the methods' own options that it has.
 
-    Raises BadOption for methods named twice and options that no compared method has; UnknownMethod comes with the fit.
+    Raises BadOption for methods named twice or not compared, and options that no compared method has; UnknownMethod
+    comes with the fit.
     """
     names: Sequence[str] = rivals_for(space, values)
     if comparing.methods is not None:
@@ -186,9 +188,10 @@ def specs_of(
             if names.count(name) > 1:
                 raise BadOption("methods", comparing.methods, f"{name} stands there twice")
             if name not in METHODS:
-                raise BadOption(
-                    "methods", comparing.methods, f"{name or 'an empty name'} is none of {', '.join(METHODS)}"
-                )
+                known = ", ".join(rivals_for(space, values))
+                raise BadOption("methods", comparing.methods, f"{name or 'an empty name'} is none of {known}")
+            if name in APART:
+                raise BadOption("methods", comparing.methods, f"{name} is not compared: {APART[name]}")
     given: Mapping[str, Any] = {
         name: getattr(comparing, name)
         for name in OWN_OPTIONS

@@ -27,7 +27,7 @@ from segcal_cli.io.atomic import writing as writing_file
 from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.case_files import CROSS_VALIDATION, same_predictions
 from segcal_cli.io.companions import Companions, read_layer
-from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_read, refuse_twice, require_file_place
 from segcal_cli.io.problems import raise_all
 from segcal_cli.workflows.beside import (
     ALONE,
@@ -41,7 +41,7 @@ from segcal_cli.workflows.beside import (
 )
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.devices import device_of
-from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
+from segcal_cli.workflows.inputs import Inputs, files_of, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     CalibrateFitOptions,
@@ -65,6 +65,9 @@ from segcal_cli.workflows.tracing import (
     report_facts,
     without_folders,
 )
+
+OVERLAP = "Some of these cases had been used to fit the calibrator in front: figures are in-sample in part."
+"""What --allow-overlap has let pass; no fold of this fit was kept from that one."""
 
 
 class OneWhole(UsageError):
@@ -138,13 +141,15 @@ class CalibrateConclusion:
             group_ids=result.group_ids,
             case_digests=digests,
             fit_input_digest=_input_digest(digests, result),
-            guarantee=result.guarantee + after_dropping(failures, len(traced.facts)),
+            guarantee=result.guarantee
+            + (f" {OVERLAP}" if overlaps else "")
+            + after_dropping(failures, len(traced.facts)),
             seed=self.spec.seed,
             dropped=tuple({"case": failure.id, "error": without_folders(failure.error)} for failure in failures),
             results=results,
         )
         digest = write_artifact(output, Artifact(header, arrays))
-        for warning in result.warnings:
+        for warning in (*result.warnings, *([OVERLAP] if overlaps else [])):
             observer.warn(warning)
         done = len(traced.facts)
         return Outcome(
@@ -173,8 +178,10 @@ def run(
     sharded = parse_shard(sharding.shard) is not None or sharding.resume is not None
     plan = plan_of(running)
     outputs = [output, *([] if fitting.export_weights is None else [fitting.export_weights])]
+    refuse_twice(outputs)
     for path in outputs:
         refuse_inside(path, (predictions, labels, *map(Path, reading.member), *folders_of(beside)))
+        refuse_read(path, {**files_of(reading), "--last-layer": fitting.last_layer})
     refuse_existing(outputs, overwrite=writing.overwrite)
     for path in outputs:
         require_file_place(path)

@@ -26,7 +26,7 @@ MEASURED = {"cross-validation": "out of fold", "held-out": "on patients left out
 
 
 def describe(path: Path, artifact: Artifact) -> Description:
-    """Parameters, the gain out of fold, warnings, and the map at 11 points. Raises DamagedCalibrator."""
+    """Parameters, the gain out of fold, notes, warnings, and the map at 11 points. Raises DamagedCalibrator."""
     results = artifact.header.results
     split = str(results.get("split_kind", "unknown"))
     lines = [f"split       {SPLITS.get(split, split)}"]
@@ -43,6 +43,7 @@ def describe(path: Path, artifact: Artifact) -> Description:
         before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))
         where = MEASURED.get(summary["evaluated_on"], summary["evaluated_on"])
         lines.append(f"gain        {gain(before, after)} (all voxels pooled, {where})")
+    lines += [f"note        {note}" for note in results.get("notes", [])]
     lines += [f"warning     {warning}" for warning in results.get("warnings", [])]
     calibrator = loaded_calibrator(path, artifact).calibrator
     return Description((*lines, "", *map_lines(calibrator)), {"map": calibration_map(calibrator)})

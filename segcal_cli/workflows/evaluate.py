@@ -11,7 +11,7 @@ from segcal_cli.core.errors import UsageError
 from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.execution.work import Result
 from segcal_cli.io.atomic import write_text
-from segcal_cli.io.outputs import refuse_existing, refuse_inside, require_file_place
+from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_twice, require_file_place
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, folders_of
 from segcal_cli.workflows.conventions import settings_of
@@ -50,12 +50,6 @@ from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
 from segcal_cli.workflows.sharding import Job, carried_out, parse_shard
 from segcal_cli.workflows.study import MEASURING, Study, StudyRest, named_artifacts, prepare, say
 from segcal_cli.workflows.tracing import Traced
-
-
-class OutputTwice(UsageError):
-    """One file for two outputs."""
-
-    template = "{0} is asked for twice as an output"
 
 
 class NotOfShards(UsageError):
@@ -192,13 +186,6 @@ class MeasureConclusion:
         """Write the tables."""
         study = self.rest.study(traced, failures, observer)
         return written(study, output, self.outputs, self.judging, observer)
-
-
-def refuse_twice(targets: Sequence[Path]) -> None:
-    """Raise OutputTwice for a file that two outputs would be."""
-    for path in targets:
-        if targets.count(path) > 1:
-            raise OutputTwice(path)
 
 
 def _refuse_tables(outputs: EvaluateOptions, sourcing: SourceOptions) -> None:

@@ -57,6 +57,12 @@ class MissingMember(PairingError):
     template = "{0}: the member {1} does not hold this case"
 
 
+class MemberTwice(UsageError):
+    """One folder that would count as two members of an ensemble, which then seem to agree."""
+
+    template = "--member {0}: this folder is a member already; every member is a prediction of its own"
+
+
 class AllWaiting(NothingToDo):
     """Every file is younger than ``--min-age``."""
 
@@ -164,10 +170,16 @@ def find_cases(
     )
 
 
-def with_members(pairing: Pairing, reading: PredictionOptions, table: LabelSpace | None) -> Pairing:
-    """The cases with the files of every member folder as further samples; without what a member lacks."""
+def with_members(pairing: Pairing, predictions: Path, reading: PredictionOptions, table: LabelSpace | None) -> Pairing:
+    """The cases with the files of every member folder as further samples; without what a member lacks. Raises
+    MemberTwice."""
     cases, problems = list(pairing.cases), list(pairing.problems)
+    seen = {path.resolve() for path in expand_folders(predictions)}
     for number, folder in enumerate(reading.member, start=2):
+        own_folders = {path.resolve() for path in expand_folders(Path(folder))}
+        if seen & own_folders:
+            raise MemberTwice(folder)
+        seen |= own_folders
         own = {case.id: case for case in pair(Path(folder), None, pattern=reading.pattern, space=table).cases}
         problems += [Problem(case.id, MissingMember(case.id, folder)) for case in cases if case.id not in own]
         cases = [
@@ -180,6 +192,11 @@ def with_members(pairing: Pairing, reading: PredictionOptions, table: LabelSpace
 
 def _sample(file: PredictionFile, member: int) -> PredictionFile:
     return replace(file, sample=f"{member}" if file.sample is None else f"{member}/{file.sample}")
+
+
+def files_of(reading: PredictionOptions) -> dict[str, Path | None]:
+    """The files beside predictions that are read, by option."""
+    return {"--cases": reading.cases, "--classes": reading.classes, "--calibrator": reading.calibrator}
 
 
 def class_table(predictions: Path, reading: PredictionOptions) -> LabelSpace | None:
@@ -215,7 +232,7 @@ def open_inputs(
     are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi, artifact)
-    pairing = with_members(pairing, reading, table)
+    pairing = with_members(pairing, predictions, reading, table)
     for note in pairing.notes:
         observer.note(note)
     for copies in same_predictions(pairing.cases):

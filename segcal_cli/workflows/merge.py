@@ -16,9 +16,9 @@ from typing import Any
 from segcal_cli.core.errors import ArtifactError, CaseErrors, UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
-from segcal_cli.io.outputs import refuse_existing, require_file_place
+from segcal_cli.io.outputs import refuse_existing, refuse_twice, require_file_place
 from segcal_cli.io.parts import ROUND, NotAPart, Part, read_part
-from segcal_cli.workflows.evaluate import MeasureConclusion, refuse_twice
+from segcal_cli.workflows.evaluate import MeasureConclusion
 from segcal_cli.workflows.folder_shards import Remaining, all_records, files_of, joined, place_of
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import EvaluateOptions, FolderOptions, MergeOptions, OutputOptions, RunOptions

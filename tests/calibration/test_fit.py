@@ -449,11 +449,21 @@ def test_what_cannot_be_fitted_is_refused():
         ({"odir": 0.1}, space_of(3), "--odir 0.1: it is for --method dirichlet"),
         ({"method": "temperature", "refine": 2}, space_of(3), "--refine 2: it is for --method vector, matrix"),
         ({"binning": "width"}, space_of(3), "--binning width: it is for --method histogram"),
+        ({"allow_inverted": True}, space_of(3), "^--allow-inverted: it is for --method platt, beta$"),
+        ({"nesting": "none"}, space_of(3), "--nesting none: it is for sigmoid regions, and this is a softmax"),
+        ({"voxels": 9, "loss": "soft-ace"}, space_of(3, "sigmoid"), "--voxels 9: it is for --method vector"),
     ],
 )
 def test_methods_losses_and_scopes_that_do_not_fit_are_usage_errors(options: dict, space: LabelSpace, text: str):
     with pytest.raises(UsageError, match=text):
         CalibrationFit(replace(QUIET, **options), space, "logits")
+
+
+def test_the_sample_of_a_softmax_temperature_that_is_fitted_to_the_soft_error_has_its_size():
+    spec = replace(QUIET, loss="soft-ace", voxels=40)
+    cases = softmax_cases(3, 400, 0)
+    few, most = (run(cases, replace(spec, voxels=voxels)).parameters["temperature"] for voxels in (40, 20_000))
+    assert few != most
 
 
 @pytest.mark.parametrize("options", [{"folds": 1}, {"folds": -2}, {"weight": "patient"}, {"nesting": "sort"}])

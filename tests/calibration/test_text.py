@@ -7,7 +7,7 @@ import pytest
 
 from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.text import calibration_map, map_lines, report
-from tests.calibration.builders_cases import binary_cases, space_of
+from tests.calibration.builders_cases import binary_cases, regions, space_of
 from tests.calibration.test_fit import QUIET, run
 
 
@@ -42,3 +42,11 @@ def test_the_report_names_method_parameters_gain_cut_and_warnings():
     assert any(line.startswith("NLL ") and "(out of fold, 4 folds over patients" in line for line in lines)
     assert any(line.startswith("c0: 0.5 after calibration is 0.") for line in lines)
     assert any(line.startswith("warning: Were these cases held out") for line in lines)
+
+
+def test_the_map_of_a_nested_region_is_its_own_whatever_the_other_regions_do():
+    # p of the inner region rises above that of the outer one at 0.5: the projection would average the two.
+    calibrator = Calibrator("platt", regions({1, 2}, {2}), np.array([[1.0, -1.0], [1.0, 1.0]]))
+    found = calibration_map(calibrator)
+    assert found["r0"][5][1] == pytest.approx(1.0 / (1.0 + np.e), abs=1e-6)
+    assert found["r1"][5][1] == pytest.approx(np.e / (1.0 + np.e), abs=1e-6)

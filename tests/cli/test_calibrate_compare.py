@@ -132,3 +132,18 @@ def test_cases_that_the_calibrator_in_front_has_seen_are_refused(folders: Folder
     said = segcal(*words, "--allow-overlap", "-o", tmp_path / "table.csv", "--json")
     assert said.code == 0
     assert all(source["in_sample"] for source in said.document["result"]["sources"])
+
+
+@pytest.mark.parametrize("name", ["local", "fine-tune", "ensemble"])
+def test_methods_that_are_not_fitted_fold_by_fold_are_refused(folders: Folders, tmp_path: Path, name: str):
+    said = segcal("calibrate", "compare", *reading(folders), "--methods", f"platt,{name}", "-o", tmp_path / "table.csv")
+    assert said.code == 2
+    assert f"--methods platt,{name}: {name} is not compared: " in said.closing
+
+
+def test_the_table_does_not_replace_the_calibrator_that_was_read(folders: Folders, tmp_path: Path):
+    before = tmp_path / "before.npz"
+    before.write_bytes(b"as it was")
+    said = segcal("calibrate", "compare", *reading(folders), "--calibrator", before, "-o", before, "--overwrite")
+    assert (said.code, before.read_bytes()) == (2, b"as it was")
+    assert "is read by this run (--calibrator) and would be overwritten" in said.closing

@@ -65,3 +65,17 @@ def test_what_is_no_artifact_is_exit_5(tmp_path):
 def test_a_folder_is_no_artifact(tmp_path):
     ran = segcal("inspect", tmp_path)
     assert (ran.code, ran.closing) == (5, f"segcal: {tmp_path} is not a segcal artifact: not a file (exit 5)")
+
+
+def test_notes_are_told_and_figures_through_a_calibrator_of_the_same_cases_are_not_called_clean(tmp_path):
+    study = nnunet_study(tmp_path)
+    first, second = tmp_path / "first.npz", tmp_path / "second.npz"
+    ran = segcal("calibrate", "fit", *study.both, "-o", first, "--method", "histogram", "--no-prove")
+    assert ran.code == 0, ran.err
+    assert any(line.startswith("note        voxels on one step") for line in segcal("inspect", first).out.splitlines())
+    words = ("--calibrator", first, "--allow-overlap", "--no-prove")
+    ran = segcal("calibrate", "fit", *study.both, "-o", second, *words)
+    told = "Some of these cases had been used to fit the calibrator in front: figures are in-sample in part."
+    assert (ran.code, f"warning: {told}" in ran.err.splitlines()) == (0, True), ran.err
+    guarantee = next(line for line in segcal("inspect", second).out.splitlines() if line.startswith("guarantee"))
+    assert guarantee.endswith(told)

@@ -121,3 +121,14 @@ def test_an_ensemble_of_one_prediction_is_a_usage_error(study, tmp_path: Path):
     said = segcal(*fit, "-o", tmp_path / "ensemble.npz")
     assert said.code == 2
     assert "--method ensemble: it needs several predictions of each case: --member, or samples" in said.closing
+
+
+@pytest.mark.parametrize("again", ["first", "member"])
+def test_one_folder_is_not_two_members(study, tmp_path: Path, again: str):
+    folders, members = study
+    twice = folders.predictions if again == "first" else tmp_path / "x" / ".." / members[0][0].name
+    (tmp_path / "x").mkdir()
+    fit = ["calibrate", "fit", *folders.arguments, "--values", "probabilities", *options_of(members)]
+    said = segcal(*fit, "--member", twice, "-o", tmp_path / "joined.npz")
+    assert said.code == 2
+    assert f"--member {twice}: this folder is a member already" in said.closing

@@ -291,3 +291,22 @@ def test_a_map_of_temperatures_needs_a_local_artifact(tmp_path: Path):
     assert said.code == 2
     assert "--write temperature needs an artifact of --method local" in said.stderr
     assert "temperature" in segcal(*apply, "--write", "colour").stderr
+
+
+@pytest.mark.parametrize("lost", ["the artifact", "the old layer", "the class table"])
+def test_no_output_takes_the_place_of_another_or_of_what_is_read(tmp_path: Path, lost: str):
+    study = make_study(tmp_path, 3)
+    artifact, layer, classes = tmp_path / "tuned.npz", tmp_path / "layer.npz", study.folders.classes
+    export = {"the artifact": artifact, "the old layer": layer, "the class table": tmp_path / "x.npz"}[lost]
+    output = classes if lost == "the class table" else artifact
+    before = (layer.read_bytes(), classes.read_bytes())
+    said = segcal(*study.fit, *study.tuning, "--export-weights", export, "-o", output, "--overwrite")
+    told = {
+        "the artifact": "tuned.npz is asked for twice as an output",
+        "the old layer": "layer.npz is read by this run (--last-layer) and would be overwritten; name another output",
+        "the class table": "is read by this run (--classes) and would be overwritten; name another output",
+    }
+    assert said.code == 2
+    assert told[lost] in said.closing
+    assert (layer.read_bytes(), classes.read_bytes()) == before
+    assert not artifact.exists()

@@ -34,7 +34,12 @@ FITTING: dict[str, Words] = {
         "--binning", "Method histogram: bins of equal numbers of voxels (mass), or equally wide in p.", METHOD
     ),
     "odir": plain("--odir", "Method dirichlet: penalty on all but the diagonal; 0: none.", METHOD, "LAMBDA"),
-    "voxels": plain("--voxels", "Linear methods: voxels sampled of each case, at most.", METHOD, "N"),
+    "voxels": plain(
+        "--voxels",
+        "Linear methods, and a softmax temperature with --loss soft-ace, nll+ace: voxels sampled of a case, at most.",
+        METHOD,
+        "N",
+    ),
     "refine": plain(
         "--refine", "Linear methods: exact passes over all voxels that follow, at most; 0: none.", METHOD, "P"
     ),
@@ -71,7 +76,7 @@ FITTING: dict[str, Words] = {
     "learning_rate": plain(
         "--learning-rate", "Method local, or adam: its rate. Default: 0.001, or as published.", METHOD, "R"
     ),
-    "allow_inverted": Words(("--allow-inverted",), "Accept a Platt slope <= 0.", METHOD),
+    "allow_inverted": Words(("--allow-inverted",), "Methods platt and beta: accept a slope <= 0.", METHOD),
     "allow_overlap": Words(("--allow-overlap",), "Fit on cases that the --calibrator was fitted on; recorded.", METHOD),
     "seed": plain("--seed", "Seed of samples, of training and of bootstrap intervals.", METHOD, "N"),
 }

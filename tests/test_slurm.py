@@ -128,7 +128,10 @@ def test_the_recipe_of_two_rounds_gives_the_bytes_of_one_run(study: Path):
 def test_the_dask_recipe_asks_slurm_for_what_it_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    handler = signal.getsignal(signal.SIGINT)
     import dask_jobqueue
+
+    signal.signal(signal.SIGINT, handler)  # its import takes Ctrl-C for itself
 
     asked: dict[str, object] = {}
 

@@ -73,13 +73,19 @@ def attempt(id: str, function: Callable[[Any], Any], argument: Any) -> Result:
         return Result(id, function(argument))
     except SegcalError as error:
         error.case = error.case or id
-        return Result(id, error=error)
+        return Result(id, error=_alone(error))
     except OSError as error:
         return Result(id, error=SystemRefused(str(error.filename or id), (error.strerror or str(error)).lower()))
     except MemoryError as error:
         return Result(id, error=OutOfMemory(id, str(error)))
     except Exception as error:
         return Result(id, error=UnforeseenError(id, type(error).__name__, str(error), traceback.format_exc()))
+
+
+def _alone(error: SegcalError) -> SegcalError:
+    """The error without what it came from, which may be anything, and need not survive a journey between processes."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def attempt_both(work: Work, item: Item) -> Result:

@@ -76,6 +76,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     """
     from isal import igzip_lib
 
+    damage = ""
     try:
         with path.open("rb", buffering=0) as file:
             pending = file.read(INPUT_BYTES)
@@ -96,9 +97,12 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
                         yield piece
                 pending = _next_member(path, file, member.unused_data)
     except igzip_lib.IsalError as error:  # type: ignore[misc]
-        raise DamagedGzip(path, _reason(error)) from error
+        damage = _reason(error)
     except OSError as error:
         raise unreadable(path, error) from error
+    if damage:
+        # Not from isal's error: it cannot be pickled, and where dask is loaded an error takes its chain along.
+        raise DamagedGzip(path, damage)
 
 
 def _next_member(path: Path, file: BinaryIO, pending: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,7 +228,8 @@ def test_refusals(tmp_path: Path, options: list[str], code: int, message: str):
 
 def test_features_are_those_of_one_model_and_not_of_calibrated_predictions(tmp_path: Path):
     study, made = make_study(tmp_path, 3), tmp_path / "t.npz"
-    said = segcal(*study.fit, *study.tuning, "--member", study.predictions, "-o", tmp_path / "a.npz")
+    other = shutil.copytree(study.predictions, tmp_path / "other")
+    said = segcal(*study.fit, *study.tuning, "--member", other, "-o", tmp_path / "a.npz")
     assert said.code == 2
     assert "--features are those of one model: they do not go with --member" in said.stderr
     assert segcal(*study.fit, "-o", made).code == 0

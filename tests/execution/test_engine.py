@@ -35,6 +35,14 @@ def square(item):
     return item.value**2
 
 
+def break_on_something(item):
+    """Fails because of an error that does not survive pickling."""
+    try:
+        raise ValueError(lambda: item)
+    except ValueError as error:
+        raise Broken(item.id) from error
+
+
 def type_error(item):
     return item.value + "x"
 
@@ -104,6 +112,12 @@ def test_continue_leaves_the_failed_case_out_of_every_pass(jobs):
     assert failure_records(failures) == [
         {"case": "bad", "file": "bad.nii.gz", "error": "Broken", "message": "/somewhere/bad.nii.gz: broken"}
     ]
+
+
+def test_an_error_travels_without_what_caused_it():
+    (result,) = results(Work(load, break_on_something), NUMBERS[:1])
+    assert result.error.__cause__ is result.error.__context__ is result.error.__traceback__ is None
+    assert str(result.error) == f"{NUMBERS[0].id}: broken"
 
 
 def test_continue_with_no_good_case_raises():

@@ -73,8 +73,11 @@ def artifact(study, tmp_path_factory):
 @pytest.mark.parametrize("options", [
     ("--method", "image"), ("--method", "pixel"), ("--method", "kmeans", "--k", "2", "--min-count", "1"),
     ("--k", "2"), ("--method", "star", "--k", "2"), ("--method", "grid", "--grid", "2x2x2"), ("--method", "boundary"),
-    ("--method", "boundary", "--edges", "-1,1"), ("--k", "2", "--coords", "object"), ("--k", "2", "--coords", "mm"),
-    ("--k", "2", "--shared-map", "--block", "2"), ("--method", "kmeans", "--features", "quantiles", "--k", "auto"),
+    ("--method", "boundary", "--edges", "-1,1"),
+    *(pytest.param(options, marks=pytest.mark.slow) for options in (
+        ("--k", "2", "--coords", "object"), ("--k", "2", "--coords", "mm"), ("--k", "2", "--shared-map", "--block", "2"),
+        ("--method", "kmeans", "--features", "quantiles", "--k", "auto"),
+    )),
 ])  # fmt: skip
 def test_every_method_fits_applies_and_is_measured(study, tmp_path, options):
     path = tmp_path / "c.npz"

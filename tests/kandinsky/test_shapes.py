@@ -72,7 +72,8 @@ def test_the_papers_objective_at_the_authors_parameters():
         assert value == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_evolution_reaches_the_global_optimum_of_the_papers_objective(seed):
     found = fit_annuli_by_evolution(Features(POINTS, np.ones(768)), FIELD, Family(2, "circle"), 4, "paper", seed)
     assert 31.1380 <= found.objective <= 31.145

@@ -61,6 +61,7 @@ def fresh(rng: np.random.Generator, count: int, slope: float, offset: float, spr
 
 
 @pytest.mark.validity
+@pytest.mark.slow
 def test_the_interval_of_the_slope_covers_that_of_the_pooled_model():
     """40 patients with effects on the intercept, 400 studies, nominal 95 %. Seed 0 covers in 0.930: the percentile
     bootstrap of 40 patients falls a little short. If that is the true rate, the bounds are 3.9 and 3.1 binomial

@@ -186,6 +186,7 @@ def test_every_cluster_of_a_learned_map_misses_at_most_a_tenth_on_average(option
             assert own.mean() <= 0.1 + upper(own), cluster
 
 
+@pytest.mark.slow
 def test_shells_around_the_predicted_border_keep_their_promise_where_predictions_are_absent():
     """Discs that move; one patient in six is not predicted at all, and has a cluster of its own."""
     missed = np.full((300, 6), np.nan)

@@ -75,7 +75,8 @@ def artifact(study, tmp_path_factory):
     ("--k", "2"), ("--method", "star", "--k", "2"), ("--method", "grid", "--grid", "2x2x2"), ("--method", "boundary"),
     ("--method", "boundary", "--edges", "-1,1"),
     *(pytest.param(options, marks=pytest.mark.slow) for options in (
-        ("--k", "2", "--coords", "object"), ("--k", "2", "--coords", "mm"), ("--k", "2", "--shared-map", "--block", "2"),
+        ("--k", "2", "--coords", "object"), ("--k", "2", "--coords", "mm"),
+        ("--k", "2", "--shared-map", "--block", "2"),
         ("--method", "kmeans", "--features", "quantiles", "--k", "auto"),
     )),
 ])  # fmt: skip

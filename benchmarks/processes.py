@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians over the runs of one command. memory_mib: the largest single process. start_s: what the same command takes
-    on next to nothing, nan where that was not asked.
+    """Medians over the runs of one command. memory_mib: the largest single process. start_s: of the same command on
+    next to nothing, nan where that was not asked.
     """
 
     wall_s: float

@@ -205,7 +205,7 @@ class CoverageMeasurement:
 
     def _imagewise(self, codes: np.ndarray, channel: int) -> np.ndarray:
         """Integers: level - 1 with one cluster for the whole image, of the same calibration patients."""
-        level = np.zeros(codes.size, np.uint8 if self.n_levels < 256 else np.uint16)
+        level: np.ndarray = np.zeros(codes.size, np.uint8 if self.n_levels < 256 else np.uint16)
         for m in range(1, self.n_levels):
             level += codes > self.model.baseline.thresholds(channel, 1 - m / self.n_levels)[0]
         return level

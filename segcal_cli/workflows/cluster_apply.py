@@ -40,6 +40,7 @@ from segcal_cli.workflows.folder_runs import FolderRun, running_on
 from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, share_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import (
     ClusterApplyOptions,
     FolderOptions,
@@ -239,6 +240,7 @@ def run(
     )  # fmt: skip
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    refuse_other_region(artifact, loaded.artifact, inputs.sources)
     refuse_other_scans(loaded, inputs.sources)
     who = [(source.id, source.group) for source in inputs.sources]
     hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
@@ -278,7 +280,7 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    tables = ClusterTables(loaded, alphas, writer.empty, loaded.counts_elsewhere(inputs.sources))
+    tables = ClusterTables(loaded, alphas, writer.empty)
     with running_on(RunFiles(output, shard=shard), settings, share, writing, running, observer) as run:
         run.refuse_existing(outputs)
         run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
@@ -288,13 +290,11 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class ClusterTables:
-    """The table of all cases. alphas: by class; empty: what becomes of empty sets; other_region: voxels are left out
-    here by another rule than in the fit."""
+    """The table of all cases. alphas: by class; empty: what becomes of empty sets."""
 
     loaded: LoadedCluster
     alphas: tuple[float, ...]
     empty: str
-    other_region: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -318,7 +318,7 @@ class ClusterTables:
                 f"{seen} of these cases were used in the fit{' or by its calibrator' * taught}; they are flagged in "
                 f"{CASES}, and nothing is promised for them"
             )
-        promise = guarantee(model, alphas, self.loaded.used_on(other_region=self.other_region))
+        promise = guarantee(model, alphas, self.loaded.circumstances)
         result = {
             **run.result,
             "cases": records,

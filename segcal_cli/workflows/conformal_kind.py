@@ -59,7 +59,7 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
 def measurement(
     path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions
 ) -> SetEvaluation:
-    """Scores and set sizes of labelled cases. Raises OtherLength, RoiNeeded, RoiUnwanted, TableNeeded, BadOption."""
+    """Scores and set sizes of labelled cases. Raises OtherLength, OtherRegion, TableNeeded, BadOption."""
     loaded = loaded_sets(path, artifact)
     refuse_other_place(loaded, predictions, inputs)
     alpha, alphas = judged_levels(loaded, options)

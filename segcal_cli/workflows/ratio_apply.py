@@ -38,9 +38,7 @@ from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
-    has_region,
     load_ratio,
-    refuse_other_region,
     refuse_other_unit,
     refuse_unused,
     settings_of,
@@ -57,6 +55,7 @@ from segcal_cli.workflows.ratio_rows import (
     csv_rows,
     failed_row,
 )
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import (
     FolderOptions,
     PredictionOptions,
@@ -283,7 +282,7 @@ def _open(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
-    refuse_other_region(loaded, has_region(inputs.sources))
+    refuse_other_region(loaded.path, loaded.artifact, inputs.sources)
     who = [(source.id, source.group) for source in inputs.sources]
     hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     return inputs

@@ -512,7 +512,7 @@ def test_patients_are_units_and_hcp_weighs_their_cases(cal, tmp_path):
     assert fit(cal, tmp_path / "c.npz", *groups, "--unit", "case").code == 2
 
 
-def test_inside_a_region_of_interest_apply_needs_one_too(cal, new, tmp_path):
+def test_a_region_of_interest_is_wanted_at_fit_and_apply_or_at_neither(cal, new, tmp_path):
     for root, which in ((cal, CAL), (new, NEW)):
         for index in which:
             roi = np.zeros((1, 40, 40), np.uint8)
@@ -523,7 +523,13 @@ def test_inside_a_region_of_interest_apply_needs_one_too(cal, new, tmp_path):
     assert said.code == 0, said.stderr
     assert "All of this inside the region of interest." in said.stderr
     assert "have truth outside the region of interest, which counts as missed" in said.stderr
-    assert apply(path, new, tmp_path / "x").code == 2
+    said = apply(path, new, tmp_path / "x")
+    assert said.code == 2
+    assert "was fitted with a region of interest: give --roi FOLDER, or --cases with a column roi" in said.stderr
+    fit(cal, tmp_path / "b.npz", *NONE)
+    said = apply(tmp_path / "b.npz", new, tmp_path / "x", "--roi", tmp_path / new.name)
+    assert said.code == 2
+    assert "was fitted without a region of interest: leave --roi, or the column roi of --cases, away" in said.stderr
     assert apply(path, new, tmp_path / "out", "--roi", tmp_path / new.name, "--alpha", "0.01").code == 0
     codes = voxels(tmp_path / "out" / f"{name_of(NEW[0])}_sets.nii.gz")[0]
     assert codes[2:38, 2:36].all()

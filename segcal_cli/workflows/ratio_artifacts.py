@@ -75,6 +75,12 @@ class LoadedRatio:
             raise NoKernelErrors(self.path)
         return Calibration.of(self.table, settings, self.unit)
 
+    @property
+    def counts_some(self) -> bool:
+        """Whether some voxels of the fit did not count: outside a region of interest, or without annotation."""
+        header = self.artifact.header
+        return bool(header.spec.get("roi")) or float(header.results.get("unannotated", 0.0)) > 0
+
     def circumstances(self, *, in_sample: bool = False) -> Circumstances:
         """What became of its cases. in_sample: it is judged on some that it, or the calibrator, had seen."""
         header = self.artifact.header

@@ -29,7 +29,7 @@ from segcal_cli.workflows.ratio_artifacts import (
 )
 from segcal_cli.workflows.ratio_pictures import READING, draw
 from segcal_cli.workflows.ratio_text import SHOWN_LEVELS, settings_text, threshold_text, thresholds_table
-from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, people_tables
+from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, other_splits, people_tables
 from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import JudgeOptions
 
@@ -97,6 +97,7 @@ def present(
         "guarantee": loaded.promise(calibration, in_sample=in_sample),
         "guaranteed": guaranteed(calibration, circumstances),
         "in_sample": in_sample,
+        "other_splits": other_splits(methods, loaded.settings.delta1) or None,
         "methods": methods,
     }
     tables = tuple(people_tables(name, entry, loaded.settings.level, circumstances.broken))
@@ -108,12 +109,19 @@ def present(
 
 
 def pictures(
-    name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str], options: JudgeOptions
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: RatioTable,
+    plots: Sequence[str],
+    options: JudgeOptions,
+    *,
+    in_sample: bool,
 ) -> Iterator[Picture]:
     """For ``reliability``: intervals, widths, errors, at the level of the fit."""
     loaded = loaded_ratio(path, artifact)
     compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)
-    yield from draw(name, loaded, result, compared, plots)
+    yield from draw(name, loaded, result, compared, plots, in_sample=in_sample)
 
 
 def _entry(name: str, loaded: LoadedRatio, new: RatioTable, compared: list[Comparison]) -> dict[str, Any]:

@@ -470,7 +470,7 @@ def test_a_scan_of_the_fit_is_flagged_under_another_name_too(study, tmp_path, ar
     assert {row["case"]: row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {
         "case_24": "", "stranger": "in_calibration"
     }  # fmt: skip
-    assert "1 of these cases were used in the fit" in said.stderr
+    assert "1 of these cases was used in the fit" in said.stderr
 
 
 def test_apply_says_where_patients_are_no_longer_told_apart(study, tmp_path, artifact):
@@ -497,6 +497,9 @@ def test_a_calibrator_of_the_fit_is_asked_for_at_apply(study, tmp_path):
     assert fit(study, tmp_path / "d.npz", "--method", "image", "--calibrator", calibrator).code == 0
     assert apply(study, tmp_path / "d.npz", tmp_path / "taught", "--calibrator", calibrator).code == 0
     assert {row["flags"] for row in read_rows(tmp_path / "taught" / "cases.csv")} == {"in_calibrator"}
+    other = make_folders(tmp_path / "copies", [replace(new.scans[0], name="stranger")])
+    assert apply(study, tmp_path / "d.npz", tmp_path / "e", "--calibrator", calibrator, folders=other).code == 0
+    assert {row["flags"] for row in read_rows(tmp_path / "e" / "cases.csv")} == {"in_calibrator"}
 
 
 def test_other_classes_and_damaged_artifacts_exit_5(study, tmp_path, artifact):

@@ -368,8 +368,23 @@ def test_the_history_of_another_artifact_is_refused(artifact, cal, new, tmp_path
 
 def test_calibration_cases_are_flagged_when_they_are_applied(artifact, cal, tmp_path):
     said = apply(artifact, cal, tmp_path / "out")
-    assert "60 rows are of cases that calibrated these sets" in said.stderr
+    assert "60 rows are of cases that these sets, or the calibrator before them, were fitted on" in said.stderr
     assert all("in_calibration" in row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv"))
+
+
+def test_copies_and_cases_of_the_calibrator_are_flagged_like_calibration_cases(cal, new, tmp_path):
+    learn = write_images(tmp_path / "learn", range(30))
+    path, through = tmp_path / "a.npz", ("--calibrator", tmp_path / "t.npz")
+    assert segcal("calibrate", "fit", *arguments(learn), "--no-summary", "-o", tmp_path / "t.npz").code == 0
+    assert fit(cal, path, *NONE, *through).code == 0
+    for root, name, expected in ((cal, CAL[0], True), (learn, 0, True), (learn, None, True), (new, NEW[0], False)):
+        out = write_images(tmp_path / f"{root.name}{name}", [0] if name is None else [name])
+        if name is not None:
+            scan = out / "predictions" / f"{name_of(name)}.nii.gz"
+            scan.rename(scan.with_name("fresh.nii.gz"))
+        assert apply(path, out, out / "sets", *through).code == 0
+        flags = [row["flags"].split(";") for row in read_rows(out / "sets" / "cases.csv")]
+        assert ["in_calibration" in own for own in flags] == [expected]
 
 
 def test_a_contradiction_is_flagged_without_labels(cal, new, tmp_path):

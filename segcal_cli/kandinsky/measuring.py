@@ -90,7 +90,7 @@ class Coverage:
 class CoverageMeasurement:
     """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells.
 
-    pictured: cases of which a snapshot is kept. other_region: voxels were left out of the fit by another rule.
+    pictured: cases of which a snapshot is kept.
     """
 
     model: Model
@@ -101,7 +101,6 @@ class CoverageMeasurement:
     per_class: Mapping[int, float] = field(default_factory=dict)
     keep_places: bool = False
     pictured: frozenset[str] = frozenset()
-    other_region: bool = False
 
     @property
     def clusters_shown(self) -> tuple[int, ...]:

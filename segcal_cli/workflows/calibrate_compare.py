@@ -37,6 +37,7 @@ from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.method_table import columns_of, method_rows, people_table, shown_measures
 from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.regions_of_interest import has_region
 from segcal_cli.workflows.requests import (
     CalibrateCompareOptions,
     IntervalOptions,
@@ -137,7 +138,7 @@ def run(
         refuse_misfit(before, predictions, inputs.space, values, reading_spec(inputs.reading, None, None))
         refuse_seen(before.artifact, before.path, who, {}, allow=comparing.allow_overlap)
         values = before.values_after
-    roi = any(source.truth is not None and source.truth.roi is not None for source in inputs.sources)
+    roi = has_region(inputs.sources)
     threads = threads_of(plan)
     fits = RivalFits(specs_of(comparing, inputs.space, values, settings.seed), inputs.space, values, threads)
     estimator = WithFacts(Fitting(fits, settings, threads), judge=Judge(inputs.v1_files))

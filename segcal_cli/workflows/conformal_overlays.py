@@ -33,6 +33,7 @@ from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_pictures import ON_SCANS, READING
 from segcal_cli.workflows.conformal_sources import loaded_sets, open_set_inputs, place_of, set_reader
 from segcal_cli.workflows.conformal_verdicts import judged_levels
+from segcal_cli.workflows.kinds import IN_SAMPLE
 from segcal_cli.workflows.requests import (
     JudgeOptions,
     LabelOptions,
@@ -173,7 +174,8 @@ def on_scans(
                 if result.error is not None:
                     raise result.error
                 shown[result.id] = result.value
-        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing)
+        end = IN_SAMPLE if one.in_sample else ""
+        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing, end)
     return made
 
 
@@ -262,8 +264,9 @@ def _named(score: Score) -> str:
 
 
 def _pictures(
-    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions
+    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions, end: str
 ) -> Iterator[Picture]:
+    """end: of every caption of sets."""
     spec = verdict.calibration.spec
     marks = {(str(row["case"]), str(row["target"])): _mark(row) for row in verdict.case_rows()}
     alphas = overlay_alphas(picturing.alphas)
@@ -276,7 +279,7 @@ def _pictures(
             words = Words(
                 f"Inner and outer sets: {label}, {name}",
                 f"{scores}Alpha {alphas[place]:g}. Wrong ones (at alpha {verdict.alpha:g}) first, then "
-                "from tight to wide.",
+                f"from tight to wide.{end}",
             )
             strips = [
                 Strip(f"{one.case}{marks[one.case, label]}", one.strips[target][place].slices)
@@ -287,7 +290,7 @@ def _pictures(
                 mark = marks[one.case, label]
                 if mark:
                     mark += f" at alpha {verdict.alpha:g}"
-                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
+                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
                 drawing = overlay(one.strips[target], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
         if "score-maps" in wanted and shown:

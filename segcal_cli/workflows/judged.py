@@ -124,7 +124,7 @@ def file_ends(judged: Judged) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judged artifact and what measuring it came to. in_sample: it was fitted on some of these cases."""
+    """A judged artifact and what measuring it came to. in_sample: it, or its calibrator, was fitted on some of them."""
 
     judged: Judged
     result: Any
@@ -150,7 +150,9 @@ def pictures_of(
             continue
         for verdict in those:
             one = verdict.judged
-            yield from module.pictures(one.name, one.path, one.artifact, verdict.result, own, options)
+            yield from module.pictures(
+                one.name, one.path, one.artifact, verdict.result, own, options, in_sample=verdict.in_sample
+            )
 
 
 def reading_of(plot: str) -> Reading:

@@ -108,7 +108,7 @@ def row_of_views(made: Sequence[TargetView], spec: SetSpec, threads: int = 1) ->
         for index, (view, entry) in enumerate(zip(made, spec.targets, strict=True))
     ]
     tau, gamma = np.array(pairs).T
-    truth = np.array([int(np.count_nonzero(view.all_truth)) for view in made])
+    truth = np.array([view.all_truth_voxels for view in made])
     row = CaseRow(
         id=case.id,
         group=case.group,
@@ -117,7 +117,7 @@ def row_of_views(made: Sequence[TargetView], spec: SetSpec, threads: int = 1) ->
         present=truth > 0,
         missed_outside=np.array([view.missed_outside for view in made]),
         features=features_of(made, scans),
-        predicted_voxels=np.array([int(np.count_nonzero(view.mask)) for view in made]),
+        predicted_voxels=np.array([view.mask_voxels for view in made]),
         truth_voxels=truth,
         spacing=np.array(spacing_of(case)),
         voxel_volume=voxel_volume(case),

@@ -84,7 +84,7 @@ def case_row(
 ) -> dict[str, Any]:
     """A row of ``cases.csv``, by COLUMNS."""
     voxels = {
-        "predicted": int(np.count_nonzero(view.mask)),
+        "predicted": view.mask_voxels,
         "inner": int(np.count_nonzero(found.inner)),
         "outer": int(np.count_nonzero(found.outer)),
     }

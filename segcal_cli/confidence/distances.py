@@ -38,15 +38,14 @@ BOX_ROUNDING = 1e-9
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
-    rows = np.asarray(mask.any(axis=2))
-    planes = np.flatnonzero(rows.any(axis=1))
+    planes = np.flatnonzero(mask.any(axis=(1, 2)))
     if not planes.size:
         return None
     z = slice(int(planes[0]), int(planes[-1]) + 1)
-    lines = np.flatnonzero(rows[z].any(axis=0))
-    y = slice(int(lines[0]), int(lines[-1]) + 1)
-    columns = np.flatnonzero(mask[z, y].reshape(-1, mask.shape[2]).any(axis=0))
-    return z, y, slice(int(columns[0]), int(columns[-1]) + 1)
+    # Planes over one another first: whole planes are combined several times faster than rows are.
+    seen = mask[z].any(axis=0)
+    y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    return z, slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 def joined(a: Slices | None, b: Slices | None) -> Slices | None:

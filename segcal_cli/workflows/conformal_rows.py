@@ -47,7 +47,7 @@ def case_flags(
     flags = {
         "empty_prediction": view.mask_box is None,
         "inner_empty": not found.inner.any(),
-        "outer_everything": int(np.count_nonzero(found.outer)) == domain,
+        "outer_everything": int(np.count_nonzero(found.outer)) >= domain,
         "contradiction": found.contradiction > 0,
         "unknown_stratum": stratum < 0,
         "saturated": features is not None

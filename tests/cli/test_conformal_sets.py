@@ -521,13 +521,17 @@ def test_inside_a_region_of_interest_apply_needs_one_too(cal, new, tmp_path):
     path = tmp_path / "a.npz"
     said = fit(cal, path, *NONE, "--roi", tmp_path / cal.name)
     assert said.code == 0, said.stderr
-    assert "All of this inside the region of interest." in said.stderr
+    assert "The sets lie in the region of interest, and what is target outside of it counts as missed" in said.stderr
     assert "have truth outside the region of interest, which counts as missed" in said.stderr
     assert apply(path, new, tmp_path / "x").code == 2
-    assert apply(path, new, tmp_path / "out", "--roi", tmp_path / new.name, "--alpha", "0.01").code == 0
-    codes = voxels(tmp_path / "out" / f"{name_of(NEW[0])}_sets.nii.gz")[0]
-    assert codes[2:38, 2:36].all()
-    assert not codes[:, 36:].any()
+    roi = ("--roi", tmp_path / new.name)
+    assert apply(path, new, tmp_path / "out", *roi, "--alpha", "0.8").code == 0
+    codes = np.stack([voxels(tmp_path / "out" / f"{name_of(index)}_sets.nii.gz")[0] for index in NEW])
+    assert codes.any()
+    assert not codes[:, :, 36:].any()
+    # With +inf nothing less than everything holds what may lie outside the region.
+    assert apply(path, new, tmp_path / "all", *roi, "--alpha", "0.01").code == 0
+    assert voxels(tmp_path / "all" / f"{name_of(NEW[0])}_sets.nii.gz").all()
 
 
 # Refusals

@@ -38,13 +38,13 @@ BOX_ROUNDING = 1e-9
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
-    planes = np.flatnonzero(mask.any(axis=(1, 2)))
+    planes = np.flatnonzero(np.logical_or.reduce(mask, axis=(1, 2)))
     if not planes.size:
         return None
     z = slice(int(planes[0]), int(planes[-1]) + 1)
     # Planes over one another first: whole planes are combined several times faster than rows are.
-    seen = mask[z].any(axis=0)
-    y, x = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    seen = np.logical_or.reduce(mask[z], axis=0)
+    y, x = (np.flatnonzero(np.logical_or.reduce(seen, axis=axis)) for axis in (1, 0))
     return z, slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 

@@ -74,7 +74,7 @@ def possible_bits(sets: Sequence[CaseSets]) -> np.ndarray:
     )
     made = np.zeros(sets[0].outer.shape, kind)
     for bit, found in enumerate(sets):
-        made |= found.outer.astype(kind) << kind(bit)
+        made |= found.outer * kind(1 << bit)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 
 import nibabel
@@ -722,6 +723,7 @@ def test_reliability_draws_failures_first_and_every_picture_of_sets(artifact, ne
     }
     assert wrong & set(cases) == set(sorted(wrong)[:3])
     assert "Sets on the scans" in (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"(inner|outer) wrong by \d+ voxel", (tmp_path / "out" / "report.html").read_text())
 
 
 @pytest.mark.parametrize("options", [("--alphas", "0.1,x"), ("--alphas", "1.5"), ("--max-cases", "-1")])

@@ -46,7 +46,7 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """Sample scans as one kind of prediction. beside: method -> options with which fit and apply see more than those."""
+    """Sample scans as one kind of prediction of one kind of classes."""
 
     root: Path
     kind: str
@@ -199,7 +199,7 @@ def check_written(raw: np.ndarray, array: np.ndarray, study: Study, *, keeps: bo
 
 
 def check_measured(pooled: dict, result: dict, study: Study, method: str) -> None:
-    """``evaluate`` finds on the fitted cases the likelihood that the fit says it has reached, and a lower one than raw."""
+    """``evaluate`` finds on the fitted cases the likelihood that the fit says it has reached, and lower than raw."""
     key = "joint_nll" if study.kind == "classes" else "nll"
     objective = result["objective"]
     if method == "ensemble":

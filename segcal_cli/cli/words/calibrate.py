@@ -51,7 +51,8 @@ FITTING: dict[str, Words] = {
     ),
     "optimiser": plain(
         "--optimiser",
-        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero), "
+        "fine-tune.",
         METHOD,
     ),
     "last_layer": plain(

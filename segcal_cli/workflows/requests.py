@@ -110,7 +110,8 @@ class CalibrateFitOptions:
 
 @dataclass(frozen=True, slots=True)
 class CalibrateCompareOptions:
-    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions."""
+    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions, fine-tune and
+    local if what they look at is given."""
 
     methods: str | None = None
     folds: int = 5
@@ -124,6 +125,10 @@ class CalibrateCompareOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    last_layer: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     allow_overlap: bool = False
 
 

@@ -235,10 +235,10 @@ def test_a_class_without_voxels_keeps_its_row():
 
 
 def test_it_is_no_rival_of_methods_that_need_predictions_only():
-    from segcal_cli.calibration.rivals import rivals_for
+    from segcal_cli.calibration.rivals import usual_rivals
 
-    assert {"fine-tune", "local"}.isdisjoint(rivals_for(space_of(3), "logits"))
-    assert "auxiliary" in rivals_for(space_of(3), "logits")
+    assert {"fine-tune", "local"}.isdisjoint(usual_rivals(space_of(3), "logits"))
+    assert "auxiliary" in usual_rivals(space_of(3), "logits")
 
 
 def test_passes_that_end_too_early_are_told():

@@ -252,6 +252,7 @@ class ReliabilityOptions:
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
     cells: tuple[str, ...] = ()
+    features: Path | None = None
     images: Path | None = None
     max_cases: int = 12
     alphas: str = "0.05,0.1,0.2"

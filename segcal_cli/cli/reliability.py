@@ -27,6 +27,7 @@ def reliability(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     covering: requests.CoverageOptions,
     talking: options.Talking,
@@ -53,6 +54,7 @@ def reliability(
             writing,
             covering,
             observer,
+            device,
         ),
         allow_partial=running.allow_partial,
     )

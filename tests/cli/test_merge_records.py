@@ -191,3 +191,14 @@ def test_what_needs_all_cases_is_refused(kind: str, more: tuple, wrong: str, stu
     said = segcal(*study.command(kind), "--shard", "1/3", "-o", place(kind, tmp_path), *more)
     assert said.code == 2
     assert wrong in said.closing
+
+
+def test_a_record_of_a_shard_that_was_changed_is_not_merged(study: Study, tmp_path: Path):
+    shards(study.command("calibrate"), tmp_path)
+    path = records(tmp_path)[1]
+    document = json.loads(path.read_text())
+    del document["cases"][0]["result"]
+    path.write_text(json.dumps(document))
+    said = segcal("merge", *records(tmp_path), "-o", tmp_path)
+    assert said.code == 5
+    assert f"{path.name} is not a part of a sharded run: it was changed since it was written" in said.stderr

@@ -21,6 +21,7 @@ from tests.cli.builders_reading import segcal
 from tests.fuzz.mutations import (
     Damage,
     damaged_artifact,
+    damaged_bundle,
     damaged_bytes,
     damaged_gzip,
     damaged_json,
@@ -401,7 +402,7 @@ SCENES = (
     Scene(
         "parts",
         build_parts,
-        (Victim("part2.npz", (damaged_artifact,)),),
+        (Victim("part2.npz", (damaged_bundle,)),),
         (
             ("merge", "{}/part1.npz", "{}/part2.npz", "-o", "{}/out/whole.npz"),
             ("inspect", "{}/part2.npz"),

@@ -225,7 +225,9 @@ def _changed(rng: Random, node: Any, depth: int) -> Any:
 
 def _other(rng: Random, node: Any) -> Any:
     if isinstance(node, (int, float)) and not isinstance(node, bool) and rng.random() < 0.5:
-        return rng.choice((-node, node + 1, node - 1, node * 1000, float(node), str(node), [node]))
+        # Whole numbers that a damaged document holds already may have no float at all.
+        real = float(node) if abs(node) < 2**1000 else node
+        return rng.choice((-node, node + 1, node - 1, node * 1000, real, str(node), [node]))
     return rng.choice(VALUES)
 
 

@@ -86,9 +86,9 @@ class Sketched(Method):
     """A method for log-odds, fitted on sketches.
 
     parameters: their names, one row of numbers per problem; none for a curve, whose rows have any length. pieces: what
-    a curve is made of; require_curve: raises ValueError for a row that is none. identity: the row that changes nothing. solve: rows "problem parameter" that minimise a loss on
-    moments. log_odds: calibrated log-odds float64 of a row and log-odds of any shape. loss, gradient: mean loss
-    "problem", and its derivatives, of rows on moments.
+    a curve is made of; require_curve: raises ValueError for a row that is none. identity: the row that changes nothing.
+    solve: rows "problem parameter" that minimise a loss on moments. log_odds: calibrated log-odds float64 of a row and
+    log-odds of any shape. loss, gradient: mean loss "problem", and its derivatives, of rows on moments.
     """
 
     parameters: tuple[str, ...]

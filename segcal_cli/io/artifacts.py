@@ -1,7 +1,8 @@
 """Artifacts on disk: one ``.npz`` with a JSON header (a string array named ``header``) and plain numeric arrays.
 
 Written whole or not at all; read without trust: no pickle, every size checked before it is allocated, the seal over
-header and arrays held against them, every field of the header looked at. The same artifact has the same bytes, so its sha256 is its identity.
+header and arrays held against them, every field of the header looked at. The same artifact has the same bytes, so its
+sha256 is its identity.
 """
 
 from __future__ import annotations

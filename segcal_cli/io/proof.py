@@ -36,7 +36,7 @@ MAX_LABEL = 2**31 - 1
 """The largest label value that a class table may hold."""
 
 LARGEST_TABLE = 2**16
-"""Label values up to this are looked up in a table; one of larger values would take what memory a class table asks for."""
+"""Label values below this are looked up in a table; for larger ones it would take what memory a class table asks for."""
 
 
 class NotReproduced(ProofError):

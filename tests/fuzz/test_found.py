@@ -20,7 +20,7 @@ from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet, scene_of
 
 
 def reforged(path: Path, change=None, **arrays: np.ndarray) -> Path:
-    """An artifact with another header (``change`` edits the document in place) and other arrays, sums and seal right."""
+    """An artifact with another header (``change`` edits the document) and other arrays; sums and seal are right."""
     found = read_bundle(path)
     header = json.loads(str(found["header"]))
     if change is not None:

@@ -23,7 +23,7 @@ def test_there_may_be_no_journal(tmp_path):
     assert list(journal.entries(tmp_path / "none")) == []
 
 
-LINE = ('\n{"case":"b","seal":"%s"}' % seal_of({"case": "b"})).encode()
+LINE = b'\n{"case":"b","seal":"' + seal_of({"case": "b"}).encode() + b'"}'
 
 
 @pytest.mark.parametrize("kept", [*range(14), len(LINE) - 1, len(LINE), len(LINE) + 1])

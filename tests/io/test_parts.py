@@ -12,8 +12,8 @@ import pytest
 from segcal_cli.io import parts
 from segcal_cli.io.artifacts import UnmergedPart, read_artifact
 from segcal_cli.io.bundles import read_bundle, write_bundle
-from segcal_cli.io.seals import sealed
 from segcal_cli.io.parts import PART, NotAPart, OtherVersion, PartHeader, digest_of, read_part, write_part
+from segcal_cli.io.seals import sealed
 
 HEADER = PartHeader(PART, "calibrate fit", 3, 40, 1, "list", "spec", "", ("a", "ü b"))
 

@@ -1,9 +1,8 @@
 import functools
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import tracemalloc
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ MAX_LABEL = 2**31 - 1
 """The largest label value that a class table may hold."""
 
 LARGEST_TABLE = 2**16
-"""Label values below this are looked up in a table; for larger ones it would take what memory a class table asks for."""
+"""Label values below this are looked up in a table; for larger ones it would take the memory that they ask for."""
 
 
 class NotReproduced(ProofError):

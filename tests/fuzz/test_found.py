@@ -350,3 +350,21 @@ def test_a_part_that_was_changed_is_not_merged(tmp_path):
     ran = segcal("merge", root / "part1.npz", root / "part2.npz", "-o", tmp_path / "whole.npz")
     assert ran.code == 5
     assert "part2.npz is not a part of a sharded run: it was changed since it was written" in ran.err
+
+
+def test_features_that_no_scan_has_are_damage(sets, tmp_path):
+    features = read_bundle(sets / "plain.npz")["features"]
+    for number, value in enumerate((np.inf, np.nan, 1e300)):
+        damaged = reforged(sets / "plain.npz", features=np.full_like(features, value))
+        ran = segcal(*of_artifact(sets, "conformal-sets", damaged, tmp_path / f"out{number}"))
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its arrays are damaged (features" in ran.err
+
+
+def test_measures_of_another_precision_are_damage(study, tmp_path):
+    rows = read_bundle(study / "counts.npz")["source0_rows"]
+    ran = segcal(
+        "evaluate", "--from", reforged(study / "counts.npz", source0_rows=rows.astype("f4")), "-o", tmp_path / "t.csv"
+    )
+    assert ran.code == 5
+    assert "its arrays are damaged" in ran.err

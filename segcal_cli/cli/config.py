@@ -100,6 +100,12 @@ def by_environment(name: str, setting: Setting) -> bool:
 
 
 def _unknown_variables(context: typer.Context) -> Iterator[str]:
+    # What other commands know is asked only where it matters: it takes their imports.
+    own = {VARIABLE} | {
+        variable_of(n) for n, setting in settings_of(context.command).items() if by_environment(n, setting)
+    }
+    if all(name in own for name in os.environ if name.startswith(PREFIX)):
+        return
     known = {VARIABLE}
     for _, command in commands(context.find_root().command):
         known |= {variable_of(n) for n, setting in settings_of(command).items() if by_environment(n, setting)}

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tests.fuzz.scenes import SCENES, scene_of
+from tests.fuzz.every import SCENES, scene_of
 from tests.fuzz.trials import SECONDS, Finding, Stage
 
 SEED = 1
@@ -37,8 +37,10 @@ PATIENCE = 5 * SECONDS
 
 
 def trials(scene: str, seed: int, numbers: Sequence[int], stuck: Path | None = None) -> list[Finding]:
-    """The findings among some trials of a scene, in a folder of its own. stuck: a folder for where threads of a trial
-    that nothing ends were standing, in a file by its name; the process is left then."""
+    """The findings among some trials of a scene, in a folder of its own.
+
+    stuck: a folder for reports of trials that nothing ends, which say where their threads stood; the process ends then.
+    """
     warnings.simplefilter("error")
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -192,6 +192,22 @@ def damaged_json(rng: Random, content: bytes) -> bytes:
     return _text(damaged_document(rng, json.loads(content)), rng)
 
 
+def damaged_lines(rng: Random, content: bytes) -> bytes:
+    """One line of JSON changed, doubled, dropped or torn."""
+    lines = content.splitlines()
+    at = rng.randrange(len(lines))
+    kind = rng.randrange(5)
+    if kind == 0:
+        lines.insert(rng.randrange(len(lines) + 1), lines[at])
+    elif kind == 1:
+        del lines[at]
+    elif kind == 2:
+        lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)]
+    elif lines[at]:
+        lines[at] = damaged_json(rng, lines[at])
+    return b"\n".join(lines) + b"\n"
+
+
 def damaged_document(rng: Random, document: Any) -> Any:
     """The document with one to two nodes changed. What stands in it is only replaced, never changed in place."""
     for _ in range(rng.choice((1, 1, 2))):

@@ -16,7 +16,8 @@ from segcal_cli.io.seals import sealed
 from segcal_cli.metrics.columns import CLASS_COLUMNS
 from tests.cli.builders import AFFINE, write_volume
 from tests.cli.builders_reading import segcal
-from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet, scene_of
+from tests.fuzz.every import scene_of
+from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet
 
 
 def reforged(path: Path, change=None, **arrays: np.ndarray) -> Path:

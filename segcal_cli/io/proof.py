@@ -200,7 +200,9 @@ def _whole(plane: np.ndarray) -> np.ndarray:
     return plane.astype(np.int64)
 
 
-def _looked_up(whole: np.ndarray, code_of: Mapping[int, int], unknown: int, dtype: type) -> np.ndarray:
+def _looked_up(
+    whole: np.ndarray, code_of: Mapping[int, int], unknown: int, dtype: type[np.unsignedinteger]
+) -> np.ndarray:
     """The code of each label value, int64 "voxel"; unknown for a value that has none."""
     top = max(code_of)
     if top < LARGEST_TABLE:

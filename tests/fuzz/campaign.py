@@ -33,7 +33,7 @@ CHUNK = 250
 
 
 PATIENCE = 5 * SECONDS
-"""A trial that not even its alarm ends, because it waits for a thread or inside of C, ends its process after so long."""
+"""A trial that not even its alarm ends, since it waits for a thread or inside of C, ends its process after so long."""
 
 
 def trials(scene: str, seed: int, numbers: Sequence[int], stuck: Path | None = None) -> list[Finding]:

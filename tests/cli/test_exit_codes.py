@@ -213,9 +213,8 @@ def test_1(command, study, tmp_path, monkeypatch):
     options = ["--prove"] if command == "pairs" else []
     said = segcal(*words(command, study.root, *study.both, tmp_path, *options), "--json")
     assert said.code == 1
-    assert said.closing == (
-        "segcal: ZeroDivisionError in b: nobody foresaw this. A bug in segcal; please report it with --log-file (exit 1)"
-    )
+    what = "ZeroDivisionError in b: nobody foresaw this. A bug in segcal; please report it with --log-file"
+    assert said.closing == f"segcal: {what} (exit 1)"
     document = json.loads(said.out)
     jsonschema.validate(document, SCHEMA)
     assert (document["status"], document["exit_code"]) == ("failed", 1)

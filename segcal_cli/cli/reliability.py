@@ -22,6 +22,7 @@ def reliability(
     ],
     picturing: requests.ReliabilityOptions,
     sourcing: requests.SourceOptions,
+    shard: options.NoShard = None,
     measuring: requests.MeasureOptions,
     drawing: requests.IntervalOptions,
     reading: requests.PredictionOptions,

@@ -132,7 +132,18 @@ class FitSpec:
             raise BadOption(
                 "optimiser", "adam", f"{self.method} has no published recipe; {', '.join(RECIPES)} have one"
             )
-        for name, only in (("loss", "nll"), ("weight", "voxel"), ("scope", "per-class"), ("dim", 2), ("refine", 5)):
+        if self.allow_inverted:
+            raise BadFlag(
+                "allow-inverted", "a published recipe (--optimiser adam) may end anywhere, and is not refused"
+            )
+        for name, only in (
+            ("loss", "nll"),
+            ("weight", "voxel"),
+            ("scope", "per-class"),
+            ("dim", 2),
+            ("refine", 5),
+            ("voxels", 20_000),
+        ):
             if getattr(self, name) != only:
                 raise BadOption(name, getattr(self, name), "the published recipe (--optimiser adam) does not have it")
 
@@ -168,6 +179,8 @@ class FitSpec:
                 if getattr(self, name) is True:
                     raise BadFlag(name.replace("_", "-"), words)
                 raise BadOption(name.replace("_", "-"), getattr(self, name), words)
+        if self.slice_axis != "auto" and self.dim == 3:
+            raise BadOption("slice-axis", self.slice_axis, "it is for --dim 2: in three dimensions there are no slices")
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (

@@ -36,6 +36,7 @@ from segcal_cli.workflows.calibrators import (
 )
 from segcal_cli.workflows.conventions import NEEDS_ROI, Intervals, RegionNeeded, intervals_of, settings_of
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.idle_options import refuse_idle_measuring, refuse_overlap_alone
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, join, parse_folder
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
@@ -249,6 +250,9 @@ def prepare(
     """
     plan = plan_of(running)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
+    refuse_idle_measuring(measuring, drawing, settings, intervals)
+    seen_by = bool(sourcing.artifact) or reading.calibrator is not None
+    refuse_overlap_alone(sourcing.allow_overlap, seen_by, "--artifact or --calibrator")
     if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
         raise RegionNeeded(measuring.convention)
     soft = needs_soft(settings.metrics)
@@ -265,7 +269,10 @@ def prepare(
     fitted = [entry.loaded for entry in named]
     companions = companions_of(along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
 
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
+    inputs = open_inputs(
+        predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True,
+        also=bool(folders),
+    )  # fmt: skip
     require_companions(companions, inputs.sources)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     if plan.on_failure == "stop" or not joint:

@@ -12,6 +12,7 @@ from segcal_cli.confidence.text import percent, threshold_text
 from segcal_cli.confidence.thresholds import Calibration, SideThreshold
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.conformal_pictures import READING, draw
@@ -49,7 +50,7 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
             lines.append(f"guarantee   at alpha {alpha:g}: {loaded.promise(calibration, alpha)}")
     learning = header.results.get("learning")
     if learning:
-        lines.append(f"learned on  {learning['n_cases']} cases ({learning['from']})")
+        lines.append(f"learned on  {count_text(learning['n_cases'], 'case')} ({learning['from']})")
         if verbose:
             lines += _choice_lines(learning["choices"])
     lines += [f"warning     {warning}" for warning in header.results.get("warnings", [])]
@@ -149,7 +150,7 @@ def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
     lines = []
     for index, entry in enumerate(spec.targets):
         present = int(table.present[:, index].sum())
-        lines.append(f"target      {entry.target.name}: {table.n} cases, {present} of them hold it")
+        lines.append(f"target      {entry.target.name}: {count_text(table.n, 'case')}, in {present} of which it occurs")
         for row in calibration.thresholds(alpha):
             if row.target != entry.target.name:
                 continue
@@ -166,7 +167,7 @@ def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
 
 def _rank_text(found: SideThreshold) -> str:
     if found.rank is None:
-        return f"{found.n} patients, weighted"
+        return f"{count_text(found.n, 'patient')}, weighted"
     ties = f", {found.ties} tied" if found.ties else ""
     return f"rank {found.rank} of {found.n}{ties}"
 

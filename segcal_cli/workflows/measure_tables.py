@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES, LabelSpace
 from segcal_cli.metrics.columns import ALL_COLUMNS, ALWAYS, Row
 from segcal_cli.metrics.comparison import COMPARED, Compared, compare, overlap_and_error, pareto_front
@@ -37,10 +38,14 @@ BIN_COLUMNS = (
 POOLED_CASES = "(micro)"
 """Stands for all cases pooled in the column of cases."""
 
-GUARANTEE = (
-    "Descriptive measures; no coverage guarantee. Intervals: bootstrap over {n} patients, valid if patients are "
-    "independent."
-)
+
+def guarantee_of(patients: int) -> str:
+    """What the measures of so many patients promise."""
+    return (
+        f"Descriptive measures; no coverage guarantee. Intervals: bootstrap over {count_text(patients, 'patient')}, "
+        "valid if patients are independent."
+    )
+
 
 IN_SAMPLE_MARK = "†"
 """Marks a source whose calibrator was fitted on some of these cases."""

@@ -10,7 +10,7 @@ from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
 from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared
 from segcal_cli.reporting.tables import Table, short
-from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation, SourceResult
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult, guarantee_of
 
 BEST_MARK = "*"
 """Marks the best source and those that no test tells apart from it."""
@@ -75,7 +75,7 @@ def _means(evaluation: Evaluation) -> Table:
     how = "All voxels pooled (micro), [interval] over" if micro else "Mean ± standard deviation over"
     caption = f"{how} {count_text(evaluation.n_groups, 'patient')} ({count_text(len(first.cases), 'case')}). "
     caption += f"{evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += GUARANTEE.format(n=evaluation.n_groups)
+    caption += guarantee_of(evaluation.n_groups)
     if any(source.in_sample for source in evaluation.sources):
         caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
     return Table("", ("source", "class", *(one.heading for one in shown)), tuple(rows), caption)

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
@@ -148,7 +148,7 @@ def run(
     return Outcome(
         result=_result(study, written, dict(options)),
         counts=Counts(done + failed, done, failed),
-        lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
+        lines=(f"{count_text(len(pictures), 'picture')} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
@@ -302,7 +302,3 @@ def _result(
             for picture, _, files in written
         ],
     }
-
-
-def _pictures(n: int) -> str:
-    return "1 picture" if n == 1 else f"{n} pictures"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from segcal_cli import __version__
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.core.observer import Recorder
 from segcal_cli.metrics.comparison import Compared
@@ -14,7 +15,7 @@ from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
 from segcal_cli.workflows.judged import PICTURED, reading_of
 from segcal_cli.workflows.kinds import Reading
-from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, guarantee_of
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
 from segcal_cli.workflows.study import Study
@@ -105,7 +106,7 @@ def page(
     return Page(
         version=__version__,
         summary=_summary(evaluation),
-        guarantee=GUARANTEE.format(n=evaluation.n_groups),
+        guarantee=guarantee_of(evaluation.n_groups),
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
@@ -144,9 +145,10 @@ def summary_table(evaluation: Evaluation) -> SortableTable:
             spreads = macro.all if name == ALL_CLASSES else macro.classes[name]
             rows.append((Cell(marked(source)), Cell(name), *(_spread_cell(spreads[key]) for key in keys)))
     level = f"{100 * evaluation.intervals.level:.4g} %"
-    caption = f"Means over {evaluation.n_groups} patients (unit; {len(evaluation.sources[0].cases)} cases), "
+    cases = len(evaluation.sources[0].cases)
+    caption = f"Means over {count_text(evaluation.n_groups, 'patient')} (unit; {count_text(cases, 'case')}), "
     caption += f"[{level} interval]. {evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += GUARANTEE.format(n=evaluation.n_groups)
+    caption += guarantee_of(evaluation.n_groups)
     if any(source.in_sample for source in evaluation.sources):
         caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
     return SortableTable(
@@ -214,8 +216,7 @@ def _summary(evaluation: Evaluation) -> str:
     cases = len(evaluation.sources[0].cases)
     sources = ", ".join(marked(source) for source in evaluation.sources)
     return (
-        f"{cases} {'case' if cases == 1 else 'cases'} of {evaluation.n_groups} "
-        f"{'patient' if evaluation.n_groups == 1 else 'patients'}; sources: {sources}; "
+        f"{count_text(cases, 'case')} of {count_text(evaluation.n_groups, 'patient')}; sources: {sources}; "
         f"classes: {', '.join(evaluation.sources[0].pooled.averaged)}. {evaluation.conventions}."
     )
 

@@ -22,6 +22,9 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
+MOST_RATE = 1.0
+"""Adam's steps are as long as its rate: with longer ones no run ends anywhere near what it looks for."""
+
 OWN_OPTIONS = (
     "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
     "learning_rate", "allow_inverted",
@@ -121,8 +124,10 @@ class FitSpec:
         for name in ("epochs", "batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadOption(name, getattr(self, name), "it is 1 or more")
-        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
-            raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate <= MOST_RATE:
+            raise BadOption("learning-rate", self.learning_rate, f"it is more than 0, and {MOST_RATE:g} at most")
+        if self.seed < 0:
+            raise BadOption("seed", self.seed, "it is 0 or more")
 
     def _check_recipe(self) -> None:
         """Whether the method has a published recipe, and what was asked for is part of it."""

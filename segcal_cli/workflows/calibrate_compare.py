@@ -275,11 +275,11 @@ def specs_of(
     if named is not None:
         names = named
         for name in names:
-            if names.count(name) > 1:
-                raise BadOption("methods", comparing.methods, f"{name} stands there twice")
             if name not in METHODS:
                 known = ", ".join(rivals_for(space, values))
                 raise BadOption("methods", comparing.methods, f"{name or 'an empty name'} is none of {known}")
+            if names.count(name) > 1:
+                raise BadOption("methods", comparing.methods, f"{name} stands there twice")
             if name in APART:
                 raise BadOption("methods", comparing.methods, f"{name} is not compared: {APART[name]}")
     given: Mapping[str, Any] = {

@@ -109,6 +109,8 @@ def test_without_folds_every_method_is_marked_as_in_sample(folders: Folders, tmp
     ("words", "text"),
     [
         (["--methods", "temperature,temperature"], "--methods temperature,temperature: temperature stands there twice"),
+        (["--methods", ","], "--methods ,: an empty name is none of temperature, platt"),
+        (["--methods", "platt", "--seed", "-1"], "--seed -1: it is 0 or more"),
         (["--methods", "magic"], "--methods magic: magic is none of temperature, platt"),
         (["--methods", "matrix"], "--method matrix does not fit probabilities"),
         (["--methods", "platt", "--odir", "1"], "--odir 1.0: it is for dirichlet, which is not compared"),

@@ -1,4 +1,4 @@
-"""Options that could change nothing are refused, each with what they would need, before a voxel is read."""
+"""Options that could change nothing, or that make no sense, are refused before a voxel is read."""
 
 from __future__ import annotations
 
@@ -130,3 +130,15 @@ def test_another_folder_may_be_what_an_option_of_reading_is_for(tmp_path: Path):
     assert segcal(*words, "--no-prove", "-o", tmp_path / "a.csv").code == 2
     said = segcal(*words, "--no-prove", "--also", f"npz={study.predictions}", "-o", tmp_path / "a.csv")
     assert said.code == 0, said.stderr
+
+
+@pytest.mark.parametrize("command", [
+    ("calibrate", "fit"), ("calibrate", "compare"), ("evaluate",), ("reliability",), ("cluster", "fit")
+])  # fmt: skip
+def test_a_seed_below_0_is_refused(folders: Folders, tmp_path: Path, command: tuple[str, ...]):
+    more = ["--method", "kmeans"] if command[0] == "cluster" else []
+    words = [*command, *folders.arguments, "--values", "probabilities", *more, "--seed", "-1"]
+    said = segcal(*words, "-o", tmp_path / "out")
+    assert said.code == 2
+    assert "seed" in said.closing
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segcal_cli.reporting.pictures import Drawing
-from segcal_cli.reporting.style import INK, PAPER, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis
+from segcal_cli.reporting.style import INK, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis, wrapped
 from segcal_cli.reporting.tables import short
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ PALE = 0.25
 """Opacity of what noise alone could make."""
 
 VIOLIN_POINTS = 200
+
+LINE_INCHES = 0.15
+"""From line to line of the names below violins."""
 
 OUTLINES = ((0, ()), (0, (4, 1.5)), (0, (1, 1.2)))
 """Line styles of outlines of further maps."""
@@ -311,24 +314,29 @@ def _violin_figure(violins: Sequence[Violin], words: Words) -> Figure:
     from scipy.stats import gaussian_kde
 
     each = 1.25
-    sheet = Sheet(words, max(5.2, 0.9 + each * len(violins)), 4.2)
-    axes = sheet.plot_box(bottom=0.95)
-    top = max((float(np.quantile(one.values, 0.99)) for one in violins if one.values.size), default=0.1)
-    grid = np.linspace(0.0, 1.15 * top, VIOLIN_POINTS)
-    for at, one in enumerate(violins):
+    marks = [_marks(one.values) for one in violins]
+    # Numbers stand below the violins, where nothing is covered by them.
+    labels = [
+        [*wrapped(one.name, each - 0.1, SMALL_POINTS), f"mean {short(mean, 3)}", one.note]
+        for one, (_, mean, _) in zip(violins, marks, strict=True)
+    ]
+    below = 0.2 + LINE_INCHES * max(map(len, labels))
+    sheet = Sheet(words, max(5.2, 0.9 + each * len(violins)), 3.4 + below)
+    axes = sheet.plot_box(bottom=below)
+    top = max((float(one.values.max()) for one in violins if one.values.size), default=0.1)
+    for at, (one, (low, mean, high)) in enumerate(zip(violins, marks, strict=True)):
         colour = QUIET if one.look is None else one.look.colour
         if one.values.size > 1 and one.values.std() > 1e-9:
+            grid = np.linspace(one.values.min(), one.values.max(), VIOLIN_POINTS)
             density = gaussian_kde(one.values)(grid)
             half = 0.42 * density / density.max()
             axes.fill_betweenx(grid, at - half, at + half, facecolor=colour, alpha=0.35, lw=0)
-            axes.plot(at - half, grid, color=colour, lw=0.9)
-            axes.plot(at + half, grid, color=colour, lw=0.9)
-        low, mean, high = _marks(one.values)
+            around = np.concatenate([at - half, (at + half)[::-1], at - half[:1]])
+            axes.plot(around, np.concatenate([grid, grid[::-1], grid[:1]]), color=colour, lw=0.9)
         if mean is not None and low is not None and high is not None:
             axes.plot([at - 0.28, at + 0.28], [mean, mean], color=INK, lw=1.8)
             for value in (low, high):
                 axes.plot([at - 0.16, at + 0.16], [value, value], color=INK, lw=1.0, ls=(0, (2, 1.2)))
-            axes.text(at + 0.3, mean, short(mean, 3), size=SMALL_POINTS, va="bottom", ha="right", backgroundcolor=PAPER)
-    axes.set(xlim=(-0.6, len(violins) - 0.4), ylim=(0.0, 1.15 * top), ylabel="coverage error of a place")
-    axes.set_xticks(range(len(violins)), [f"{one.name}\n{one.note}" for one in violins], size=SMALL_POINTS)
+    axes.set(xlim=(-0.6, len(violins) - 0.4), ylim=(0.0, 1.05 * top), ylabel="coverage error of a place")
+    axes.set_xticks(range(len(violins)), ["\n".join(lines) for lines in labels], size=SMALL_POINTS)
     return sheet.figure

@@ -358,9 +358,9 @@ def _violins(shown: Sequence[Shown]) -> Iterator[Picture]:
             f"Coverage error over places: {name}",
             _caption(
                 shown,
-                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. "
-                "Long bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as "
-                f"{first.label}. Values are comparable at equal n only.",
+                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. Long "
+                f"bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as {first.label}. "
+                "Values are comparable at equal n only.",
             ),
         )
         yield _picture("coverage-violin", name, None, words, fields.coverage_violin(violins, words))

@@ -296,7 +296,11 @@ def _pictures(
         if "score-maps" in wanted and shown:
             first = shown[0]
             slices, thresholds = first.maps[target]
-            words = Words(f"Score maps of {first.case}: {label}, {name}", READING["score-maps"].how)
+            levels = ", ".join(f"{alpha:g}" for alpha in alphas)
+            how = (
+                f"{READING['score-maps'].how} Thresholds of the scores in use at alpha {levels}, where they are finite."
+            )
+            words = Words(f"Score maps of {first.case}: {label}, {name}", how)
             drawing = score_maps(slices, thresholds, words)
             yield Picture("score-maps", label, name, first.case, words.title, words.caption, drawing)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
-from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared
+from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared, heading_of
 from segcal_cli.reporting.tables import Table, short
 from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation, SourceResult
 
@@ -98,7 +98,7 @@ def _comparison(evaluation: Evaluation) -> Table:
     name = ALL_CLASSES
     names = {source.name: _name(source) for source in evaluation.sources}
     rows = [
-        (one.heading, names[row.source], *_compared(row, one.factor))
+        (heading_of(one.key) if one.key == one.heading else one.heading, names[row.source], *_compared(row, one.factor))
         for one in (*_compared_on_top(evaluation), *_shown(evaluation))
         for row in evaluation.comparison
         if row.name == name and row.metric == one.key

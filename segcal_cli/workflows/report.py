@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from segcal_cli import __version__
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.core.observer import Recorder
-from segcal_cli.metrics.comparison import Compared
+from segcal_cli.metrics.comparison import Compared, heading_of
 from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
 from segcal_cli.reporting.pictures import Picture
@@ -180,7 +180,7 @@ def _compared(row: Compared, names: Mapping[str, str]) -> tuple[Cell, ...]:
     share = None if best else row.better_in
     return (
         Cell(row.name),
-        Cell(row.metric),
+        Cell(heading_of(row.metric)),
         Cell(names[row.source]),
         Cell(short(row.mean) + (" *" if row.bold else ""), row.mean, row.bold),
         _number(None if best else row.median_difference),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from segcal_cli.cli.app import app
+from segcal_cli.cli.app import SUMMARIES, app
 from segcal_cli.core.observer import Silent
 from segcal_cli.workflows import calibrate_fit, requests
 
@@ -100,3 +100,9 @@ def test_python_examples_run(page, code, tmp_path, monkeypatch):
         Silent(),
     )
     exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_the_list_of_commands_says_how_the_help_of_each_begins(name):
+    command = dict(commands())[(name,)]
+    assert " ".join(command.help.partition("\n\n")[0].split()) == SUMMARIES[name]

@@ -7,21 +7,29 @@ from typing import Annotated
 import typer
 
 from segcal_cli import __version__
-from segcal_cli.cli import (
-    calibrate,
-    cluster,
-    conformal_sets,
-    convert,
-    evaluate,
-    inspect,
-    merge,
-    ntr_interval,
-    pairs,
-    reliability,
-)
+from segcal_cli.cli.on_demand import group_of
+
+SUMMARIES = {
+    "calibrate": "Repair the probabilities of a trained network: fit on labelled cases, apply to new ones.",
+    "cluster": "Prediction sets that hold region by region: calibrated where similar voxels are pooled.",
+    "conformal-sets": "Inner and outer masks that hold with a stated probability: fit on labelled cases, apply to new "
+    "ones.",
+    "ntr-interval": "Ratio biomarkers (necrosis to tumour, core to tumour, tumour to organ) with intervals that hold.",
+    "evaluate": "Measure the calibration and the overlap of PREDICTIONS against LABELS, raw, through each artifact and "
+    "beside other models, in one pass.",
+    "reliability": "Draw how far the probabilities of PREDICTIONS can be trusted: pictures, their numbers as CSV, and "
+    "one HTML report.",
+    "pairs": "Show what would be read and how the files pair up, as the CSV that --cases takes.",
+    "merge": "Join the parts that --shard wrote: all of them, in any order. The result has the bytes of one run over "
+    "all cases.",
+    "convert": "Write any readable prediction as NIfTI in the geometry of its scan; the numbers pass bit for bit.",
+    "inspect": "Say what an artifact is, what it was fitted on, and what it guarantees.",
+}
+"""Every command, in the order of the list, and what it does: how its own help begins."""
 
 app = typer.Typer(
     name="segcal",
+    cls=group_of({name: f"{__package__}.{name.replace('-', '_')}" for name in SUMMARIES}, SUMMARIES),
     help="Makes the confidence of a segmentation model trustworthy after training. Reads prediction folders (NIfTI, "
     "nnU-Net .npz, PNG), fits calibration artifacts on labelled cases, and applies them to new scans.",
     no_args_is_help=True,
@@ -29,16 +37,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.add_typer(calibrate.app, name="calibrate")
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(conformal_sets.app, name="conformal-sets")
-app.add_typer(ntr_interval.app, name="ntr-interval")
-app.command("evaluate")(evaluate.evaluate)
-app.command("reliability")(reliability.reliability)
-app.command("pairs")(pairs.pairs)
-app.command("merge")(merge.merge)
-app.command("convert")(convert.convert)
-app.command("inspect")(inspect.inspect)
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.artifacts import read_artifact
@@ -97,11 +97,19 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
         loaded = LoadedCluster(path, artifact, model)
         if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
             raise ValueError("alpha or number of patients")
-        if not set(header.results["calibration_cases"]) <= set(header.case_ids):
-            raise ValueError("calibration cases that were not fitted on")
+        _require_roles(header)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
     return loaded
+
+
+def _require_roles(header: Header) -> None:
+    """Raise ValueError unless the header says of what cases the map was made, and which of its own calibrated."""
+    makers, calibrated = header.results["map_cases"], header.results["calibration_cases"]
+    if not isinstance(makers, dict) or not all(isinstance(text, str) for pair in makers.items() for text in pair):
+        raise ValueError("cases of the map")
+    if not isinstance(calibrated, list) or not set(calibrated) <= set(header.case_ids):
+        raise ValueError("calibration cases that were not fitted on")
 
 
 def place_of(source: CaseSource) -> Space:

@@ -150,7 +150,7 @@ class SetWriter:
     def _stratum(self, view: TargetView) -> int:
         if self.rule is None:
             return 0
-        ml = float(np.count_nonzero(view.mask)) * voxel_volume(view.case) / MM3_PER_ML
+        ml = float(view.mask_voxels) * voxel_volume(view.case) / MM3_PER_ML
         return Strata(self.rule, self.calibration.spec.strata)(view.case.id, ml)
 
     def _outlier(self, features: np.ndarray | None) -> tuple[float, str] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segcal_cli.confidence.evaluation import TargetOutcome
 from segcal_cli.confidence.learning import default_candidates
 from segcal_cli.confidence.maps import SIDES, score_map
 from segcal_cli.confidence.scores import Score
@@ -19,13 +20,13 @@ from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Work
-from segcal_cli.io import files
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.companions import scan_on
 from segcal_cli.io.folders import ImageFolder
-from segcal_cli.io.geometry import align
 from segcal_cli.reporting.overlays import Slice, Strip, overlay, score_maps
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.style import Words
@@ -74,7 +75,7 @@ class SliceMaker:
     def __call__(self, case: Case) -> Shown:
         spec = self.calibration.spec
         made = views(case, [entry.target for entry in spec.targets])
-        image = None if self.images is None else image_of(self.sources[case.id], self.images)
+        image = None if self.images is None else self._scan(case.id)
         strips, maps = [], []
         for target, view in enumerate(made):
             found = []
@@ -85,13 +86,22 @@ class SliceMaker:
             planes = planes_of(view, found[0])
             strips.append(
                 tuple(
-                    Strip(f"alpha {alpha:g}", tuple(_slice(view, sets, background, axis, at) for axis, at in planes))
+                    Strip(
+                        f"alpha {alpha:g}",
+                        tuple(_slice(view, sets, background, axis, at) for axis, at in planes),
+                        _blank(sets),
+                    )
                     for alpha, sets in zip(self.alphas, found, strict=True)
                 )
             )
             if self.with_maps:
                 maps.append(self._maps(target, view, found[0], planes[0], self.strata[case.id][target]))
         return Shown(case.id, tuple(strips), tuple(maps))
+
+    def _scan(self, case: str) -> np.ndarray:
+        """float32 "z y x": the scan on the case's grid. Raises what finding, reading and aligning raise."""
+        assert self.images is not None, "there are scans"
+        return scan_on(place_of(self.sources[case]), ImageFolder(self.images).find(case))
 
     def _maps(
         self, target: int, view: TargetView, sets: CaseSets, plane: tuple[int, int], stratum: int
@@ -202,15 +212,6 @@ def chosen_cases(verdict: Verdict, most: int) -> list[str]:
     return (wrong + (right if room else []))[:most]
 
 
-def image_of(source: CaseSource, folder: Path) -> np.ndarray:
-    """float32 "z y x": the scan on the case's grid. Raises what finding, reading and aligning raise."""
-    header = files.probe(ImageFolder(folder).find(source.id))
-    shape = files.label_shape(header)
-    numbers = files.read_labels(header)
-    turned = align(place_of(source), files.place(header, shape)).apply(numbers.raw.reshape(shape))
-    return turned.astype(np.float32) * np.float32(numbers.slope or 1.0) + np.float32(numbers.inter)
-
-
 def background_of(view: TargetView, *, labels_only: bool) -> np.ndarray:
     """The log-odds, or the mask where there is nothing else."""
     return view.mask.astype(np.float32) if labels_only else view.log_odds.astype(np.float32)
@@ -259,6 +260,14 @@ def _slice(view: TargetView, sets: CaseSets, background: np.ndarray, axis: int, 
     )
 
 
+def _blank(sets: CaseSets) -> str:
+    """What no outline shows: a set that is nothing or everything."""
+    said = ["inner empty"] if not sets.inner.any() else []
+    if not sets.outer.any():
+        said.append("outer empty")
+    return ", ".join([*said, "outer everything"] if sets.outer.all() else said)
+
+
 def _named(score: Score) -> str:
     return str(score)
 
@@ -268,7 +277,11 @@ def _pictures(
 ) -> Iterator[Picture]:
     """end: of every caption of sets."""
     spec = verdict.calibration.spec
-    marks = {(str(row["case"]), str(row["target"])): _mark(row) for row in verdict.case_rows()}
+    places = {entry.target.name: target for target, entry in enumerate(spec.targets)}
+    marks = {
+        (str(row["case"]), str(row["target"])): _mark(row, verdict.outcomes[row["case"]].targets[places[row["target"]]])
+        for row in verdict.case_rows()
+    }
     alphas = overlay_alphas(picturing.alphas)
     place = min(range(len(alphas)), key=lambda index: abs(alphas[index] - verdict.alpha))
     under = "the scan" if picturing.images is not None else "the log-odds"
@@ -282,14 +295,13 @@ def _pictures(
                 f"from tight to wide.{end}",
             )
             strips = [
-                Strip(f"{one.case}{marks[one.case, label]}", one.strips[target][place].slices)
+                replace(one.strips[target][place], label="\n".join((one.case, *marks[one.case, label])))
                 for one in shown[:SHEET_CASES]
             ]
             yield Picture("overlay", label, name, None, words.title, words.caption, overlay(strips, words))
             for one in shown:
-                mark = marks[one.case, label]
-                if mark:
-                    mark += f" at alpha {verdict.alpha:g}"
+                said = ", ".join(marks[one.case, label])
+                mark = f" ({said} at alpha {verdict.alpha:g})" if said else ""
                 words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
                 drawing = overlay(one.strips[target], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
@@ -305,6 +317,11 @@ def _pictures(
             yield Picture("score-maps", label, name, first.case, words.title, words.caption, drawing)
 
 
-def _mark(row: Mapping[str, object]) -> str:
-    wrong = [side for side in SIDES if not row[f"covered_{side}"]]
-    return "".join(f" ({side} wrong)" for side in wrong)
+def _mark(row: Mapping[str, object], found: TargetOutcome) -> list[str]:
+    """Which sets are wrong, and by how much: a few voxels may lie in none of the slices."""
+    said = []
+    if not row["covered_inner"]:
+        said.append(f"inner wrong by {count_text(found.inner_false, 'voxel', 'voxels')}")
+    if not row["covered_outer"]:
+        said.append(f"outer wrong by {count_text(found.outer_missed, 'voxel', 'voxels')}")
+    return said

@@ -47,7 +47,7 @@ def case_flags(
     flags = {
         "empty_prediction": view.mask_box is None,
         "inner_empty": not found.inner.any(),
-        "outer_everything": int(np.count_nonzero(found.outer)) == domain,
+        "outer_everything": int(np.count_nonzero(found.outer)) >= domain,
         "contradiction": found.contradiction > 0,
         "unknown_stratum": stratum < 0,
         "saturated": features is not None
@@ -84,7 +84,7 @@ def case_row(
 ) -> dict[str, Any]:
     """A row of ``cases.csv``, by COLUMNS."""
     voxels = {
-        "predicted": int(np.count_nonzero(view.mask)),
+        "predicted": view.mask_voxels,
         "inner": int(np.count_nonzero(found.inner)),
         "outer": int(np.count_nonzero(found.outer)),
     }

@@ -32,6 +32,8 @@ PICTURED: Mapping[str, str] = {
 }
 """Plot of ``reliability`` -> the kind of artifact that it is of."""
 
+SETS = "conformal-sets"
+"""The kind of artifact whose sets are drawn on scans."""
 
 SETS_AND_CLUSTERS = ("conformal-sets", "cluster")
 
@@ -44,7 +46,7 @@ ASKED_OF: Mapping[str, tuple[str, ...]] = {
 """Field of JudgeOptions -> the kinds of artifacts that can use it."""
 
 DRAWN_OF: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("images", "max_cases", "alphas", "show_scores"), ("conformal-sets",)),
+    **dict.fromkeys(("max_cases", "alphas", "show_scores"), (SETS,)),
     "cells": ("cluster",),
 }
 """Field of ReliabilityOptions -> the kinds of artifacts that can use it."""

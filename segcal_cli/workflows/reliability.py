@@ -15,16 +15,29 @@ from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.page import render
 from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
+from segcal_cli.workflows.beside import ANYWHERE, needs_of
+from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.inputs import find_cases
-from segcal_cli.workflows.judged import ASKED_OF, DRAWN_OF, PICTURED, pictures_of, refuse_unasked
+from segcal_cli.workflows.judged import (
+    ASKED_OF,
+    DRAWN_OF,
+    PICTURED,
+    SETS,
+    Judged,
+    OptionWithoutArtifact,
+    pictures_of,
+    refuse_unasked,
+)
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
 from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
+    CompanionOptions,
     CoverageOptions,
+    DeviceOptions,
     IntervalOptions,
     JudgeOptions,
     LabelOptions,
@@ -37,7 +50,7 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
 from segcal_cli.workflows.shown_cases import ShownCases
-from segcal_cli.workflows.study import Study, named_artifacts, say
+from segcal_cli.workflows.study import NamedArtifact, Study, named_artifacts, say
 
 REPORT = "report.html"
 
@@ -87,6 +100,7 @@ def run(
     writing: OutputOptions,
     covering: CoverageOptions,
     observer: Observer,
+    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
@@ -98,10 +112,12 @@ def run(
     refuse_numbers(picturing)
     require_pictured(settings_of(measuring, drawing.seed), plots)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
-    _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
+    named, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(covering, ASKED_OF, promised)
     refuse_unasked(picturing, DRAWN_OF, promised)
-    refuse_inside(output, [folder for folder in (predictions, labels) if folder is not None])
+    along = _companions(picturing, reading, named, promised)
+    folders = [folder for folder in (predictions, labels, picturing.features, picturing.images) if folder is not None]
+    refuse_inside(output, folders)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
         raise OutputExists(output, "" if output.is_dir() else " and is no folder")
     shown = ShownCases.parse(picturing.show_cases)
@@ -112,7 +128,7 @@ def run(
     heard = Recorder(observer)
     study = measured_or_loaded(
         predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True,
-        judging=judging,
+        judging=judging, along=along, device=device,
     )  # fmt: skip
     evaluation = study.evaluation
     say(evaluation, heard)
@@ -133,6 +149,23 @@ def run(
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
+
+
+def _companions(
+    picturing: ReliabilityOptions,
+    reading: PredictionOptions,
+    named: Sequence[NamedArtifact],
+    promised: Sequence[Judged],
+) -> CompanionOptions:
+    """What calibrators look at; scans may be for pictures alone. Raises OptionWithoutArtifact."""
+    calibrators = [entry.loaded for entry in named]
+    if reading.calibrator is not None:
+        calibrators.append(load_calibrator(reading.calibrator, "--calibrator"))
+    seen = needs_of(calibrators)["images"]
+    drawn = any(one.artifact.header.kind == SETS for one in promised)
+    if picturing.images is not None and not (seen or drawn):
+        raise OptionWithoutArtifact("images", f"{SETS} or local calibrate")
+    return CompanionOptions(picturing.features, picturing.images if seen else None)
 
 
 def report_alone(

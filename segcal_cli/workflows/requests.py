@@ -110,7 +110,8 @@ class CalibrateFitOptions:
 
 @dataclass(frozen=True, slots=True)
 class CalibrateCompareOptions:
-    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions."""
+    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions, fine-tune and
+    local if what they look at is given."""
 
     methods: str | None = None
     folds: int = 5
@@ -124,6 +125,10 @@ class CalibrateCompareOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    last_layer: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     allow_overlap: bool = False
 
 
@@ -247,6 +252,7 @@ class ReliabilityOptions:
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
     cells: tuple[str, ...] = ()
+    features: Path | None = None
     images: Path | None = None
     max_cases: int = 12
     alphas: str = "0.05,0.1,0.2"

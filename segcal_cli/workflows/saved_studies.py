@@ -299,7 +299,7 @@ def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings:
         if of[name].shape != shape:
             raise ValueError(f"{name} has the shape {of[name].shape}, not {shape}")
     for name, kind in kinds.items():
-        if of[name].dtype.kind != kind:
+        if of[name].dtype.kind != kind or (kind == "f" and of[name].dtype != np.float64):
             raise ValueError(f"{name} is {of[name].dtype}")
     if any((np.abs(of[name]) > LARGEST).any() for name in floats):
         raise ValueError("measures beyond any")

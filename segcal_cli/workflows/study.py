@@ -301,7 +301,9 @@ def prepare(
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
         for one in judged
     }
-    measurement = Measurement(calibrators, settings, threads_of(plan), rest.others)
+    # Measuring one source takes about as long as decoding, which is to have a core of its own while cases follow.
+    decoding = int(len(joint) > 1 and len(calibrators) + len(rest.others) == 1)
+    measurement = Measurement(calibrators, settings, threads_of(plan, spare=decoding), rest.others)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
     hashed = with_digests or bool(rest.loaded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 
 import nibabel
@@ -536,7 +537,7 @@ def test_a_region_of_interest_is_wanted_at_fit_and_apply_or_at_neither(cal, new,
     path = tmp_path / "a.npz"
     said = fit(cal, path, *NONE, "--roi", tmp_path / cal.name)
     assert said.code == 0, said.stderr
-    assert "All of this inside the region of interest." in said.stderr
+    assert "The sets lie in the region of interest, and what is target outside of it counts as missed" in said.stderr
     assert "have truth outside the region of interest, which counts as missed" in said.stderr
     said = apply(path, new, tmp_path / "x")
     assert said.code == 2
@@ -545,10 +546,14 @@ def test_a_region_of_interest_is_wanted_at_fit_and_apply_or_at_neither(cal, new,
     said = apply(tmp_path / "b.npz", new, tmp_path / "x", "--roi", tmp_path / new.name)
     assert said.code == 2
     assert "was fitted without a region of interest: leave --roi, or the column roi of --cases, away" in said.stderr
-    assert apply(path, new, tmp_path / "out", "--roi", tmp_path / new.name, "--alpha", "0.01").code == 0
-    codes = voxels(tmp_path / "out" / f"{name_of(NEW[0])}_sets.nii.gz")[0]
-    assert codes[2:38, 2:36].all()
-    assert not codes[:, 36:].any()
+    roi = ("--roi", tmp_path / new.name)
+    assert apply(path, new, tmp_path / "out", *roi, "--alpha", "0.8").code == 0
+    codes = np.stack([voxels(tmp_path / "out" / f"{name_of(index)}_sets.nii.gz")[0] for index in NEW])
+    assert codes.any()
+    assert not codes[:, :, 36:].any()
+    # With +inf nothing less than everything holds what may lie outside the region.
+    assert apply(path, new, tmp_path / "all", *roi, "--alpha", "0.01").code == 0
+    assert voxels(tmp_path / "all" / f"{name_of(NEW[0])}_sets.nii.gz").all()
 
 
 # Refusals
@@ -739,6 +744,7 @@ def test_reliability_draws_failures_first_and_every_picture_of_sets(artifact, ne
     }
     assert wrong & set(cases) == set(sorted(wrong)[:3])
     assert "Sets on the scans" in (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"(inner|outer) wrong by \d+ voxel", (tmp_path / "out" / "report.html").read_text())
 
 
 @pytest.mark.parametrize("options", [("--alphas", "0.1,x"), ("--alphas", "1.5"), ("--max-cases", "-1")])

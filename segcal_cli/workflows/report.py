@@ -14,7 +14,7 @@ from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
 from segcal_cli.workflows.judged import PICTURED, reading_of
 from segcal_cli.workflows.kinds import Reading
-from segcal_cli.workflows.measure_tables import GUARANTEE, IN_SAMPLE_MARK, Evaluation
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
 from segcal_cli.workflows.study import Study
@@ -105,7 +105,7 @@ def page(
     return Page(
         version=__version__,
         summary=_summary(evaluation),
-        guarantee=GUARANTEE.format(n=evaluation.n_groups),
+        guarantee=evaluation.guarantee,
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
@@ -146,7 +146,7 @@ def summary_table(evaluation: Evaluation) -> SortableTable:
     level = f"{100 * evaluation.intervals.level:.4g} %"
     caption = f"Means over {evaluation.n_groups} patients (unit; {len(evaluation.sources[0].cases)} cases), "
     caption += f"[{level} interval]. {evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += GUARANTEE.format(n=evaluation.n_groups)
+    caption += evaluation.guarantee
     if any(source.in_sample for source in evaluation.sources):
         caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
     return SortableTable(

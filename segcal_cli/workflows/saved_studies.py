@@ -28,7 +28,7 @@ from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.kinds import SAVED
-from segcal_cli.workflows.measure_tables import GUARANTEE, Evaluation, SourceResult
+from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.requests import (
     CompanionOptions,
     DeviceOptions,
@@ -139,7 +139,7 @@ def save_study(path: Path, study: Study) -> str:
         group_ids=tuple(case.group for case in cases),
         case_digests=dict(study.digests),
         fit_input_digest=_input_digest(cases, study),
-        guarantee=GUARANTEE.format(n=evaluation.n_groups),
+        guarantee=evaluation.guarantee,
         seed=evaluation.settings.seed,
         # Without the messages, which say where the files lie.
         dropped=tuple({key: failure[key] for key in ("case", "file", "error")} for failure in study.failures),

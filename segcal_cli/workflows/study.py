@@ -34,7 +34,14 @@ from segcal_cli.workflows.calibrators import (
     loaded_calibrator,
     refuse_misfit,
 )
-from segcal_cli.workflows.conventions import NEEDS_ROI, Intervals, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.conventions import (
+    NEEDS_ROI,
+    Intervals,
+    RegionNeeded,
+    intervals_of,
+    refuse_meaningless,
+    settings_of,
+)
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, join, parse_folder
@@ -95,6 +102,12 @@ class NamedArtifact:
 
     name: str
     loaded: LoadedCalibrator
+
+
+class NameUnused(UsageError):
+    """A name for a source that is left out."""
+
+    template = "--name is of PREDICTIONS as they are, which --no-raw leaves out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +268,8 @@ def prepare(
     folders = [parse_folder(text) for text in sourcing.also]
     named, judged = named_artifacts(sourcing.artifact)
     first = FIRST if sourcing.name is None else sourcing.name
+    if sourcing.name is not None and not sourcing.raw:
+        raise NameUnused
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     fitted = [entry.loaded for entry in named]
@@ -266,6 +281,7 @@ def prepare(
     companions = companions_of(along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
 
     inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
+    refuse_meaningless(measuring, inputs.space)
     require_companions(companions, inputs.sources)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     if plan.on_failure == "stop" or not joint:

@@ -15,6 +15,7 @@ from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_twice, 
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.beside import ALONE, ANYWHERE, folders_of
 from segcal_cli.workflows.conventions import settings_of
+from segcal_cli.workflows.joint_cases import parse_folder
 from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
 from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
@@ -99,7 +100,7 @@ def run(
     refuse_unasked(judging, ASKED_OF, promised)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
     beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
-    others = [Path(text.partition("=")[2]) for text in sourcing.also]
+    others = [parse_folder(text).path for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
         refuse_inside(

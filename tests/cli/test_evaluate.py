@@ -448,6 +448,11 @@ def test_impossible_options_are_usage_errors_before_anything_is_read(data, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_folder_without_a_name_is_told_so(data, tmp_path):
+    said = evaluate(data, tmp_path, "--also", "elsewhere")
+    assert (said.code, said.closing) == (2, "segcal: --also elsewhere: give it a name, NAME=FOLDER (exit 2)")
+
+
 def test_with_one_bin_the_error_is_the_size_of_the_bias(data, tmp_path):
     assert evaluate(data, tmp_path, "--bins", "1", "-q").code == 0
     for row in read_rows(tmp_path / "m.csv"):

@@ -34,10 +34,11 @@ class Interval:
     low: float | None
     high: float | None
 
-    def bars(self, scale: float = 1.0) -> list[list[float]]:
-        """Lengths of the error bar below and above the mean."""
-        low, high = (self.mean if end is None else end for end in (self.low, self.high))
-        return [[scale * max(self.mean - low, 0.0)], [scale * max(high - self.mean, 0.0)]]
+    def bars(self, scale: float = 1.0) -> list[list[float]] | None:
+        """Lengths of the error bar below and above the mean, None where there is no interval."""
+        if self.low is None or self.high is None:
+            return None
+        return [[scale * max(self.mean - self.low, 0.0)], [scale * max(self.high - self.mean, 0.0)]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,12 @@ PLANE_WIDTH, PLANE_GAP = 3.4, 0.35
 OVERLAY = 0.55
 """Opacity of a cluster's colour over the grey image."""
 
+DARKEST = 0.8
+"""How far below probability 0 black lies, in parts of the brightest: on black no cluster looks as in the legend."""
+
+INKS = ("#D55E00", "#56B4E9", "#CC79A7")
+"""Outlines of further maps: told apart by any colour vision, and light enough for dark clusters."""
+
 PALE = 0.25
 """Opacity of what noise alone could make."""
 
@@ -221,9 +227,8 @@ def _cluster_figure(
     k = len(legend)
     colours = [colormaps["cividis"](x) for x in (np.linspace(0.08, 1.0, k) if k > 1 else [0.5])]
     signs: list[Any] = [Patch(facecolor=c, edgecolor=INK, label=text) for c, text in zip(colours, legend, strict=True)]
-    inks = ("#D55E00", "#0072B2", "#009E73")
     for number, outline in enumerate(outlines):
-        ink, style = inks[number % len(inks)], OUTLINES[number % len(OUTLINES)]
+        ink, style = INKS[number % len(INKS)], OUTLINES[number % len(OUTLINES)]
         signs.append(
             Line2D([], [], color=ink, ls=style if style[1] else "-", lw=1.6, label=f"borders of {outline.name}")
         )
@@ -234,11 +239,11 @@ def _cluster_figure(
         how = {"extent": extent, "origin": _origin(plane), "aspect": "auto", "interpolation": "nearest"}
         if plane.grey is not None:
             top = max(float(np.nanmax(plane.grey)), 1e-6)
-            axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=top, **how)
+            axes.imshow(plane.grey, cmap="gray", vmin=-DARKEST * top, vmax=top, **how)
         axes.imshow(plane.values, cmap=ListedColormap(colours), vmin=-0.5, vmax=k - 0.5, alpha=OVERLAY, **how)
         _borders(axes, plane.values, INK, "-", 0.8)
         for number, outline in enumerate(outlines):
-            ink, style = inks[number % len(inks)], OUTLINES[number % len(OUTLINES)]
+            ink, style = INKS[number % len(INKS)], OUTLINES[number % len(OUTLINES)]
             _borders(axes, outline.planes[index], ink, style if style[1] else "-", 1.6)
     return sheet.figure
 
@@ -247,12 +252,30 @@ def _borders(axes: Axes, labels: np.ndarray, colour: str, style: Any, width: flo
     """Lines between cells of different clusters."""
     from matplotlib.collections import LineCollection
 
+    axes.add_collection(LineCollection(chains(labels), colors=colour, linestyles=[style], linewidths=width))
+
+
+def chains(labels: np.ndarray) -> list[list[tuple[float, float]]]:
+    """Borders between cells of different clusters as lines (x, y) that are as long as can be: dashes start anew with
+    every line. labels: "row column"; the centre of the first cell is (0, 0)."""
+    beyond: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for along, far in (((0, 1), labels[:, 1:] != labels[:, :-1]), ((1, 0), labels[1:] != labels[:-1])):
+        for row, column in zip(*np.nonzero(far), strict=True):
+            end = (column + 0.5, row + 0.5)
+            start = (end[0] - along[0], end[1] - along[1])
+            beyond.setdefault(start, []).append(end)
+            beyond.setdefault(end, []).append(start)
     lines = []
-    rows, columns = np.nonzero(labels[:, 1:] != labels[:, :-1])
-    lines += [((c + 0.5, r - 0.5), (c + 0.5, r + 0.5)) for r, c in zip(rows, columns, strict=True)]
-    rows, columns = np.nonzero(labels[1:] != labels[:-1])
-    lines += [((c - 0.5, r + 0.5), (c + 0.5, r + 0.5)) for r, c in zip(rows, columns, strict=True)]
-    axes.add_collection(LineCollection(lines, colors=colour, linestyles=[style], linewidths=width))
+    # Open ends and crossings first, so that what is left are closed rings.
+    for start in sorted(beyond, key=lambda point: (len(beyond[point]) == 2, point)):
+        while beyond[start]:
+            line = [start]
+            while beyond[line[-1]]:
+                following = beyond[line[-1]].pop()
+                beyond[following].remove(line[-1])
+                line.append(following)
+            lines.append(line)
+    return lines
 
 
 def _value_figure(planes: Sequence[Plane], label: str, words: Words, *, signed: bool) -> Figure:

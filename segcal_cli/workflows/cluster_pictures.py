@@ -141,6 +141,9 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
         if not 1 < k <= SHOWN_CLUSTERS:
             continue
         legend = _legend(one, channel, alpha)
+        unit = one.loaded.artifact.header.results["unit"]
+        far = f"Clusters: {unit} from the border of the predicted {name}, negative inside. "
+        far = far if model.regions.method == "boundary" else ""
         cells = model.regions.cells.get(channel)
         if cells is not None and not one.rows.found.snapshots:
             outlines = _outlines(one, every, channel)
@@ -158,7 +161,7 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
             planes = _sections(clusters, shot.spacing, shot.has_mm, _brightest(grey), grey)
             words = Words(
                 f"Clusters of {name}: {one.label}, {case}",
-                _caption([one], f"Grey: probability of {name} in this scan. Thresholds at alpha {alpha:g}."),
+                _caption([one], f"Grey: probability of {name} in this scan. {far}Thresholds at alpha {alpha:g}."),
             )
             yield _picture("cluster-map", name, one, words, fields.cluster_map(planes, legend, words), case)
 
@@ -173,7 +176,7 @@ def _legend(one: Shown, channel: int, alpha: float) -> list[str]:
         slot = model.slots(channel).start + cluster
         code = int(limits[cluster])
         area = "" if cells is None else f"{100 * float((cells == cluster).mean()):.1f} % of the field, "
-        limit = "every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
+        limit = "in every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
         entries.append(
             f"{cluster_name(model, channel, cluster)}: {area}{groups[slot]} patients, {voxels[slot]} voxels, {limit}"
         )

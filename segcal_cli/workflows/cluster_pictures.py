@@ -313,7 +313,9 @@ def _line(one: Shown, row: int, name: str, number: int, drawn: np.ndarray | None
         means = np.einsum("rg,gm->rm", weights, covered) / np.maximum(weights.sum(axis=1), 1)[:, None]
         low, high = percentile(means, LEVEL)
     count = f"{int(known.sum())} patients, {int(n.sum())} voxels"
-    return CoverageLine(name, covered.mean(axis=0), look(number), count, low, high)
+    # Level by level, as the table adds up: another order of the sum would be another last digit.
+    coverage = np.array([np.ascontiguousarray(column).mean() for column in covered.T])
+    return CoverageLine(name, coverage, look(number), count, low, high)
 
 
 def _cell_line(one: Shown, channel: int, text: str, number: int) -> CoverageLine:

@@ -12,6 +12,7 @@ from segcal_cli.confidence.text import percent, threshold_text
 from segcal_cli.confidence.thresholds import Calibration, SideThreshold
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.conformal_pictures import READING, draw
@@ -163,7 +164,7 @@ def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
 
 def _rank_text(found: SideThreshold) -> str:
     if found.rank is None:
-        return f"{found.n} patients, weighted"
+        return f"{count_text(found.n, 'patient')}, weighted"
     ties = f", {found.ties} tied" if found.ties else ""
     return f"rank {found.rank} of {found.n}{ties}"
 

@@ -24,6 +24,17 @@ def limits(voxels: float) -> tuple[float, float]:
     return 1.0 / (voxels + 1.0), voxels / (voxels + 1.0)
 
 
+def require_curve(row: np.ndarray, places: int) -> None:
+    """Raise ValueError unless a row, without what ``stacked`` added, is so many rising places and probabilities."""
+    where, p = np.split(filled(row), [places])
+    if np.isnan(row[: places + len(p)]).any():
+        raise ValueError("a curve with gaps")
+    if not (np.diff(where) > 0.0).all():
+        raise ValueError("a curve whose places do not rise")
+    if not ((p > 0.0) & (p < 1.0)).all():
+        raise ValueError("a curve beyond probabilities")
+
+
 def log_odds_of(curve: Curve, row: np.ndarray, z: np.ndarray) -> np.ndarray:
     """float64 log-odds of the curve at z; z itself for an empty row."""
     row = filled(row)

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient
+from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient, require_curve
 from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.method import Aim, Sketched, filled, stacked
 from segcal_cli.calibration.sketch import UPPERS, Moments
@@ -56,6 +56,14 @@ def curve(row: np.ndarray, z: np.ndarray) -> np.ndarray:
     return p[np.searchsorted(edges, z, side="left")]
 
 
+def require(row: np.ndarray) -> None:
+    """Raise ValueError unless a row is edges and one probability more, or empty."""
+    size = filled(row).size
+    if size and size % 2 == 0:
+        raise ValueError("edges that do not fit the bins")
+    require_curve(row, size // 2)
+
+
 def cut_of(row: np.ndarray) -> float | None:
     """The edge at which the probability rises above 0.5; None where there is no such edge, or several crossings."""
     row = filled(row)
@@ -81,4 +89,5 @@ METHOD = Sketched(
     cut=cut_of,
     options=("histogram_bins", "binning"),
     pieces="bins",
+    require_curve=require,
 )

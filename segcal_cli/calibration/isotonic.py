@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient
+from segcal_cli.calibration.curves import limits, log_odds_of, loss_of, no_gradient, require_curve
 from segcal_cli.calibration.method import Aim, Sketched, filled, stacked
 from segcal_cli.calibration.sketch import Moments
 
@@ -36,6 +36,16 @@ def curve(row: np.ndarray, z: np.ndarray) -> np.ndarray:
     """float64 probabilities at log-odds z."""
     knots, p = np.split(row, 2)
     return np.interp(z, knots, p)
+
+
+def require(row: np.ndarray) -> None:
+    """Raise ValueError unless a row is knots and as many probabilities that do not fall, or empty."""
+    knots = filled(row).size // 2
+    if filled(row).size != 2 * knots:
+        raise ValueError("knots without probabilities")
+    require_curve(row, knots)
+    if (np.diff(row[knots : 2 * knots]) < 0.0).any():
+        raise ValueError("a curve that falls")
 
 
 def cut_of(row: np.ndarray) -> float | None:
@@ -64,4 +74,5 @@ METHOD = Sketched(
     gradient=no_gradient,
     cut=cut_of,
     pieces="knots",
+    require_curve=require,
 )

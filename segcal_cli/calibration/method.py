@@ -86,9 +86,9 @@ class Sketched(Method):
     """A method for log-odds, fitted on sketches.
 
     parameters: their names, one row of numbers per problem; none for a curve, whose rows have any length. pieces: what
-    a curve is made of. identity: the row that changes nothing. solve: rows "problem parameter" that minimise a loss on
-    moments. log_odds: calibrated log-odds float64 of a row and log-odds of any shape. loss, gradient: mean loss
-    "problem", and its derivatives, of rows on moments.
+    a curve is made of; require_curve: raises ValueError for a row that is none. identity: the row that changes nothing.
+    solve: rows "problem parameter" that minimise a loss on moments. log_odds: calibrated log-odds float64 of a row and
+    log-odds of any shape. loss, gradient: mean loss "problem", and its derivatives, of rows on moments.
     """
 
     parameters: tuple[str, ...]
@@ -98,6 +98,14 @@ class Sketched(Method):
     loss: Callable[[Moments, np.ndarray, Aim], np.ndarray]
     gradient: Callable[[Moments, np.ndarray, Aim], np.ndarray]
     pieces: str = ""
+    require_curve: Callable[[np.ndarray], None] | None = None
+
+    def require_row(self, row: np.ndarray) -> None:
+        """Raise ValueError for numbers that this method cannot have found, whoever wrote them down."""
+        if self.require_curve is not None:
+            self.require_curve(row)
+        elif len(row) != len(self.parameters) or not np.isfinite(row).all():
+            raise ValueError(f"{self.name} with the parameters {row.tolist()}")
 
 
 def stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

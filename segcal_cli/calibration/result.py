@@ -349,6 +349,11 @@ def _try(calibrator: Calibrator, values: Values) -> None:
         raise ValueError(f"parameters of type {rows.dtype} and shape {rows.shape}")
     if (np.abs(rows[np.isfinite(rows)]) > LARGEST_PARAMETER).any():
         raise ValueError(f"parameters up to {np.nanmax(np.abs(rows)):.3g}")
+    if isinstance(calibrator.record, Sketched) and not joint(calibrator.record, calibrator.space):
+        for row in rows:
+            calibrator.record.require_row(row)
+    elif not np.isfinite(rows).all():
+        raise ValueError("parameters that are no numbers")
     if calibrator.layer is not None:
         return  # what goes into it are a network's features, of which there is no example
     logits = np.zeros((classes, 1, 1, TRIED_VOXELS))

@@ -22,6 +22,7 @@ def convert(
     *,
     reading: requests.PredictionOptions,
     running: requests.RunOptions,
+    sharding: requests.ShardOptions,
     writing: requests.FolderOptions,
     talking: options.Talking,
 ) -> None:
@@ -32,5 +33,7 @@ def convert(
         "convert",
         talking.console(),
         talking.json,
-        lambda observer: workflow.run(predictions, output, split_classes, reading, running, writing, observer),
+        lambda observer: workflow.run(
+            predictions, output, split_classes, reading, running, writing, observer, sharding
+        ),
     )

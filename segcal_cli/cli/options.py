@@ -46,6 +46,22 @@ ArtifactFile = Annotated[
 ]
 
 
+def _refuse_shard(value: str | None) -> None:
+    if value is not None:
+        raise typer.BadParameter(
+            "pictures are drawn of all cases at once. Split evaluate --shard I/N, join the parts with segcal merge "
+            "--histograms counts.npz, and draw with reliability --from counts.npz"
+        )
+
+
+NoShard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", help="Refused, with what to do instead.", hidden=True, metavar="I/N", callback=_refuse_shard
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Talking:
     """What is said, and where; and what was said elsewhere. notices: warnings about that, no option."""

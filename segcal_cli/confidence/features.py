@@ -58,7 +58,7 @@ class BandSums:
 
 def soft_features(view: TargetView, bands: BandSums) -> np.ndarray:
     """float64 "feature" of SOFT_FEATURES: log(1 + |M| in mm3); #{|s|<2} / max(|M|, 1); log(1 + #{s>-2}) - log(1 +
-    #{s>2}); mean |s|; max s."""
+    #{s>2}); mean |s|; max s. The last two are 0 of a scan without voxels."""
     voxels = view.mask_voxels
     return np.array(
         [
@@ -66,7 +66,7 @@ def soft_features(view: TargetView, bands: BandSums) -> np.ndarray:
             bands.uncertain / max(voxels, 1),
             math.log1p(bands.above_low) - math.log1p(bands.above_high),
             bands.total / max(bands.voxels, 1),
-            bands.largest,
+            bands.largest if bands.voxels else 0.0,
         ]
     )
 

@@ -22,6 +22,9 @@ KINDS = {
 }
 """What arrays of the table hold, as numpy's letters, where it is not floats."""
 
+LARGEST = 1e30
+"""No length, volume or feature of a scan is larger; squares of what is smaller are numbers still."""
+
 
 def arrays_of(calibration: Calibration, curve: np.ndarray | None, learned: Learned | None) -> dict[str, np.ndarray]:
     """Arrays of the artifact: the table's own, ``unit`` (index of the case's patient), ``missed_curve`` (int64 "target
@@ -68,10 +71,13 @@ def calibration_of(header: Header, arrays: Mapping[str, np.ndarray]) -> Calibrat
         if len(array) != n or (array.ndim > 1 and name != "spacing" and array.shape[1] != targets):
             raise ValueError(f"{name} has the shape {array.shape} for {n} cases and {targets} targets")
     for name, array in found.items():
-        if array.dtype.kind != KINDS.get(name, "f"):
+        if array.dtype.kind != KINDS.get(name, "f") or (array.dtype.kind == "f" and array.dtype != np.float64):
             raise ValueError(f"{name} is {array.dtype}")
-    for name in ("tau", "gamma", "spacing", "voxel_volume"):
+    for name in ("tau", "gamma"):  # infinite where nothing of a target is there
         if np.isnan(found[name]).any():
             raise ValueError(f"{name} holds NaN")
+    for name in ("features", "spacing", "voxel_volume"):
+        if (np.abs(found[name]) > LARGEST).any() or not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} holds what was never measured")
     spec.check()
     return Calibration(spec, CaseTable(header.case_ids, header.group_ids, **found))

@@ -1,7 +1,8 @@
 """Artifacts on disk: one ``.npz`` with a JSON header (a string array named ``header``) and plain numeric arrays.
 
-Written whole or not at all; read without trust: no pickle, every size checked before it is allocated, every field of
-the header looked at. The same artifact has the same bytes, so its sha256 is its identity.
+Written whole or not at all; read without trust: no pickle, every size checked before it is allocated, the seal over
+header and arrays held against them, every field of the header looked at. The same artifact has the same bytes, so its
+sha256 is its identity.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from segcal_cli.core.errors import ArtifactError, FormatError, SegcalError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.seals import is_sealed, sealed
 
 HEADER = "header"
 """Name of the array that holds the JSON header."""
@@ -54,7 +56,8 @@ UNMERGED = frozenset({"part", "round"})
 
 def write_artifact(path: Path, artifact: Artifact) -> str:
     """Write an artifact whole or not at all; returns the sha256 of the file. Raises WriteError."""
-    text = json.dumps(_header_to_json(artifact.header), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    header = sealed(_header_to_json(artifact.header), artifact.arrays)
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     arrays = {HEADER: np.array(text), **{name: artifact.arrays[name] for name in sorted(artifact.arrays)}}
     with writing(path) as file:
         write_bundle(file, arrays)
@@ -70,7 +73,10 @@ def read_artifact(path: Path, kind: str | None = None, command: str = "") -> Art
         raise NotAnArtifact(path, "no such file" if not path.exists() else "not a file")
     try:
         arrays = read_bundle(path)
-        header = _header_from_json(path, _json_header(path, arrays.pop(HEADER, None)))
+        document = _json_header(path, arrays.pop(HEADER, None))
+        if not is_sealed(document, arrays):
+            raise NotAnArtifact(path, "it was changed since it was written (its seal does not fit)")
+        header = _header_from_json(path, document)
     except FormatError as error:
         raise NotAnArtifact(path, _without_name(path, str(error))) from error
     if kind is not None and header.kind != kind:

@@ -1,8 +1,8 @@
 """The journal of a run: a line of JSON per finished case, so that a killed run is known by what it finished.
 
 A line is appended by one write, by whichever process finished the case, and begins with a line end of its own: a
-process that is killed in the middle leaves a torn line, and nobody writes behind it. A line that is no JSON object is
-passed over, so its case is done again.
+process that is killed in the middle leaves a torn line, and nobody writes behind it. A line that is not as it was
+written is passed over, so its case is done again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import WriteError
+from segcal_cli.io.seals import SEAL, is_sealed, sealed
 
 
 def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Append one entry. Raises WriteError."""
-    line = json.dumps(entry, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    line = json.dumps(sealed(entry), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
@@ -38,9 +39,10 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
             for line in file:
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
-                if isinstance(entry, dict):
+                if isinstance(entry, dict) and is_sealed(entry):
+                    del entry[SEAL]
                     yield entry
     except FileNotFoundError:
         return

@@ -206,9 +206,11 @@ def _whole_from_floats(raw: np.ndarray, slope: float, inter: float, path: Path) 
 
 
 def _rounded(counted: Counted, present: np.ndarray, path: Path) -> np.ndarray:
-    """int64: the label values of the bins that occur. Raises NotWhole."""
+    """int64: the label values of the bins that occur. Raises NotWhole, TooManyValues."""
     values = counted.values[present]
     nearest = np.rint(values)
+    if np.abs(nearest).max(initial=0.0) > MAX_STORED:
+        raise TooManyValues(path, float(nearest.min()), float(nearest.max()))
     bad = ~(np.abs(values - nearest) < LABEL_ROUNDING)
     if bad.any():
         raise NotWhole(path, int(counted.counts[present][bad].sum()), f"{values[bad][0]:.6g}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.records import NotARecord, flattened, restored
+from segcal_cli.io.seals import SEAL, is_sealed, sealed
 
 PART, ROUND = "part", "round"
 """Kinds of file: what a shard wrote, and what the next round begins with."""
@@ -31,6 +33,10 @@ TREE = "tree"
 
 FORMAT_VERSION = 1
 """Raised whenever a part is laid out in another way; within one version of segcal it never is."""
+
+
+OF_THE_FILE = frozenset({"segcal_version", "format_version", SEAL})
+"""What a header says of its file, beside what it says of its run."""
 
 
 class NotAPart(ArtifactError):
@@ -78,9 +84,10 @@ def write_part(path: Path, header: PartHeader, content: Any) -> str:
     """Write a part whole or not at all; returns the sha256 of the file. Raises WriteError, NotARecord for a bug."""
     tree, arrays = flattened(content)
     about = {"format_version": FORMAT_VERSION, "segcal_version": __version__, **asdict(header)}
-    text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    arrays = {TREE: np.frombuffer(_json_bytes(tree), np.uint8), **arrays}
+    text = json.dumps(sealed(about, arrays), sort_keys=True, separators=(",", ":"), allow_nan=False)
     with writing(path) as file:
-        write_bundle(file, {HEADER: np.array(text), TREE: np.frombuffer(_json_bytes(tree), np.uint8), **arrays})
+        write_bundle(file, {HEADER: np.array(text), **arrays})
     return file_digest(path)
 
 
@@ -92,7 +99,10 @@ def read_part(path: Path) -> Part:
         arrays = read_bundle(path)
     except FormatError as error:
         raise NotAPart(path, str(error).removeprefix(f"{path}: ")) from error
-    header = _header(path, arrays.pop(HEADER, None))
+    document = _document(path, arrays.pop(HEADER, None))
+    if not is_sealed(document, arrays):
+        raise NotAPart(path, "it was changed since it was written (its seal does not fit)")
+    header = _header(path, document)
     try:
         content = restored(json.loads(arrays.pop(TREE, np.zeros(0)).astype(np.uint8).tobytes()), arrays)
     except (NotARecord, ValueError, RecursionError) as error:
@@ -114,18 +124,27 @@ def _json_bytes(tree: Any) -> bytes:
     return json.dumps(tree, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def _header(path: Path, array: np.ndarray | None) -> PartHeader:
+def _document(path: Path, array: np.ndarray | None) -> dict[str, Any]:
+    """The header, of a part of this version."""
     if array is None or array.dtype.kind != "U" or array.ndim != 0:
         raise NotAPart(path, "it has no header")
     try:
         data = json.loads(str(array))
         if data.get("kind") not in UNMERGED:
             raise NotAPart(path, f"it is a {data['kind']} artifact")
-        version = data.pop("segcal_version")
-        if version != __version__ or data.pop("format_version") != FORMAT_VERSION:
+        version = data["segcal_version"]
+        if version != __version__ or data["format_version"] != FORMAT_VERSION:
             raise OtherVersion(path, version, __version__)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotAPart(path, f"its header is damaged ({type(error).__name__}: {error})") from error
+    return dict(data)
+
+
+def _header(path: Path, document: Mapping[str, Any]) -> PartHeader:
+    data = {name: value for name, value in document.items() if name not in OF_THE_FILE}
+    try:
         header = PartHeader(**{**data, "cases": tuple(map(str, data["cases"]))})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise NotAPart(path, f"its header is damaged ({type(error).__name__}: {error})") from error
     for field in fields(PartHeader):
         expected = {"str": str, "int": int, "tuple[str, ...]": tuple}[str(field.type)]

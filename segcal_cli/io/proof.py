@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,12 @@ from segcal_cli.core.volume import Values
 from segcal_cli.io.tallies import slabs
 
 Status = Literal["proved", "background"]
+
+MAX_LABEL = 2**31 - 1
+"""The largest label value that a class table may hold."""
+
+LARGEST_TABLE = 2**16
+"""Label values below this are looked up in a table; for larger ones it would take the memory that they ask for."""
 
 
 class NotReproduced(ProofError):
@@ -106,13 +113,10 @@ class Painting:
         dtype = np.uint8 if unknown < 2**8 else np.uint16
         if segmentation.dtype == np.uint8 and all(set(values) == {code} for values, code in owners):
             return segmentation
-        top = max(value for values, _ in owners for value in values)
-        table = np.full(top + 3, unknown, dtype=dtype)  # with one entry below 0 and one above all for foreign values
-        for values, code in owners:
-            table[[value + 1 for value in values if value >= 0]] = code
+        code_of = {value: code for values, code in owners for value in values if value >= 0}
         codes = np.empty(segmentation.shape, dtype=dtype)
         for plane, target in zip(segmentation, codes, strict=True):
-            target[...] = table[np.clip(np.rint(plane).astype(np.int64), -1, top + 1) + 1]
+            target[...] = _looked_up(_whole(plane), code_of, unknown, dtype)
         return codes
 
     @property
@@ -186,3 +190,27 @@ class Painting:
             for part in slabs(*flat.shape)
         )
         return functools.reduce(Agreement.__add__, parts)
+
+
+def _whole(plane: np.ndarray) -> np.ndarray:
+    """int64: the nearest whole numbers; what is none, or beyond every label, becomes negative."""
+    if plane.dtype.kind == "f":
+        nearest = np.rint(plane)
+        plane = np.where(np.abs(nearest) <= MAX_LABEL, nearest, -1.0)
+    return plane.astype(np.int64)
+
+
+def _looked_up(
+    whole: np.ndarray, code_of: Mapping[int, int], unknown: int, dtype: type[np.unsignedinteger]
+) -> np.ndarray:
+    """The code of each label value, int64 "voxel"; unknown for a value that has none."""
+    top = max(code_of)
+    if top < LARGEST_TABLE:
+        table = np.full(top + 3, unknown, dtype=dtype)  # with one entry below 0 and one above all for foreign values
+        for value, code in code_of.items():
+            table[value + 1] = code
+        return table[np.clip(whole, -1, top + 1) + 1]
+    codes = np.full(whole.shape, unknown, dtype=dtype)
+    for value, code in code_of.items():
+        codes[whole == value] = code
+    return codes

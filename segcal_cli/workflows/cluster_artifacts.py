@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.io.artifacts import read_artifact
@@ -77,13 +77,9 @@ class LoadedCluster:
             ignored=spec.get("ignore_label") is not None,
         )
 
-    def used_on(self, *, other_region: bool = False, in_sample: bool = False) -> Circumstances:
-        """The same for a use of it. other_region: see ``counts_elsewhere``; in_sample: judged on cases of the fit."""
-        return replace(self.circumstances, other_region=other_region, in_sample=in_sample)
-
-    def counts_elsewhere(self, sources: Sequence[CaseSource]) -> bool:
-        """Whether voxels are left out by a region of interest here and were not in the fit, or the reverse."""
-        return bool(self.artifact.header.spec.get("roi")) != has_region(sources)
+    def judged(self, *, in_sample: bool) -> Circumstances:
+        """The same where it is judged. in_sample: on cases of the fit."""
+        return replace(self.circumstances, in_sample=in_sample)
 
 
 def load_cluster(path: Path, command: str) -> LoadedCluster:
@@ -101,21 +97,24 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
         loaded = LoadedCluster(path, artifact, model)
         if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
             raise ValueError("alpha or number of patients")
-        if not set(header.results["calibration_cases"]) <= set(header.case_ids):
-            raise ValueError("calibration cases that were not fitted on")
+        _require_roles(header)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
     return loaded
 
 
+def _require_roles(header: Header) -> None:
+    """Raise ValueError unless the header says of what cases the map was made, and which of its own calibrated."""
+    makers, calibrated = header.results["map_cases"], header.results["calibration_cases"]
+    if not isinstance(makers, dict) or not all(isinstance(text, str) for pair in makers.items() for text in pair):
+        raise ValueError("cases of the map")
+    if not isinstance(calibrated, list) or not set(calibrated) <= set(header.case_ids):
+        raise ValueError("calibration cases that were not fitted on")
+
+
 def place_of(source: CaseSource) -> Space:
     """Where a case lies: by its prediction, or by its label where a bare array says nothing."""
     return source.prediction.place if source.truth is None else source.truth.place
-
-
-def has_region(sources: Iterable[CaseSource]) -> bool:
-    """Whether voxels of some case are left out by a region of interest."""
-    return any(source.truth is not None and source.truth.roi is not None for source in sources)
 
 
 def frames_of(sources: Iterable[CaseSource]) -> list[Frame]:

@@ -15,6 +15,7 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, FormatError, WriteError
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.seals import is_sealed, sealed
 
 HISTORY = "drift.npz"
 REPORT = "drift.json"
@@ -51,12 +52,14 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
         return History(artifact.digest, (), (), np.empty((0, width)))
     try:
         arrays = read_bundle(path)
-        head = json.loads(str(arrays["header"]))
+        head = json.loads(str(arrays.pop("header")))
+        if not isinstance(head, dict) or not is_sealed(head, arrays):
+            raise TypeError("it was changed since it was written (its seal does not fit)")
         texts = (head["artifact"], *head["cases"], *head["digests"])
         if not all(isinstance(text, str) for text in texts) or arrays["features"].dtype.kind != "f":
             raise TypeError("its header is damaged")
         found = History(head["artifact"], tuple(head["cases"]), tuple(head["digests"]), arrays["features"])
-    except (FormatError, KeyError, TypeError, ValueError) as error:
+    except (FormatError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise NoHistory(path, str(error)) from error
     if found.artifact != artifact.digest:
         raise OtherHistory(path, found.artifact[:12])
@@ -105,5 +108,6 @@ def watch(
 
 def _write(path: Path, history: History) -> None:
     head = {"artifact": history.artifact, "cases": history.cases, "digests": history.digests}
+    arrays = {"features": history.features}
     with writing(path) as file:
-        write_bundle(file, {"header": np.array(json.dumps(head)), "features": history.features})
+        write_bundle(file, {"header": np.array(json.dumps(sealed(head, arrays))), **arrays})

@@ -34,13 +34,8 @@ from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_pictures import ON_SCANS, READING
 from segcal_cli.workflows.conformal_sources import loaded_sets, open_set_inputs, place_of, set_reader
 from segcal_cli.workflows.conformal_verdicts import judged_levels
-from segcal_cli.workflows.requests import (
-    JudgeOptions,
-    LabelOptions,
-    PredictionOptions,
-    ReliabilityOptions,
-    RunOptions,
-)
+from segcal_cli.workflows.kinds import IN_SAMPLE
+from segcal_cli.workflows.requests import ReliabilityOptions, StudyRequest
 from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
@@ -143,15 +138,15 @@ def on_scans(
     study: Study,
     plots: Sequence[str],
     picturing: ReliabilityOptions,
-    judging: JudgeOptions,
-    predictions: Path,
-    labels: Path,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
+    request: StudyRequest,
     observer: Observer,
 ) -> list[Picture]:
-    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study."""
+    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study; none where the
+    scans are not at hand.
+    """
+    predictions, labels, reading, truth = request.predictions, request.labels, request.reading, request.truth
+    if predictions is None or labels is None:
+        return []
     wanted = [plot for plot in ON_SCANS if plot in plots and (plot == "overlay" or picturing.show_scores)]
     made: list[Picture] = []
     for one in study.verdicts if wanted and picturing.max_cases else ():
@@ -159,7 +154,7 @@ def on_scans(
         if judged.artifact.header.kind != "conformal-sets":
             continue
         loaded = loaded_sets(judged.path, judged.artifact)
-        alpha, alphas = judged_levels(loaded, judging)
+        alpha, alphas = judged_levels(loaded, request.judging)
         verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
         chosen = chosen_cases(verdict, picturing.max_cases)
         before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -176,14 +171,15 @@ def on_scans(
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
         with contextlib.closing(
-            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+            results(work, [sources[id] for id in chosen], jobs_of(request.running), cluster_of(request.running))
         ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
                 if result.error is not None:
                     raise result.error
                 shown[result.id] = result.value
-        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing)
+        end = IN_SAMPLE if one.in_sample else ""
+        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing, end)
     return made
 
 
@@ -280,8 +276,9 @@ def _named(score: Score) -> str:
 
 
 def _pictures(
-    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions
+    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions, end: str
 ) -> Iterator[Picture]:
+    """end: of every caption of sets."""
     spec = verdict.calibration.spec
     places = {entry.target.name: target for target, entry in enumerate(spec.targets)}
     marks = {
@@ -297,7 +294,7 @@ def _pictures(
         if "overlay" in wanted:
             words = Words(
                 f"Inner and outer sets: {label}, {name}",
-                f"{scores}Alpha {verdict.alpha:g}. Wrong ones first, then from tight to wide.",
+                f"{scores}Alpha {verdict.alpha:g}. Wrong ones first, then from tight to wide.{end}",
             )
             strips = [
                 replace(one.strips[target][place], label="\n".join((one.case, *marks[one.case, label])))
@@ -307,7 +304,7 @@ def _pictures(
             for one in shown:
                 said = ", ".join(marks[one.case, label])
                 mark = f" ({said} at alpha {verdict.alpha:g})" if said else ""
-                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
+                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
                 drawing = overlay(one.strips[target][: len(alphas)], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
         if "score-maps" in wanted and shown:

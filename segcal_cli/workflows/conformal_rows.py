@@ -152,7 +152,10 @@ def warned(
     seen = [row["case"] for row in rows if "in_calibration" in row["flags"]]
     if seen:
         many = count_text(len(seen), "row is", "rows are")
-        warnings.append(f"{many} of cases that calibrated these sets; the statement is about new ones")
+        warnings.append(
+            f"{many} of cases that these sets, or the calibrator before them, were fitted on; the statement is about "
+            "new ones"
+        )
     if weights is not None and weights.few:
         warnings.append(f"the weights are worth {weights.effective_n:.1f} equally weighted cases only")
     if drift is not None and drift["alarm"]:

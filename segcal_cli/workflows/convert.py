@@ -14,12 +14,14 @@ from segcal_cli.io.outputs import NoGrid, refuse_inside, soft_files, soft_names
 from segcal_cli.io.run_files import RunFiles
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
 from segcal_cli.workflows.case_keeping import Made
-from segcal_cli.workflows.folder_runs import running_on
+from segcal_cli.workflows.folder_runs import FolderRun, running_on
+from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, share_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
-from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RunOptions
+from segcal_cli.workflows.requests import FolderOptions, PredictionOptions, RunOptions, ShardOptions
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
+from segcal_cli.workflows.sharding import parse_shard
 
 KINDS: dict[Values, Kind] = {"probabilities": "probseg", "logits": "logits"}
 
@@ -61,8 +63,10 @@ def run(
     running: RunOptions,
     writing: FolderOptions,
     observer: Observer,
+    sharding: ShardOptions = EVERY_CASE,
 ) -> Outcome:
     """Convert every case that can be read. float32 passes bit for bit."""
+    shard = parse_shard(sharding.shard)
     require_workers(running)
     refuse_contradictions(running, writing)
     refuse_inside(output, [predictions])
@@ -77,13 +81,12 @@ def run(
         raise NoGrid(unplaced[0].prediction.parts[0].first.path)
     entity_values(inputs.space.names)
     refuse_same_names([source.id for source in inputs.sources], KINDS[values])
-    names = [
-        name
-        for source in inputs.sources
-        for name in soft_names(
+    names = {
+        source.id: soft_names(
             source.id, KINDS[values], inputs.space, desc=None, placed=True, split_classes=split_classes
         )
-    ]
+        for source in inputs.sources
+    }
     places = {source.id: source.prediction.place for source in inputs.sources}
     transform = None if calibrator is None else CalibratorTransform(calibrator.calibrator)
     settings = settings_for(
@@ -96,7 +99,21 @@ def run(
         (running, writing),
         writing.origins,
     )
-    with running_on(RunFiles(output), settings, inputs, writing, running, observer) as run:
-        run.refuse_existing([output / name for name in names])
+    own = share_of(inputs, shard)
+    with running_on(RunFiles(output, shard=shard), settings, own, writing, running, observer) as run:
+        run.refuse_existing([output / name for source in own.sources for name in names[source.id]])
         run.map(inputs.reader(transform=transform), CaseConverter(split_classes, places), "converting")
-    return Outcome(run.result, run.counts, failures=run.failures, exit_code=run.exit_code)
+        outcome = concluded(run, NoTables(), inputs)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class NoTables:
+    """No file stands for all cases."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ()
+
+    def conclude(self, run: FolderRun) -> Outcome:
+        return Outcome(run.result, run.counts, failures=run.failures, exit_code=run.exit_code)

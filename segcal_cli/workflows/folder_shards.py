@@ -20,6 +20,7 @@ from segcal_cli.io.locks import held
 from segcal_cli.io.outputs import refuse_existing
 from segcal_cli.io.parts import PART, NotAPart, PartHeader, digest_of, write_part
 from segcal_cli.io.run_files import RunFiles, Shard
+from segcal_cli.io.seals import is_sealed
 from segcal_cli.workflows.folder_runs import FolderRun
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.outcome import Outcome
@@ -172,6 +173,8 @@ def _document(path: Path) -> dict[str, Any]:
         raise NotAPart(path, str(error).removeprefix(f"{path}: ")) from error
     if not isinstance(document, dict) or not str(document.get("schema", "")).startswith("segcal/run/"):
         raise NotAPart(path, "it is no record of a run")
+    if not is_sealed(document):
+        raise NotAPart(path, "it was changed since it was written (its seal does not fit)")
     return document
 
 

@@ -1,8 +1,8 @@
 """The record of a run, ``segcal-run.json``: with what, by what and when each output was made, and what failed.
 
 It is for people who ask later, for programs that watch a folder, and for the next run, which skips what has not
-changed. So it is read without trust: what is not understood is done again. Only here stand times; no host, no user and
-no absolute path do.
+changed. So it is read without trust: it is sealed, and where it was changed every case is done again. Only here stand
+times; no host, no user and no absolute path do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.io import journal
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.run_files import RunFiles
+from segcal_cli.io.seals import is_sealed, sealed
 from segcal_cli.reporting.documents import status_of
 from segcal_cli.workflows.outcome import FolderCounts
 from segcal_cli.workflows.run_settings import Settings
@@ -62,8 +63,10 @@ def _recorded(path: Path, observer: Observer) -> list[Any]:
         if int(version) > VERSION:
             observer.warn(f"{path.name} is of a newer segcal ({document['schema']}): every case is done again")
             return []
+        if not is_sealed(document):
+            raise ValueError
         return list(document["cases"])
-    except (FormatError, KeyError, TypeError, ValueError):
+    except (FormatError, AttributeError, KeyError, TypeError, ValueError):
         observer.warn(f"{path.name} is damaged: every case is done again")
         return []
 
@@ -138,7 +141,7 @@ def run_document(
     outputs: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The document of a record. started: seconds since 1970; outputs: of files that belong to no single case."""
-    return {
+    document = {
         "schema": SCHEMA,
         "segcal_version": __version__,
         "python": platform.python_version(),
@@ -156,6 +159,7 @@ def run_document(
         "outputs": outputs,
         "cases": [entries[case] for case in sorted(entries, key=str.encode)],
     }
+    return sealed(document)
 
 
 def _libraries() -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.cli.builders_reading import Ran
 
-TIMES = ("started", "seconds", "mtime_ns", "ctime_ns", "inode", "status", "counts")
+TIMES = ("started", "seconds", "mtime_ns", "ctime_ns", "inode", "status", "counts", "seal")
 """Keys of a record that differ between two runs which made the same."""
 
 

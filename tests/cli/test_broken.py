@@ -24,6 +24,7 @@ import tifffile
 from PIL import Image
 
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.seals import sealed
 from tests.cli.builders_reading import CLASSES, SHAPE, logits_of, nifti_study, segcal, softmax_of, tree, write_classes
 from tests.cli.forked import server
 from tests.io.builders_arrays import npy_bytes, pickled_npy, png_bytes, write_npz
@@ -332,10 +333,10 @@ EVALUATE = ("evaluate", *FITTED, "--artifact", "{}/x.npz", "-o", "{}/out.csv")
 
 def reforged(root: Path, change: Callable[[dict], object], source: str = "cal.npz") -> None:
     arrays = read_bundle(root / source)
-    header = json.loads(str(arrays["header"]))
+    header = json.loads(str(arrays.pop("header")))
     change(header)
     with (root / "x.npz").open("wb") as file:
-        write_bundle(file, arrays | {"header": np.array(json.dumps(header))})
+        write_bundle(file, {"header": np.array(json.dumps(sealed(header, arrays))), **arrays})
 
 
 @row(5, "x.npz", *APPLY, says="is not a segcal artifact: no such file")

@@ -9,6 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from segcal_cli.core.case import Case
+from segcal_cli.io.case_sources import CaseReader, CaseSource
 from tests.cli.builders_reading import Study, nnunet_study, segcal
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "envelope.json").read_text())
@@ -28,8 +30,6 @@ FITS = {
     ),
     "cluster": ("--alpha", "0.4", "--method", "image"),
 }
-LABELLED = ("evaluate", "reliability")
-"""Commands that measure."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def study(tmp_path_factory) -> Study:
 def output(command: str, root: Path) -> Path:
     if command.endswith(" fit"):
         return root / "out.npz"
-    return root / ("out.csv" if command in ("evaluate", "ntr-interval apply") else "out")
+    return root / ("out.csv" if command in ("evaluate", "calibrate compare", "ntr-interval apply") else "out")
 
 
 def words(command: str, artifact: Path, predictions: Path, labels: Path, root: Path, *options: object) -> list[object]:
@@ -55,6 +55,8 @@ def words(command: str, artifact: Path, predictions: Path, labels: Path, root: P
         return [kind, "fit", predictions, labels, *target, *FITS[kind], *options]
     if what == "apply":
         return [kind, "apply", artifact / f"{kind}.npz", predictions, *target, *options]
+    if what == "compare":
+        return [kind, what, predictions, labels, *target, "--methods", "temperature,platt", "--folds", "2", *options]
     if command == "convert":
         return ["convert", predictions, *target, *options]
     if command == "pairs":
@@ -66,7 +68,10 @@ def words(command: str, artifact: Path, predictions: Path, labels: Path, root: P
     return [command, predictions, labels, *target, *more, *plots, *options]
 
 
-COMMANDS = (*(f"{kind} {what}" for kind in FITS for what in ("fit", "apply")), *LABELLED, "convert", "pairs")
+COMMANDS = (
+    *(f"{kind} {what}" for kind in FITS for what in ("fit", "apply")),
+    *("calibrate compare", "evaluate", "reliability", "convert", "pairs"),
+)
 
 
 def checked(code: int, *arguments: object) -> tuple[str, dict]:
@@ -188,3 +193,54 @@ def test_what_contradicts_itself_is_a_usage_error_before_anything_is_made(comman
     said, _ = checked(2, *words(command, study.root, *study.both, tmp_path), *options)
     assert said.startswith(f"segcal: {says}")
     assert list(tmp_path.iterdir()) == []
+
+
+def _reading(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Reading the second case ends in this."""
+    real = CaseReader.__call__
+
+    def read(self: CaseReader, source: CaseSource) -> Case:
+        if source.id == "b":
+            raise error
+        return real(self, source)
+
+    monkeypatch.setattr(CaseReader, "__call__", read)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_1(command, study, tmp_path, monkeypatch):
+    _reading(monkeypatch, ZeroDivisionError("nobody foresaw this"))
+    options = ["--prove"] if command == "pairs" else []
+    said = segcal(*words(command, study.root, *study.both, tmp_path, *options), "--json")
+    assert said.code == 1
+    what = "ZeroDivisionError in b: nobody foresaw this. A bug in segcal; please report it with --log-file"
+    assert said.closing == f"segcal: {what} (exit 1)"
+    document = json.loads(said.out)
+    jsonschema.validate(document, SCHEMA)
+    assert (document["status"], document["exit_code"]) == ("failed", 1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_130(command, study, tmp_path, monkeypatch):
+    _reading(monkeypatch, KeyboardInterrupt())
+    options = ["--prove"] if command == "pairs" else []
+    said, document = checked(130, *words(command, study.root, *study.both, tmp_path, *options))
+    assert said.splitlines()[-1].startswith("segcal: interrupted ")
+    assert document["status"] == "failed"
+
+
+def test_inspect_and_merge_have_their_codes_too(study, tmp_path):
+    artifact, part, out = study.root / "calibrate.npz", tmp_path / "part.npz", tmp_path / "out.npz"
+    segcal("calibrate", "fit", *study.both, "-o", part, "--shard", "1/2", *FITS["calibrate"])
+    checked(0, "inspect", artifact)
+    checked(0, "inspect", part)
+    checked(5, "inspect", study.predictions / "a.npz")
+    checked(5, "inspect", tmp_path / "nowhere.npz")
+    checked(2, "inspect", artifact, "--alpha", "0.1")
+    assert "part 2 of 2 is missing" in checked(5, "merge", part, "-o", out)[0]
+    checked(5, "merge", artifact, "-o", out)
+    checked(2, "merge", part, "-o", part)
+    other = tmp_path / "other.npz"
+    segcal("calibrate", "fit", *study.both, "-o", other, "--shard", "2/2", *FITS["calibrate"])
+    checked(0, "merge", part, other, "-o", out)
+    checked(2, "merge", part, other, "-o", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from segcal_cli.io.atomic import temp_path
 from segcal_cli.io.locks import InUse, LeftToAnother, held
 from segcal_cli.io.run_files import RunFiles, Shard
 from tests.cli.builders_reading import Study, nnunet_study, segcal, tree
-from tests.cli.builders_runs import forks, states
+from tests.cli.builders_runs import Forks, forks, states
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +150,44 @@ def test_two_processes_at_once_one_works_and_one_is_turned_away(study, tmp_path)
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_three_shards_at_once_on_one_folder_merge_into_the_files_of_one_run(study, tmp_path):
+    """They overlap: the first is stopped in the middle until the others have ended. A whole run is turned away."""
+    many = nnunet_study(tmp_path / "many", tuple(f"c{number:03d}" for number in range(60)))
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    arguments = ["calibrate", "apply", study.root / "t.npz", many.predictions, "-o"]
+    assert segcal(*arguments, alone).code == 0
+    closing: dict[int, str] = {}
+    folders = [tmp_path / f"machine{number}" for number in range(4)]
+
+    def run(number: int, forked: Forks) -> None:
+        closing[number] = forked.run(*arguments, out, "--shard", f"{number}/3")[0].closing
+
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            folder.mkdir()
+        machines = [stack.enter_context(forks(folder)) for folder in folders]
+        first, *others = [threading.Thread(target=run, args=(n, machines[n - 1])) for n in (1, 2, 3)]
+        first.start()
+        deadline = time.monotonic() + 60
+        while not (out / ".segcal-journal.shard-001-of-003.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        child = children(machines[0].process.pid)[0]
+        os.kill(child, signal.SIGSTOP)
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+        assert set(closing) == {2, 3}
+        turned_away, _ = machines[3].run(*arguments, out, "--overwrite")
+        os.kill(child, signal.SIGCONT)
+        first.join()
+    assert turned_away.closing == f"segcal: {out} is in use by another segcal (exit 4)"
+    assert set(closing.values()) == {"segcal: 20 cases, 20 done (exit 0)"}
+    joined = segcal("merge", *sorted(out.glob("segcal-run.shard-*.json")), "-o", out)
+    assert joined.closing == "segcal: 60 cases, 60 done (exit 0)"
+    outputs = {name: content for name, content in tree(alone).items() if "segcal" not in name}
+    assert len(outputs) >= 60
+    assert {name: content for name, content in tree(out).items() if "segcal" not in name} == outputs
+    assert segcal(*arguments, out, "--skip-existing").closing == "segcal: 60 cases, 0 done, 60 skipped (exit 0)"

@@ -191,3 +191,36 @@ def test_what_needs_all_cases_is_refused(kind: str, more: tuple, wrong: str, stu
     said = segcal(*study.command(kind), "--shard", "1/3", "-o", place(kind, tmp_path), *more)
     assert said.code == 2
     assert wrong in said.closing
+
+
+def test_a_record_of_a_shard_that_was_changed_is_not_merged(study: Study, tmp_path: Path):
+    shards(study.command("calibrate"), tmp_path)
+    path = records(tmp_path)[1]
+    document = json.loads(path.read_text())
+    del document["cases"][0]["result"]
+    path.write_text(json.dumps(document))
+    said = segcal("merge", *records(tmp_path), "-o", tmp_path)
+    assert said.code == 5
+    assert f"{path.name} is not a part of a sharded run: it was changed since it was written" in said.stderr
+
+
+def test_shards_of_convert_write_the_files_of_one_run(study: Study, tmp_path: Path):
+    command = ["convert", study.new.predictions, "--classes", study.new.classes, *PROBABILITIES, "--split-classes"]
+    one, split = tmp_path / "one", tmp_path / "split"
+    run(command, one)
+    assert [said.code for said in shards(command, split)] == [0, 0, 0]
+    said = segcal("merge", *records(split), "-o", split)
+    assert said.closing == "segcal: 7 cases, 7 done (exit 0)"
+    assert outputs(split) == outputs(one)
+    assert len(outputs(one)) == 21
+    said = segcal(*command, "-o", split, "--skip-existing")
+    assert said.closing == "segcal: 7 cases, 0 done, 7 skipped (exit 0)"
+
+
+def test_pictures_of_a_shard_are_refused_with_what_to_do_instead(tmp_path: Path):
+    said = segcal("reliability", tmp_path, tmp_path, "-o", tmp_path / "out", "--shard", "1/2")
+    assert said.code == 2
+    words = " ".join(said.stderr.replace("│", " ").split())
+    assert (
+        "join the parts with segcal merge --histograms counts.npz, and draw with reliability --from counts.npz" in words
+    )

@@ -63,9 +63,9 @@ class Project:
         for end in (".npz", ".nii.gz"):
             shutil.copy(self.study.predictions / f"{case}{end}", self.root / folder)
 
-    def make(self) -> tuple[int, list[str], str]:
+    def make(self, *words: str) -> tuple[int, list[str], str]:
         """(exit code, commands of segcal that ran, all that was said)."""
-        run = subprocess.run(["make"], cwd=self.root, capture_output=True, text=True, check=False)
+        run = subprocess.run(["make", *words], cwd=self.root, capture_output=True, text=True, check=False)
         ran = [" ".join(line.split()[1:3]) for line in run.stdout.splitlines() if line.startswith("segcal ")]
         return run.returncode, ran, run.stdout + run.stderr
 
@@ -117,6 +117,28 @@ def test_the_makefile_redoes_what_changed_and_nothing_else(path, tmp_path):
     assert (code, ran) == (2, ["calibrate fit"])
     assert "Error 4" in said
     assert (root / "cal.npz").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_makefile_of_a_study_makes_every_part_and_redoes_what_a_new_scan_changes(path, tmp_path):
+    project = Project(tmp_path / "project")
+    root = project.root
+    (root / "Makefile").write_text(block("make", "study"))
+    ratio = "--numerator necrosis --denominator edema,necrosis --method joint --level 0.7"
+    options = ("-j2", "study", "TARGET=edema", f"RATIO={ratio}")
+    fits = ["calibrate fit", "conformal-sets fit", "ntr-interval fit"]
+    applies = ["calibrate apply", "conformal-sets apply", "ntr-interval apply"]
+    code, ran, said = project.make(*options)
+    assert (code, sorted(ran)) == (0, sorted([*fits, *applies, "evaluate test", "reliability test"])), said
+    made = ("calibrated/.done", "sets/n2_sets.nii.gz", "ratios.csv", "metrics.csv", "report/report.html")
+    assert [name for name in made if not (root / "out" / name).is_file()] == []
+    assert project.make(*options)[:2] == (0, [])
+    project.put("n3", "new")
+    code, ran, said = project.make(*options)
+    assert (code, sorted(ran)) == (0, sorted(applies)), said
+    assert states(root / "out" / "sets") == {"n1": "skipped", "n2": "skipped", "n3": "done"}
+    assert project.make(*options)[:2] == (0, [])
 
 
 def test_the_crontab_line_is_silent_unless_something_is_wrong(path, tmp_path):

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segcal_cli.io.seals import sealed
 from tests.cli.builders_reading import (
     AFFINE,
     CLASSES,
@@ -1030,9 +1031,8 @@ def _edited(artifact: Path, **changes: object) -> Path:
     """The artifact with other entries in its header."""
     with np.load(artifact) as archive:
         arrays = dict(archive)
-    header = json.loads(str(arrays["header"])) | changes
-    arrays["header"] = np.array(json.dumps(header))
-    write_npz(artifact, **arrays)
+    header = json.loads(str(arrays.pop("header"))) | changes
+    write_npz(artifact, header=np.array(json.dumps(sealed(header, arrays))), **arrays)
     return artifact
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segcal_cli.io.seals import sealed
 from segcal_cli.workflows import run_settings
 from tests.cli.builders_reading import CLASSES, Study, nnunet_study, segcal, tree, write_npz
 from tests.cli.builders_runs import record_of, states, without_times
@@ -251,12 +252,21 @@ def test_a_record_that_is_not_understood_is_a_warning(study, text, words):
     assert len(done(study)) == 4
 
 
-def test_an_entry_that_somebody_broke_is_done_again_alone(study):
-    path = study.root / "out" / "segcal-run.json"
+@pytest.mark.parametrize("change", [{"key": None}, {"result": {}}, {"status": "skipped"}, {"error": "x"}])
+def test_a_record_that_somebody_edited_is_damaged_as_a_whole(change, study):
+    document = record_of(study.root / "out")
+    document["cases"][1] |= change
+    (study.root / "out" / "segcal-run.json").write_text(json.dumps(document))
+    ran = apply(study)
+    assert "warning: segcal-run.json is damaged: every case is done again" in ran.err.splitlines()
+    assert len(done(study)) == 4
+
+
+def test_an_entry_that_somebody_forged_is_done_again_alone(study):
     document = record_of(study.root / "out")
     document["cases"][0]["outputs"][0]["file"] = "../t.npz"
     document["cases"][1]["inputs"] = None
-    path.write_text(json.dumps(document))
+    (study.root / "out" / "segcal-run.json").write_text(json.dumps(sealed(document)))
     apply(study)
     assert done(study) == ["case-1", "case-2"]
 

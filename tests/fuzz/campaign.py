@@ -10,6 +10,8 @@ is 1 if there is any finding.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import faulthandler
 import os
 import sys
 import tempfile
@@ -17,10 +19,11 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tests.fuzz.scenes import SCENES, scene_of
-from tests.fuzz.trials import Finding, Stage
+from tests.fuzz.every import SCENES, scene_of
+from tests.fuzz.trials import SECONDS, Finding, Stage
 
 SEED = 1
 """Of the trials in the test suite, and where nothing else is asked for."""
@@ -29,12 +32,39 @@ CHUNK = 250
 """Trials of one scene between two lines of progress."""
 
 
-def trials(scene: str, seed: int, numbers: Sequence[int]) -> list[Finding]:
-    """The findings among some trials of a scene, in a folder of its own."""
+PATIENCE = 5 * SECONDS
+"""A trial that not even its alarm ends, since it waits for a thread or inside of C, ends its process after so long."""
+
+
+def trials(scene: str, seed: int, numbers: Sequence[int], stuck: Path | None = None) -> list[Finding]:
+    """The findings among some trials of a scene, in a folder of its own.
+
+    stuck: a folder for reports of trials that nothing ends, which say where their threads stood; the process ends then.
+    """
     warnings.simplefilter("error")
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage(scene_of(scene), Path(folder) / "scene")
-        return [finding for number in numbers if (finding := stage.trial(seed, number)) is not None]
+        for number in numbers:
+            with _watched(None if stuck is None else stuck / f"{scene}-{seed}-{number}.stuck"):
+                finding = stage.trial(seed, number)
+            if finding is not None:
+                found.append(finding)
+    return found
+
+
+@contextlib.contextmanager
+def _watched(report: Path | None) -> Iterator[None]:
+    if report is None:
+        yield
+        return
+    with report.open("w", encoding="utf-8") as file:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    report.unlink()
 
 
 def keep(finding: Finding, folder: Path) -> Path:
@@ -55,6 +85,16 @@ def parts(mutations: int, scenes: Sequence[str]) -> Iterator[tuple[str, range]]:
             yield scene, range(start, min(start + CHUNK, each))
 
 
+def without(work: Sequence[tuple[str, range]], scene: str, number: int) -> Iterator[tuple[str, range]]:
+    """The chunks, one of them without a trial."""
+    for name, numbers in work:
+        if name == scene and number in numbers:
+            halves = range(numbers.start, number), range(number + 1, numbers.stop)
+            yield from ((name, half) for half in halves if len(half))
+        else:
+            yield name, numbers
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000)
@@ -68,14 +108,36 @@ def main() -> int:
     work = [(name, range(options.only, options.only + 1)) for name in names] if options.only is not None else None
     work = work or list(parts(options.mutations, names))
     total, done, found, start = sum(len(numbers) for _, numbers in work), 0, 0, time.monotonic()
-    with ProcessPoolExecutor(options.jobs) as pool:
-        running = [pool.submit(trials, name, options.seed, numbers) for name, numbers in work]
-        for (name, numbers), future in zip(work, running, strict=True):
-            for finding in future.result():
-                found += 1
-                print(f"{finding}\n  kept in {keep(finding, options.keep)}", flush=True)
-            done += len(numbers)
-            print(f"{done} of {total}, {found} found, {time.monotonic() - start:.0f} s ({name})", file=sys.stderr)
+    options.keep.mkdir(parents=True, exist_ok=True)
+    while work:
+        with ProcessPoolExecutor(options.jobs) as pool:
+            running = [pool.submit(trials, name, options.seed, numbers, options.keep) for name, numbers in work]
+            for name, numbers in list(work):
+                try:
+                    findings = running.pop(0).result()
+                except BrokenProcessPool:
+                    break
+                work.pop(0)
+                for finding in findings:
+                    found += 1
+                    print(f"{finding}\n  kept in {keep(finding, options.keep)}", flush=True)
+                done += len(numbers)
+                print(f"{done} of {total}, {found} found, {time.monotonic() - start:.0f} s ({name})", file=sys.stderr)
+            else:
+                break
+        reports = sorted(options.keep.glob("*.stuck"))
+        # Those of trials that ended with their pool are empty.
+        ended = [report for report in reports if report.stat().st_size]
+        if not ended:
+            sys.exit("a worker died, and no trial was stuck")
+        for report in ended:
+            found += 1
+            scene, _, number = report.stem.rsplit("-", 2)
+            print(f"{report.stem}: nothing ended it\n{report.read_text(encoding='utf-8')}", flush=True)
+            work = list(without(work, scene, int(number)))
+            report.replace(report.with_suffix(".ended"))
+        for report in options.keep.glob("*.stuck"):
+            report.unlink()
     print(f"{total} mutations, {found} findings")
     return 1 if found else 0
 

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.io.seals import sealed
+
 Damage = Callable[[Random, bytes], bytes]
 
 NUMBERS = (0, 1, 2, 7, 127, 128, 255, 256, 32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
@@ -190,6 +192,22 @@ def damaged_json(rng: Random, content: bytes) -> bytes:
     return _text(damaged_document(rng, json.loads(content)), rng)
 
 
+def damaged_lines(rng: Random, content: bytes) -> bytes:
+    """One line of JSON changed, doubled, dropped or torn."""
+    lines = content.splitlines()
+    at = rng.randrange(len(lines))
+    kind = rng.randrange(5)
+    if kind == 0:
+        lines.insert(rng.randrange(len(lines) + 1), lines[at])
+    elif kind == 1:
+        del lines[at]
+    elif kind == 2:
+        lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)]
+    elif lines[at]:
+        lines[at] = damaged_json(rng, lines[at])
+    return b"\n".join(lines) + b"\n"
+
+
 def damaged_document(rng: Random, document: Any) -> Any:
     """The document with one to two nodes changed. What stands in it is only replaced, never changed in place."""
     for _ in range(rng.choice((1, 1, 2))):
@@ -263,10 +281,22 @@ def damaged_table(rng: Random, content: bytes) -> bytes:
     return file.getvalue().encode(encoding, "replace")
 
 
-def damaged_artifact(rng: Random, content: bytes) -> bytes:
-    """The header's document or an array of an artifact changed, its checksums right; else damage of the container."""
+def damaged_bundle(rng: Random, content: bytes) -> bytes:
+    """The header's document or an array of a bundle changed, its checksums right; else damage of the container."""
     if rng.random() < 0.2:
         return damaged_zip(rng, content)
+    return _packed(rng, _written(_other_arrays(rng, content)))
+
+
+def damaged_artifact(rng: Random, content: bytes) -> bytes:
+    """The same; half of the time the seal is right too, so that what lies behind the seal is looked at as well."""
+    if rng.random() < 0.2:
+        return damaged_zip(rng, content)
+    arrays = _other_arrays(rng, content)
+    return _packed(rng, _written(arrays | (_resealed(arrays) if rng.random() < 0.5 else {})))
+
+
+def _other_arrays(rng: Random, content: bytes) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if rng.random() < 0.6:
@@ -277,12 +307,26 @@ def damaged_artifact(rng: Random, content: bytes) -> bytes:
         arrays |= damaged_array(rng, name, arrays[name])
         if rng.random() < 0.15:
             del arrays[name]
+    return arrays
+
+
+def _written(arrays: dict[str, np.ndarray]) -> list[tuple[str, bytes]]:
     members = []
     for name, array in arrays.items():
         file = io.BytesIO()
         np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=False)
         members.append((f"{name}.npy", file.getvalue()))
-    return _packed(rng, members)
+    return members
+
+
+def _resealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The header with the seal that fits; nothing where there is no header that can be sealed."""
+    try:
+        header = json.loads(str(arrays["header"]))
+        rest = {name: array for name, array in arrays.items() if name != "header"}
+        return {"header": np.array(json.dumps(sealed(header, rest)))}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def damaged_array(rng: Random, name: str, array: np.ndarray) -> dict[str, np.ndarray]:

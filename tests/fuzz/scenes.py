@@ -21,6 +21,7 @@ from tests.cli.builders_reading import segcal
 from tests.fuzz.mutations import (
     Damage,
     damaged_artifact,
+    damaged_bundle,
     damaged_bytes,
     damaged_gzip,
     damaged_json,
@@ -56,18 +57,18 @@ def cases_of(classes: int = 3, count: int = 2) -> list[Scan]:
     return make_scans(count, classes, shape=(2, 4, 5))
 
 
-def _done(*arguments: object) -> None:
+def done(*arguments: object) -> None:
     """A command that prepares a scene and must succeed."""
     ran = segcal(*arguments, "-q")
     assert ran.code == 0, ran.err
 
 
-def _labels(root: Path, scans: Sequence[Scan], suffix: str = ".nii.gz") -> None:
+def write_labels(root: Path, scans: Sequence[Scan], suffix: str = ".nii.gz") -> None:
     for scan in scans:
         write_volume(root / "labels" / f"{scan.name}{suffix}", scan.labels)
 
 
-def _classes(root: Path, count: int = 3) -> None:
+def write_classes(root: Path, count: int = 3) -> None:
     table = {"background": 0, **{f"class{i}": i for i in range(1, count)}} if count > 1 else {"lesion": 1}
     (root / "classes.json").write_text(json.dumps(table))
 
@@ -76,8 +77,8 @@ def _volumes(root: Path, suffix: str) -> None:
     scans = cases_of()
     for scan in scans:
         write_volume(root / "predictions" / f"{scan.name}{suffix}", softmax(scan.logits))
-    _labels(root, scans, suffix)
-    _classes(root)
+    write_labels(root, scans, suffix)
+    write_classes(root)
 
 
 def build_gz(root: Path) -> None:
@@ -100,7 +101,7 @@ def build_nnunet(root: Path) -> None:
     table = {"background": 0, "class1": 1, "class2": 2, "ignore": 3}
     (root / "predictions" / "dataset.json").write_text(json.dumps({"labels": table, "file_ending": ".nii.gz"}))
     (root / "predictions" / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
-    _labels(root, scans)
+    write_labels(root, scans)
 
 
 def build_regions(root: Path) -> None:
@@ -125,7 +126,7 @@ def build_npy(root: Path) -> None:
         for part, array in (("predictions", softmax(scan.logits)), ("labels", scan.labels)):
             (root / part).mkdir(exist_ok=True)
             np.save(root / part / f"{scan.name}.npy", array)
-    _classes(root)
+    write_classes(root)
 
 
 def build_png(root: Path) -> None:
@@ -140,7 +141,7 @@ def build_png(root: Path) -> None:
             label = label.convert("P")
             label.putpalette([0, 0, 0, 255, 0, 0])
         label.save(root / "labels" / f"{scan.name}.png")
-    _classes(root, 1)
+    write_classes(root, 1)
 
 
 def build_tiff(root: Path) -> None:
@@ -156,7 +157,7 @@ def build_tiff(root: Path) -> None:
         tifffile.imwrite(root / "labels" / f"{scan.name}.tif", scan.labels, photometric="minisblack")
         for part in ("predictions", "labels"):
             (root / part / f"{scan.name}.json").write_text(json.dumps({"spacing": [2.0, 1.0, 1.0]}))
-    _classes(root, 1)
+    write_classes(root, 1)
 
 
 def build_tables(root: Path) -> None:
@@ -166,16 +167,11 @@ def build_tables(root: Path) -> None:
     rows = [
         [s.name, f"predictions/{s.name}.nii.gz", f"labels/{s.name}.nii.gz", f"p{i // 2}"] for i, s in enumerate(scans)
     ]
-    _csv(root / "cases.csv", ["case", "prediction", "label", "group"], rows)
-    _csv(root / "groups.csv", ["case", "group"], [[s.name, f"patient {i // 2}"] for i, s in enumerate(scans)])
+    write_csv(root / "cases.csv", ["case", "prediction", "label", "group"], rows)
+    write_csv(root / "groups.csv", ["case", "group"], [[s.name, f"patient {i // 2}"] for i, s in enumerate(scans)])
 
 
-def scene_of(name: str) -> Scene:
-    """Raises StopIteration for a name that is none."""
-    return next(scene for scene in SCENES if scene.name == name)
-
-
-def _csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
+def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
@@ -192,24 +188,24 @@ def build_calibrators(root: Path) -> None:
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
     for method in CALIBRATORS:
         more = ("--dim", "2") if method == "auxiliary" else ()
-        _done("calibrate", "fit", *both, "--method", method, *more, "-o", root / f"{method}.npz")
+        done("calibrate", "fit", *both, "--method", method, *more, "-o", root / f"{method}.npz")
 
 
 def build_sets(root: Path) -> None:
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
-    _done("conformal-sets", "fit", *both, "--alpha", "0.5", "-o", root / "plain.npz")
-    _done("conformal-sets", "fit", *both, "--alpha", "0.5", "--inner-score", "distance", "--outer-score", "distance",
+    done("conformal-sets", "fit", *both, "--alpha", "0.5", "-o", root / "plain.npz")
+    done("conformal-sets", "fit", *both, "--alpha", "0.5", "--inner-score", "distance", "--outer-score", "distance",
           "-o", root / "distance.npz")  # fmt: skip
     apply = ["conformal-sets", "apply", root / "plain.npz", root / "predictions", *COMMON[:2]]
-    _done(*apply, "--classes", root / "classes.json", "--history", root / "history.npz", "-o", root / OUT)
+    done(*apply, "--classes", root / "classes.json", "--history", root / "history.npz", "-o", root / OUT)
     shutil.rmtree(root / OUT)
 
 
 def build_ratios(root: Path) -> None:
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
-    _done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "-o",
+    done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "-o",
           root / "ratio.npz")  # fmt: skip
 
 
@@ -220,26 +216,26 @@ def build_clusters(root: Path) -> None:
     scans = cases_of(count=4)
     for scan in scans:
         write_volume(root / "predictions" / f"{scan.name}.nii.gz", softmax(scan.logits))
-    _labels(root, scans)
-    _classes(root)
+    write_labels(root, scans)
+    write_classes(root)
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
     for method in CLUSTERS:
         more = {"grid": ("--grid", "2x2x1"), "annuli": ("--shape", "circle")}.get(method, ())
-        _done("cluster", "fit", *both, "--alpha", "0.4", "--method", method, *more, "-o", root / f"{method}.npz")
+        done("cluster", "fit", *both, "--alpha", "0.4", "--method", method, *more, "-o", root / f"{method}.npz")
 
 
 def build_study(root: Path) -> None:
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
-    _done("evaluate", *both, "-o", root / "metrics.csv", "--histograms", root / "counts.npz")
+    done("evaluate", *both, "-o", root / "metrics.csv", "--histograms", root / "counts.npz")
 
 
 def build_record(root: Path) -> None:
     """A folder that an earlier run wrote, with its record, and the options in a file."""
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
-    _done("calibrate", "fit", *both, "-o", root / "cal.npz")
-    _done("calibrate", "apply", root / "cal.npz", root / "predictions", *both[2:], "-o", root / "kept")
+    done("calibrate", "fit", *both, "-o", root / "cal.npz")
+    done("calibrate", "apply", root / "cal.npz", root / "predictions", *both[2:], "-o", root / "kept")
     (root / "options.toml").write_text('values = "probabilities"\non-failure = "continue"\n\n[evaluate]\njobs = 1\n')
 
 
@@ -248,7 +244,7 @@ def build_parts(root: Path) -> None:
     _volumes(root, ".nii.gz")
     both = [part.format(root) for part in (*FOLDERS, *COMMON)]
     for shard in ("1", "2"):
-        _done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "--shard",
+        done("ntr-interval", "fit", *both, "--numerator", "class1", "--denominator", "class1,class2", "--shard",
               f"{shard}/2", "-o", root / f"part{shard}.npz")  # fmt: skip
 
 
@@ -260,7 +256,7 @@ CONVERT = ("convert", "{}/predictions", "-o", "{}/out", *COMMON)
 EVALUATE = ("evaluate", *FOLDERS, "-o", "{}/out/table.csv", *COMMON, "--bootstrap", "20", "--metrics", "ece,dice")
 
 
-def _apply(command: str, artifact: str, out: str = "{}/out") -> tuple[str, ...]:
+def applied(command: str, artifact: str, out: str = "{}/out") -> tuple[str, ...]:
     return (command, "apply", artifact, "{}/predictions", "-o", out, *COMMON)
 
 
@@ -339,7 +335,7 @@ SCENES = (
         (
             ("inspect", "{victim}"),
             ("inspect", "{victim}", "--json"),
-            _apply("calibrate", "{victim}"),
+            applied("calibrate", "{victim}"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
             (*CONVERT, "--calibrator", "{victim}"),
         ),
@@ -351,7 +347,7 @@ SCENES = (
         (
             ("inspect", "{victim}"),
             ("inspect", "{victim}", "--json"),
-            _apply("conformal-sets", "{victim}"),
+            applied("conformal-sets", "{victim}"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
         ),
     ),
@@ -359,7 +355,7 @@ SCENES = (
         "history",
         build_sets,
         (Victim("history.npz", (damaged_artifact,)),),
-        ((*_apply("conformal-sets", "{}/plain.npz"), "--history", "{victim}"),),
+        ((*applied("conformal-sets", "{}/plain.npz"), "--history", "{victim}"),),
     ),
     Scene(
         "ntr-interval-artifacts",
@@ -368,7 +364,7 @@ SCENES = (
         (
             ("inspect", "{victim}"),
             ("inspect", "{victim}", "--json"),
-            _apply("ntr-interval", "{victim}", "{}/out/table.csv"),
+            applied("ntr-interval", "{victim}", "{}/out/table.csv"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
         ),
     ),
@@ -379,7 +375,7 @@ SCENES = (
         (
             ("inspect", "{victim}"),
             ("inspect", "{victim}", "--json"),
-            _apply("cluster", "{victim}"),
+            applied("cluster", "{victim}"),
             (*EVALUATE, "--artifact", "{victim}", "--allow-overlap"),
         ),
     ),
@@ -401,7 +397,7 @@ SCENES = (
     Scene(
         "parts",
         build_parts,
-        (Victim("part2.npz", (damaged_artifact,)),),
+        (Victim("part2.npz", (damaged_bundle,)),),
         (
             ("merge", "{}/part1.npz", "{}/part2.npz", "-o", "{}/out/whole.npz"),
             ("inspect", "{}/part2.npz"),

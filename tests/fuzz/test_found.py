@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -11,19 +12,24 @@ import pytest
 
 from segcal_cli.io import nifti
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.seals import sealed
 from segcal_cli.metrics.columns import CLASS_COLUMNS
 from tests.cli.builders import AFFINE, write_volume
 from tests.cli.builders_reading import segcal
-from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet, scene_of
+from tests.fuzz.every import scene_of
+from tests.fuzz.scenes import COMMON, FOLDERS, build_nnunet
 
 
 def reforged(path: Path, change=None, **arrays: np.ndarray) -> Path:
-    """An artifact with another header (``change`` edits the document in place) and other arrays, sums right."""
+    """An artifact with another header (``change`` edits the document) and other arrays; sums and seal are right."""
     found = read_bundle(path)
     header = json.loads(str(found["header"]))
     if change is not None:
         change(header)
-    found |= {"header": np.array(json.dumps(header)), **arrays}
+    found |= arrays
+    with contextlib.suppress(ValueError):  # what is no JSON cannot be sealed
+        header = sealed(header, {name: found[name] for name in found if name != "header"})
+    found["header"] = np.array(json.dumps(header))
     with path.with_name("damaged.npz").open("wb") as file:
         write_bundle(file, found)
     return path.with_name("damaged.npz")
@@ -202,9 +208,9 @@ def test_a_table_of_other_types_is_damage(arrays, sets, tmp_path):
 @pytest.mark.parametrize("artifact", [1.5, 7, False, None])
 def test_a_history_whose_header_is_damaged_is_none(artifact, sets, tmp_path):
     found = read_bundle(sets / "history.npz")
-    head = json.loads(str(found["header"])) | {"artifact": artifact}
+    head = json.loads(str(found.pop("header"))) | {"artifact": artifact}
     with (tmp_path / "history.npz").open("wb") as file:
-        write_bundle(file, found | {"header": np.array(json.dumps(head))})
+        write_bundle(file, {"header": np.array(json.dumps(sealed(head, found))), **found})
     command = of_artifact(sets, "conformal-sets", sets / "plain.npz", tmp_path / "out")
     ran = segcal(*command, "--history", tmp_path / "history.npz")
     assert ran.code == 5
@@ -303,3 +309,63 @@ def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, t
         ran = segcal(*command)
         assert ran.code == 5
         assert "damaged.npz is not a segcal artifact: its model is damaged" in ran.err
+
+
+def test_a_curve_beyond_probabilities_is_damage(calibrators, tmp_path):
+    rows = read_bundle(calibrators / "isotonic.npz")["parameters"]
+    for number, change in enumerate((-1.0, 1.0, np.nan)):
+        changed = rows.copy()
+        changed[0, len(rows[0]) // 2 - 1 : -1] = change
+        damaged = reforged(calibrators / "isotonic.npz", parameters=changed)
+        ran = segcal(*of_artifact(calibrators, "calibrate", damaged, tmp_path / f"out{number}"))
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its arrays are damaged" in ran.err
+
+
+def _makers(header: dict) -> None:
+    header["results"]["map_cases"] = ["x"]
+
+
+def test_cases_of_a_map_that_are_none_are_damage(clusters, tmp_path):
+    damaged = reforged(clusters / "grid.npz", _makers)
+    ran = segcal(*of_artifact(clusters, "cluster", damaged, tmp_path / "out"))
+    assert ran.code == 5
+    assert "damaged.npz is not a segcal artifact: its model is damaged" in ran.err
+
+
+def test_an_artifact_without_its_seal_is_damage(calibrators):
+    found = read_bundle(calibrators / "isotonic.npz")
+    with (calibrators / "edited.npz").open("wb") as file:
+        write_bundle(file, found | {"parameters": found["parameters"] + 1e-3})
+    ran = segcal("inspect", calibrators / "edited.npz")
+    assert ran.code == 5
+    assert "edited.npz is not a segcal artifact: it was changed since it was written" in ran.err
+
+
+def test_a_part_that_was_changed_is_not_merged(tmp_path):
+    root = built("parts", tmp_path / "scene")
+    found = read_bundle(root / "part2.npz")
+    tree = found["tree"].tobytes().replace(b'"A"', b'"x"')
+    with (root / "part2.npz").open("wb") as file:
+        write_bundle(file, found | {"tree": np.frombuffer(tree, np.uint8)})
+    ran = segcal("merge", root / "part1.npz", root / "part2.npz", "-o", tmp_path / "whole.npz")
+    assert ran.code == 5
+    assert "part2.npz is not a part of a sharded run: it was changed since it was written" in ran.err
+
+
+def test_features_that_no_scan_has_are_damage(sets, tmp_path):
+    features = read_bundle(sets / "plain.npz")["features"]
+    for number, value in enumerate((np.inf, np.nan, 1e300)):
+        damaged = reforged(sets / "plain.npz", features=np.full_like(features, value))
+        ran = segcal(*of_artifact(sets, "conformal-sets", damaged, tmp_path / f"out{number}"))
+        assert ran.code == 5
+        assert "damaged.npz is not a segcal artifact: its arrays are damaged (features" in ran.err
+
+
+def test_measures_of_another_precision_are_damage(study, tmp_path):
+    rows = read_bundle(study / "counts.npz")["source0_rows"]
+    ran = segcal(
+        "evaluate", "--from", reforged(study / "counts.npz", source0_rows=rows.astype("f4")), "-o", tmp_path / "t.csv"
+    )
+    assert ran.code == 5
+    assert "its arrays are damaged" in ran.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.campaign import SEED, keep
-from tests.fuzz.scenes import SCENES
+from tests.fuzz.every import SCENES
 from tests.fuzz.trials import Stage
 
 MUTATIONS = 2_000

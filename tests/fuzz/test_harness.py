@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import io
 import itertools
+import subprocess
 import sys
+import time
 import zipfile
 from random import Random
 
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 
 from tests.fuzz import trials
-from tests.fuzz.campaign import keep, parts
+from tests.fuzz.campaign import keep, parts, without
+from tests.fuzz.every import SCENES, scene_of
 from tests.fuzz.mutations import damaged_gzip, damaged_png, damaged_zip
-from tests.fuzz.scenes import SCENES, scene_of
 from tests.fuzz.trials import Stage, limited
 
 
@@ -84,6 +86,38 @@ def test_what_does_not_end_is_found(stage, monkeypatch):
     monkeypatch.setattr(trials, "SECONDS", 0.05)
     monkeypatch.setattr(Stage, "_run", lambda self, command: next(c for c in itertools.count() if c < 0))
     assert stage.trial(7, 3).what == "no end after 0.05 s"
+
+
+def test_an_alarm_that_something_swallows_rings_again(monkeypatch):
+    monkeypatch.setattr(trials, "SECONDS", 0.1)
+
+    def swallowing() -> None:
+        with limited():
+            with contextlib.suppress(trials.Hang):
+                time.sleep(5)
+            time.sleep(5)
+
+    with pytest.raises(trials.Hang):
+        swallowing()
+
+
+def test_what_not_even_an_alarm_ends_ends_its_process_and_says_where_it_stood(tmp_path):
+    """As a wait inside of C does; here alarms are held back."""
+    program = (
+        "import pathlib, signal, sys, time; from tests.fuzz import campaign; campaign.PATIENCE = 0.2\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\n"
+        "with campaign._watched(pathlib.Path(sys.argv[1])): time.sleep(30)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, tmp_path / "x-1-7.stuck"], timeout=25, check=False)
+    assert ran.returncode == 1
+    assert "most recent call first" in (tmp_path / "x-1-7.stuck").read_text()
+
+
+def test_a_trial_is_taken_out_of_its_chunk_alone():
+    work = [("npy", range(5)), ("png", range(2, 6)), ("png", range(6, 7))]
+    assert list(without(work, "png", 2)) == [work[0], ("png", range(3, 6)), work[2]]
+    assert list(without(work, "png", 6)) == work[:2]
+    assert list(without(work, "npy", 3)) == [("npy", range(3)), ("npy", range(4, 5)), *work[1:]]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited by the kernel of Linux")

@@ -8,6 +8,7 @@ stderr, no half-written file, an end in time, and no memory beyond what small fi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import resource
 import shutil
 import signal
@@ -28,6 +29,10 @@ ALLOWED = (0, 2, 3, 4, 5, 8)
 
 SECONDS = 20
 """A trial that takes longer hangs: the files are of some kB, and a loaded machine needs well under a second."""
+
+ALARMS = 2
+"""Alarms in that time, of which the last ends the trial: a process that was stopped meanwhile gets one when it goes on.
+They ring on, in case that something swallows the end of the trial."""
 
 MEMORY_BYTES = 2**30
 """Address space that a trial may take on top of what the process has: room for threads and libraries, far less than
@@ -137,17 +142,19 @@ def limited() -> Iterator[None]:
     """Bounds time and address space of what runs inside, in the main thread. Raises Hang."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    before = signal.signal(signal.SIGALRM, _hang)
+    alarms = itertools.count(1)
+
+    def ring(*_: object) -> None:
+        if next(alarms) >= ALARMS:
+            raise Hang
+
+    before = signal.signal(signal.SIGALRM, ring)
     if pages:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS / ALARMS, SECONDS / ALARMS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _hang(*_: object) -> None:
-    raise Hang

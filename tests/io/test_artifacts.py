@@ -11,6 +11,7 @@ import pytest
 
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.io.artifacts import NewerArtifact, NotAnArtifact, OtherKind, file_digest, read_artifact, write_artifact
+from segcal_cli.io.seals import sealed
 from tests.io.builders_arrays import npy_bytes, pickled_npy, write_npz
 from tests.io.builders_nnunet import region_space, softmax_space
 
@@ -38,6 +39,7 @@ def edited(path, **changes):
         arrays = dict(archive)
     header = {**json.loads(str(arrays.pop("header"))), **changes}
     header = {key: value for key, value in header.items() if value is not ...}
+    header = sealed(header, arrays)
     members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
     write_npz(path, {"header.npy": npy_bytes(np.array(json.dumps(header))), **members})
     return path

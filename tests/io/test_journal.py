@@ -8,6 +8,7 @@ import pytest
 
 from segcal_cli.core.errors import WriteError
 from segcal_cli.io import journal
+from segcal_cli.io.seals import seal_of
 
 
 def test_entries_come_back_in_the_order_in_which_they_were_written(tmp_path):
@@ -22,7 +23,10 @@ def test_there_may_be_no_journal(tmp_path):
     assert list(journal.entries(tmp_path / "none")) == []
 
 
-@pytest.mark.parametrize("kept", range(0, 14))
+LINE = b'\n{"case":"b","seal":"' + seal_of({"case": "b"}).encode() + b'"}'
+
+
+@pytest.mark.parametrize("kept", [*range(14), len(LINE) - 1, len(LINE), len(LINE) + 1])
 def test_a_torn_line_costs_itself_only(tmp_path, kept):
     path = tmp_path / "j.jsonl"
     journal.append(path, {"case": "a"})
@@ -31,13 +35,19 @@ def test_a_torn_line_costs_itself_only(tmp_path, kept):
     os.truncate(path, whole + kept)
     journal.append(path, {"case": "c"})
     found = [entry["case"] for entry in journal.entries(path)]
-    assert found == (["a", "b", "c"] if kept >= len('\n{"case":"b"}') else ["a", "c"])
+    assert found == (["a", "b", "c"] if kept >= len(LINE) else ["a", "c"])
 
 
 def test_what_is_no_entry_is_passed_over(tmp_path):
     path = tmp_path / "j.jsonl"
-    path.write_bytes(b'[1]\n"text"\n\xff\xfe\n{"case": "a"}\nnull\n')
-    assert list(journal.entries(path)) == [{"case": "a"}]
+    path.write_bytes(b'[1]\n"text"\n\xff\xfe\n{"case":"x"}' + LINE + b"\nnull\n" + b"[" * 100_000)
+    assert list(journal.entries(path)) == [{"case": "b"}]
+
+
+def test_an_entry_that_was_changed_since_is_passed_over(tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(LINE.replace(b"b", b"c", 1))
+    assert list(journal.entries(path)) == []
 
 
 def test_an_entry_is_one_write_at_the_end(tmp_path, monkeypatch):
@@ -45,8 +55,8 @@ def test_an_entry_is_one_write_at_the_end(tmp_path, monkeypatch):
     writes = []
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: writes.append(data) or real(descriptor, data))
-    journal.append(tmp_path / "j.jsonl", {"case": "a"})
-    assert writes == [b'\n{"case":"a"}\n']
+    journal.append(tmp_path / "j.jsonl", {"case": "b"})
+    assert writes == [LINE + b"\n"]
 
 
 def test_a_journal_that_cannot_be_written_is_a_write_error(tmp_path):

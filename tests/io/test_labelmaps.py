@@ -124,6 +124,7 @@ def test_a_scan_in_place_of_a_label_is_refused():
         "label values from 0 to 1.09951e+12; a scan instead of its label?"
     )
     assert "from 0 to 1e+12;" in text_of(TooManyValues, volume([0.0, 1e12]), TWO)
+    assert "from 0 to 1e+30;" in text_of(TooManyValues, volume(np.array([0, 1], np.uint8)), TWO, slope=1e30)
     assert "a scan" in text_of(TooManyValues, volume(np.array([2**64 - 1, 2**64 - 2], np.uint64)), TWO)
 
 

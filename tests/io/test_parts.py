@@ -13,6 +13,7 @@ from segcal_cli.io import parts
 from segcal_cli.io.artifacts import UnmergedPart, read_artifact
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.parts import PART, NotAPart, OtherVersion, PartHeader, digest_of, read_part, write_part
+from segcal_cli.io.seals import sealed
 
 HEADER = PartHeader(PART, "calibrate fit", 3, 40, 1, "list", "spec", "", ("a", "ü b"))
 
@@ -20,9 +21,9 @@ HEADER = PartHeader(PART, "calibrate fit", 3, 40, 1, "list", "spec", "", ("a", "
 def changed(path: Path, **entries: object) -> Path:
     """The same part with other entries in its header."""
     arrays = read_bundle(path)
-    about = json.loads(str(arrays["header"])) | entries
+    about = json.loads(str(arrays.pop("header"))) | entries
     with path.open("wb") as file:
-        write_bundle(file, arrays | {"header": np.array(json.dumps(about))})
+        write_bundle(file, {"header": np.array(json.dumps(sealed(about, arrays))), **arrays})
     return path
 
 

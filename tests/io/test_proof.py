@@ -1,5 +1,6 @@
 import functools
 import pickle
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,6 +118,29 @@ def test_label_values_that_are_not_channel_numbers_are_translated(dtype):
     segmentation[:3][labels[:3] == 1] = 7
     painting = Painting.of(space, "probabilities")
     assert painting.compare(array, painting.encode(segmentation)).status == "proved"
+
+
+def test_a_label_value_as_large_as_a_class_table_may_hold_needs_no_table_of_its_size():
+    array, labels = softmax_field(SHAPE, 3)
+    largest = 2**31 - 1
+    space = LabelSpace(tuple(Channel(str(v), frozenset({v})) for v in (0, 1, largest)), "softmax")
+    segmentation = np.array([0, 1, largest], np.int32)[labels]
+    painting = Painting.of(space, "probabilities")
+    tracemalloc.start()
+    codes = painting.encode(segmentation)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert painting.compare(array, codes).status == "proved"
+    assert most < 2**20
+
+
+@pytest.mark.parametrize("foreign", [np.nan, np.inf, -np.inf, 1e30, -1e30])
+def test_what_is_no_label_at_all_disagrees(foreign):
+    array, labels = softmax_field(SHAPE, 3)
+    segmentation = labels.astype(np.float32)
+    segmentation[0, 0, :2] = foreign
+    painting = Painting.of(softmax_space(3), "probabilities")
+    assert painting.compare(array, painting.encode(segmentation)).disagreeing == 2
 
 
 @pytest.mark.parametrize("foreign", [3, 200, -1, -300, 4000])

@@ -47,7 +47,7 @@ def shape_of(method: str, odir: float, present: np.ndarray) -> Shape:
     start = identity(method, classes, odir)
     free = np.zeros(start.shape, dtype=bool)
     ridge = np.zeros(start.shape)
-    reference = int(np.flatnonzero(present)[0])
+    reference = int(present.argmax())
     if method == "vector":
         free[np.arange(classes), np.arange(classes)] = True
         free[1:, -1] = True

@@ -193,7 +193,7 @@ class AuxiliaryModel:
         start = np.tile([1.0, 0.0], (self.problems, 1))
         free = np.tile(present[:, np.newaxis], (1, 2))
         if self.exclusive:  # the softmax leaves one offset open
-            free[int(np.flatnonzero(present)[0]), 1] = False
+            free[int(present.argmax()), 1] = False
         nothing = np.zeros(start.shape)
         middle = voxels.x[:, self.hood.centre : self.hood.centre + 1]
         small = Voxels(middle, voxels.truth, voxels.weights)

@@ -20,6 +20,7 @@ from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import joint
 from segcal_cli.calibration.solvers import SMALL_GRADIENT
 from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 
@@ -219,9 +220,10 @@ def _zeros(patients: Patients, space: LabelSpace) -> Iterator[str]:
     floor = max(-np.log(case.stored.floor) for case in patients.cases)
     for channel, count in zip(space.measured, counts, strict=True):
         if count:
+            where = count_text(int(count), "voxel of the true class has", "voxels of the true class have")
             yield (
-                f"{space.names[channel]}: {int(count)} voxels of the true class have a stored probability of exactly 0;"
-                f" each adds its floor, up to {floor:.0f} nats, and drags the fit"
+                f"{space.names[channel]}: {where} a stored probability of exactly 0; each adds its floor, up to "
+                f"{floor:.0f} nats, and drags the fit"
             )
 
 

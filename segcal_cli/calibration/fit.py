@@ -45,7 +45,7 @@ class AllConstant(FitError):
 class AllHard(VoxelError):
     """No prediction has a value between 0 and 1."""
 
-    template = "{0} of {0} predictions hold only 0 and 1: hard masks, or a writer that rounded"
+    template = "{0} of {0:prediction holds|predictions hold} only 0 and 1: hard masks, or a writer that rounded"
 
 
 class OtherValues(FitError):

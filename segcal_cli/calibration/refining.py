@@ -112,6 +112,8 @@ class RefinePass:
         patients = pending.patients
         shape = shape_for(patients, self.model)
         everybody = joined(patients, np.ones(len(patients.groups), dtype=bool))
+        if not gradient.size:  # no class occurs often enough to be fitted
+            return gradient
         sums = sums_of(self.tried, everybody, exclusive=self.model.exclusive, curvature=True)
         return -np.linalg.lstsq(shape.curvature(sums), gradient, rcond=None)[0]
 

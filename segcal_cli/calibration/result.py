@@ -32,6 +32,9 @@ from segcal_cli.core.volume import Grid, Stored, Values, Volume
 LARGEST_PARAMETER = 1e4
 """Fitted parameters are some tens at most; beyond this, sums over voxels leave the numbers that count them exactly."""
 
+LOSS_WORDS = {"nll": "NLL", "brier": "Brier score", "soft-ace": "soft ACE", "nll+ace": "NLL and soft ACE"}
+"""What a guarantee calls that which was minimised."""
+
 TRIED_VOXELS, TRIED_LOGIT = 9, 20.0
 """A calibrator from a file is tried on so many voxels, with log-odds up to this."""
 
@@ -283,12 +286,10 @@ class Unmeasured:
 
     def _guarantee(self, held_out: tuple[float, float], measured: bool) -> str:
         cases, groups = len(self.patients.cases), len(self.patients.groups)
+        who = f"{count_text(cases, 'case')} of {count_text(groups, 'patient')}"
         if self.spec.method == ensemble.METHOD.name:
-            return f"Members joined, nothing fitted ({cases} cases of {groups} patients); no finite-sample guarantee."
-        sentence = (
-            f"Calibrated on {count_text(cases, 'case')} of {count_text(groups, 'patient')} by "
-            f"{self.spec.loss.upper()}; no finite-sample guarantee."
-        )
+            return f"Members joined, nothing fitted ({who}); no finite-sample guarantee."
+        sentence = f"Calibrated on {who} by {LOSS_WORDS[self.spec.loss]}; no finite-sample guarantee."
         if not measured:
             return sentence
         where = self.fitted.where.capitalize()

@@ -22,6 +22,9 @@ from segcal_cli.core.volume import Values
 MOST_BINS = 1000
 """More histogram bins than this are no calibrator."""
 
+MOST_RATE = 1.0
+"""Adam's steps are as long as its rate: with longer ones no run ends anywhere near what it looks for."""
+
 OWN_OPTIONS = (
     "histogram_bins", "binning", "odir", "voxels", "refine", "kernel", "dim", "pad", "slice_axis", "epochs", "batch",
     "learning_rate", "allow_inverted",
@@ -121,8 +124,10 @@ class FitSpec:
         for name in ("epochs", "batch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BadOption(name, getattr(self, name), "it is 1 or more")
-        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
-            raise BadOption("learning-rate", self.learning_rate, "it is more than 0")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate <= MOST_RATE:
+            raise BadOption("learning-rate", self.learning_rate, f"it is more than 0, and {MOST_RATE:g} at most")
+        if self.seed < 0:
+            raise BadOption("seed", self.seed, "it is 0 or more")
 
     def _check_recipe(self) -> None:
         """Whether the method has a published recipe, and what was asked for is part of it."""
@@ -132,7 +137,18 @@ class FitSpec:
             raise BadOption(
                 "optimiser", "adam", f"{self.method} has no published recipe; {', '.join(RECIPES)} have one"
             )
-        for name, only in (("loss", "nll"), ("weight", "voxel"), ("scope", "per-class"), ("dim", 2), ("refine", 5)):
+        if self.allow_inverted:
+            raise BadFlag(
+                "allow-inverted", "a published recipe (--optimiser adam) may end anywhere, and is not refused"
+            )
+        for name, only in (
+            ("loss", "nll"),
+            ("weight", "voxel"),
+            ("scope", "per-class"),
+            ("dim", 2),
+            ("refine", 5),
+            ("voxels", 20_000),
+        ):
             if getattr(self, name) != only:
                 raise BadOption(name, getattr(self, name), "the published recipe (--optimiser adam) does not have it")
 
@@ -168,6 +184,8 @@ class FitSpec:
                 if getattr(self, name) is True:
                     raise BadFlag(name.replace("_", "-"), words)
                 raise BadOption(name.replace("_", "-"), getattr(self, name), words)
+        if self.slice_axis != "auto" and self.dim == 3:
+            raise BadOption("slice-axis", self.slice_axis, "it is for --dim 2: in three dimensions there are no slices")
         if self.loss not in record.losses:
             fitting = [name for name in methods_for(kind_of(space)) if self.loss in METHODS[name].losses]
             advice = (

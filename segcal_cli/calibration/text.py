@@ -88,7 +88,7 @@ def report(result: FitResult) -> list[str]:
     """What a fit found, in words: method, parameters, before and after, the cut, notes and warnings."""
     cases, groups = len(result.case_ids), len(set(result.group_ids))
     on = f"{count_text(cases, 'case')} of {count_text(groups, 'patient')}"
-    lines = [f"{result.spec.method} on {on}, {result.n_voxels} voxels"]
+    lines = [f"{result.spec.method} on {on}, {count_text(result.n_voxels, 'voxel')}"]
     for name, value in result.parameters.items():
         for title, found, interval in entries(name, value, result.interval.get(name)):
             ends = (
@@ -118,8 +118,8 @@ def optimum(results: Mapping[str, Any]) -> str:
         line += f", {found['loss']} {number(found['before'])} -> {number(found['after'])}"
     passes = results["passes"]
     return (
-        f"{line}; largest gradient {found['gradient']:.1e} after {_times(found['iterations'], 'step')} and "
-        f"{_times(passes, 'reading')}"
+        f"{line}; largest gradient {found['gradient']:.1e} after {count_text(found['iterations'], 'step')} and "
+        f"{count_text(passes, 'reading')}"
     )
 
 
@@ -146,10 +146,6 @@ def entries(name: str, value: Any, interval: Any = None) -> list[tuple[str, str,
     if isinstance(value, list) and isinstance(value[0], list):
         return [(f"{name} [{i}]", _numbers(row), None) for i, row in enumerate(value)]
     return [(name, _numbers(value) if isinstance(value, list) else number(value), interval)]
-
-
-def _times(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _numbers(row: list[float]) -> str:

@@ -182,7 +182,8 @@ def _unusable(errors: tuple[Exception, ...], console: Console) -> str:
     if "" in cases or len(cases) > console.total:
         return count_text(len(errors), "problem")
     if 0 < console.done < console.total:
-        return f"stopped at {', '.join(sorted(cases)[:SHOWN])}, after {console.done} of {console.total} inputs"
+        at = ", ".join(sorted(cases)[:SHOWN])
+        return f"stopped at {at}, after {console.done} of {count_text(console.total, 'input')}"
     verb = "is" if len(cases) == 1 else "are"
     return f"{len(cases)} of {count_text(console.total, 'input')} {verb} unusable"
 

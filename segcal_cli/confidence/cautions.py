@@ -12,7 +12,7 @@ from segcal_cli.confidence.maps import SIDES
 from segcal_cli.confidence.table import CaseRow
 from segcal_cli.confidence.text import vacuous_text
 from segcal_cli.confidence.thresholds import Calibration
-from segcal_cli.core.errors import FitError
+from segcal_cli.core.errors import FitError, count_text
 
 SPACING_DIFFERENCE = 0.01
 """Steps of voxels are not comparable between cases whose spacings differ by more than this share."""
@@ -62,7 +62,8 @@ def cautions(calibration: Calibration, alpha: float, *, channels: int, precise: 
                 )
     outside = int((calibration.table.missed_outside > 0).any(axis=1).sum())
     if outside:
-        said.append(f"{outside} cases have truth outside the region of interest, which counts as missed")
+        many = count_text(outside, "case has", "cases have")
+        said.append(f"{many} truth outside the region of interest, which counts as missed")
     said += _steps(calibration)
     return list(dict.fromkeys(said))
 

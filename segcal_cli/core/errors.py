@@ -9,6 +9,7 @@ that refuses something derives a class of its own from the family, next to the c
 from __future__ import annotations
 
 import re
+from numbers import Integral
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -96,8 +97,19 @@ class CaseErrors(InputError):
         return "\n".join(str(error) for error in self.args)
 
 
+class _Count(int):
+    """A whole number that templates may ask for with its noun: "{0:voxel is|voxels are}"."""
+
+    def __format__(self, spec: str) -> str:
+        one, mark, many = spec.partition("|")
+        return count_text(self, one, many) if mark else super().__format__(spec)
+
+
 def _on_one_line(arg: object) -> object:
-    """A path with its control characters escaped: a line break in a name begins no line of a message."""
+    """A path with its control characters escaped: a line break in a name begins no line of a message. A whole number
+    as a count."""
+    if isinstance(arg, Integral) and not isinstance(arg, bool):
+        return _Count(arg)
     return escaped(str(arg)) if isinstance(arg, PurePath) else arg
 
 

@@ -74,7 +74,7 @@ class HardMask(VoxelError):
 class OnlyHardMasks(VoxelError):
     """Not one prediction holds a value strictly between 0 and 1."""
 
-    template = "{0} of {0} predictions hold only 0 and 1: hard masks, or a writer that rounded"
+    template = "{0} of {0:prediction holds|predictions hold} only 0 and 1: hard masks, or a writer that rounded"
 
 
 class RoundedSoftmax(VoxelError):

@@ -37,7 +37,7 @@ class ReservedClassName(UsageError):
 class RegionCount(FormatError):
     """nnU-Net regions without one paint value each."""
 
-    template = "{0}: {1} regions but regions_class_order has {2} entries"
+    template = "{0}: {1:region|regions} but regions_class_order has {2} entries"
 
 
 class TableNeeded(LabelError):

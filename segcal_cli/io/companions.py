@@ -45,7 +45,7 @@ class FeaturesElsewhere(GeometryError):
 class SomeVoxelsOnly(FormatError):
     """Features of some voxels where those of all are needed."""
 
-    template = "{0}: features of {1} voxels only; to apply and to measure, those of every voxel are needed"
+    template = "{0}: features of {1:voxel|voxels} only; to apply and to measure, those of every voxel are needed"
 
 
 @dataclass(frozen=True, slots=True)

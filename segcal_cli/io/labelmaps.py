@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segcal_cli.core.errors import FitError, LabelError
+from segcal_cli.core.errors import FitError, LabelError, count_text
 from segcal_cli.core.labels import LabelMap, LabelSpace
 
 LABEL_ROUNDING = 1e-3
@@ -35,7 +35,7 @@ IMAGE_MASK = frozenset({0, 255})
 class NotWhole(LabelError):
     """Numbers that are no labels."""
 
-    template = "{0}: {1} voxels are not whole numbers (e.g. {2}); a probability map?"
+    template = "{0}: {1:voxel is not a whole number|voxels are not whole numbers} (e.g. {2}); a probability map?"
 
 
 class TooManyValues(LabelError):
@@ -47,7 +47,7 @@ class TooManyValues(LabelError):
 class ForeignLabel(LabelError):
     """A label value that the class table does not know."""
 
-    template = "{0}: label {1} ({2} voxels) is not in the class table ({3}); add it, or --ignore-label {1}{4}"
+    template = "{0}: label {1} ({2:voxel|voxels}) is not in the class table ({3}); add it, or --ignore-label {1}{4}"
 
 
 class OneHotLabel(LabelError):
@@ -71,7 +71,7 @@ class MaskValueUnclear(LabelError):
 class RareClass(FitError):
     """A class that too few cases hold."""
 
-    template = "class {0}: {1} cases hold it, {2} are needed"
+    template = "class {0}: {1:case holds|cases hold} it, {2} are needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ def _refuse_foreign(whole: np.ndarray, counts: np.ndarray, known: set[int], spac
     if foreign:
         (first, voxels), *more = foreign.items()
         table = ", ".join(f"{c.name} {'+'.join(map(str, sorted(c.values)))}" for c in space.channels)
-        others = ", ".join(f"{value} ({count} voxels)" for value, count in more[:5])
+        others = ", ".join(f"{value} ({count_text(count, 'voxel')})" for value, count in more[:5])
         raise ForeignLabel(path, first, voxels, table, f"; also {others}" + ", .." * (len(more) > 5) if more else "")
 
 

@@ -20,7 +20,7 @@ from segcal_cli.io.labelmaps import NotWhole, as_volume, count_values, pieces
 class OverlappingMasks(LabelError):
     """Two masks of exclusive classes share voxels."""
 
-    template = "{0}: {1} and {2} overlap in {3} voxels; exclusive classes cannot"
+    template = "{0}: {1} and {2} overlap in {3:voxel|voxels}; exclusive classes cannot"
 
 
 class MissingMask(LabelError):
@@ -32,7 +32,7 @@ class MissingMask(LabelError):
 class UncoveredVoxels(LabelError):
     """Exclusive classes, each with a mask, that leave voxels to none of them."""
 
-    template = "{0}: {1} voxels belong to no class"
+    template = "{0}: {1:voxel belongs|voxels belong} to no class"
 
 
 class SoftMask(LabelError):

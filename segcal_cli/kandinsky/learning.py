@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segcal_cli.core.errors import FitError
+from segcal_cli.core.errors import FitError, count_text
 from segcal_cli.kandinsky.annuli import (
     Field,
     ShellFit,
@@ -119,12 +119,12 @@ class Learner:
             if len(parts) < 2:
                 raise TooFewToChoose(len(parts))
             wanted = self._choose(histograms, positions, parts)
-            notes.append(f"{name}: {wanted} clusters chosen on held-out patients (--k auto)")
+            notes.append(f"{name}: {count_text(wanted, 'cluster')} chosen on held-out patients (--k auto)")
         if wanted == 1:
             return replace(self._one_cluster(""), notes=tuple(notes))
         found = self._map(given, wanted, lambda: self._fold_features(histograms, positions, parts))
         if found.k < wanted:
-            notes.append(f"{name}: {found.k} clusters, since {wanted} could not be told apart")
+            notes.append(f"{name}: {count_text(found.k, 'cluster')}, since {wanted} could not be told apart")
         return replace(found, notes=(*notes, *(f"{name}: {note}" for note in found.notes)))
 
     def _one_cluster(self, note: str) -> ClassMap:

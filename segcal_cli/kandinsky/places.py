@@ -37,7 +37,7 @@ class ShapesDiffer(FitError):
 class DimensionsDiffer(FitError):
     """Images and volumes in one fit."""
 
-    template = "{0} of {1} cases are 2-D and the others 3-D; one map takes one kind"
+    template = "{0} of {1:case is|cases are} 2-D and the others 3-D; one map takes one kind"
 
 
 class NoRoi(UsageError):

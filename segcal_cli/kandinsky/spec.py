@@ -134,6 +134,8 @@ class MapSpec:
 
     def _check_values(self) -> None:
         """Raises BadOption."""
+        if self.seed < 0:
+            raise BadOption("seed", self.seed, "give 0 or more")
         if self.k is not None and not 0 <= self.k <= 250:
             raise BadOption("k", self.k, "give 1 to 250, or auto")
         if self.edges is not None and not (

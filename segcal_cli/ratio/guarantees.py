@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import MM3_PER_ML, Settings
 from segcal_cli.ratio.thresholds import Calibration
@@ -98,7 +99,11 @@ def average_coverage(rank: int, n: int) -> str:
 def minimum_text(settings: Settings, volume_unit: str) -> str:
     """The least denominator in words."""
     minimum = settings.minimum_volume(volume_unit)
-    return f"{minimum:g} voxels" if volume_unit == "voxel" else f"{minimum / MM3_PER_ML:g} ml"
+    return (
+        f"{minimum:g} {'voxel' if minimum == 1 else 'voxels'}"
+        if volume_unit == "voxel"
+        else f"{minimum / MM3_PER_ML:g} ml"
+    )
 
 
 def none_scored_text(calibration: Calibration, ratio: Ratio, volume_unit: str) -> str:
@@ -129,13 +134,13 @@ def _promise(calibration: Calibration, ratio: Ratio, volume_unit: str) -> str:
     held = (
         "the labelled ratio and both labelled volumes at once" if settings.method == "joint" else "the labelled ratio"
     )
-    patients = "1 calibration patient" if n == 1 else f"{n} calibration patients"
+    patients = count_text(n, "calibration patient")
     text = (
         f"In at least {level} of {whom} from the population of the {patients}, {which} in which {names} is present and "
         f"predicted to be at least {minimum_text(settings, volume_unit)} holds {held}"
     )
     if calibration.infinite:
-        return f"{text} (no finite interval: {calibration.n_needed} patients would do)."
+        return f"{text} (no finite interval: {count_text(calibration.n_needed, 'patient')} would do)."
     rank = calibration.rank
     if settings.care or rank is None:
         return f"{text}."

@@ -25,7 +25,7 @@ SLAB_VOXELS = 1 << 16
 class NothingCounts(VoxelError):
     """A case whose voxels are all left out."""
 
-    template = "{0}: {1} voxels count; a ratio needs 2. Look at --roi and the ignore label"
+    template = "{0}: {1:voxel counts|voxels count}; a ratio needs 2. Look at --roi and the ignore label"
 
 
 @dataclass(frozen=True, slots=True)

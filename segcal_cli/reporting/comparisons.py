@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.distributions import Sample
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import QUIET, Look, Sheet, Words
@@ -115,7 +116,7 @@ def case_scatter(samples: Sequence[Sample], cases: Sequence[str], words: Words) 
         for one in samples
         for i, case in enumerate(cases)
     ]
-    alt = f"{words.title}. {len(cases)} cases; " + "; ".join(_middle(one) for one in samples) + "."
+    alt = f"{words.title}. {count_text(len(cases), 'case')}; " + "; ".join(_middle(one) for one in samples) + "."
     return Drawing(lambda: _scatter_figure(samples, words), columns, tuple(rows), alt)
 
 

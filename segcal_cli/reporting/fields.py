@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import INK, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis, wrapped
 from segcal_cli.reporting.tables import short
@@ -102,7 +103,7 @@ def cluster_map(
     legend: one entry per cluster.
     """
     rows = list(_map_rows(planes, "cluster"))
-    alt = f"{words.title}. {len(legend)} clusters: {'; '.join(legend)}."
+    alt = f"{words.title}. {count_text(len(legend), 'cluster')}: {'; '.join(legend)}."
     columns = ("plane", "row", "column", "cluster", "mean_probability")
     return Drawing(lambda: _cluster_figure(planes, legend, words, outlines), columns, tuple(rows), alt)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import BLUE, INK, QUIET, SMALL_POINTS, VERMILLION, Look, Sheet, Words
 from segcal_cli.reporting.tables import short
@@ -149,7 +150,7 @@ def _histogram(outlines: Sequence[Outline], edges: np.ndarray, label: str, line:
         for m in range(edges.size - 1)
     )
     alt = f"{words.title}. " + " ".join(
-        f"{one.name}: median {short(float(np.median(one.values)), 3)} over {one.values.size} cases."
+        f"{one.name}: median {short(float(np.median(one.values)), 3)} over {count_text(one.values.size, 'case')}."
         for one in outlines
         if one.values.size
     )

@@ -45,6 +45,7 @@ from segcal_cli.workflows.calibrate_fit import FeaturesToFit, Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, refuse_meaningless, settings_of
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.idle_options import refuse_idle_measuring, refuse_overlap_alone
 from segcal_cli.workflows.inputs import files_of, open_inputs, reading_spec
 from segcal_cli.workflows.measure_document import evaluation_json
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
@@ -141,7 +142,9 @@ def run(
     refuse_read(output, {**files_of(reading), "--last-layer": comparing.last_layer})
     refuse_existing([output], overwrite=writing.overwrite)
     require_file_place(output)
+    refuse_overlap_alone(comparing.allow_overlap, reading.calibrator is not None, "--calibrator")
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
+    refuse_idle_measuring(measuring, replace(drawing, seed=None), settings, intervals)  # samples have a seed too
     if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
         raise RegionNeeded(measuring.convention)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -273,11 +276,11 @@ def specs_of(
     if named is not None:
         names = named
         for name in names:
-            if names.count(name) > 1:
-                raise BadOption("methods", comparing.methods, f"{name} stands there twice")
             if name not in METHODS:
                 known = ", ".join(rivals_for(space, values))
                 raise BadOption("methods", comparing.methods, f"{name or 'an empty name'} is none of {known}")
+            if names.count(name) > 1:
+                raise BadOption("methods", comparing.methods, f"{name} stands there twice")
             if name in APART:
                 raise BadOption("methods", comparing.methods, f"{name} is not compared: {APART[name]}")
     given: Mapping[str, Any] = {

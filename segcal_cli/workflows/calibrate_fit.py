@@ -41,6 +41,7 @@ from segcal_cli.workflows.beside import (
 )
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.idle_options import IdleOption, refuse_overlap_alone
 from segcal_cli.workflows.inputs import Inputs, files_of, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.regions_of_interest import has_region
@@ -178,6 +179,7 @@ def run(
     """Fit and write the artifact. Raises what reading and fitting raise; then nothing is written."""
     sharded = parse_shard(sharding.shard) is not None or sharding.resume is not None
     plan = plan_of(running)
+    refuse_overlap_alone(fitting.allow_overlap, reading.calibrator is not None, "--calibrator")
     outputs = [output, *([] if fitting.export_weights is None else [fitting.export_weights])]
     refuse_twice(outputs)
     for path in outputs:
@@ -287,6 +289,9 @@ def _companions(
 
 def _fit_spec(fitting: CalibrateFitOptions, inputs: Inputs) -> FitSpec:
     """The spec; predictions of folds on their own validation cases are out of fold without being told."""
+    unfolded = not fitting.summary and fitting.method != local.METHOD.name
+    if unfolded and fitting.folds != CalibrateFitOptions().folds:
+        raise IdleOption(f"--folds {fitting.folds}", "with --no-summary: folds are of the summary")
     split_kind = fitting.split_kind
     if split_kind == "unknown" and all(source.found == CROSS_VALIDATION for source in inputs.sources):
         split_kind = "out-of-fold"

@@ -9,6 +9,7 @@ from typing import Any
 from segcal_cli.calibration.cautions import number
 from segcal_cli.calibration.text import calibration_map, entries, gain, map_lines, moved_decisions, optimum
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import count_text
 from segcal_cli.workflows.calibrators import loaded_calibrator
 from segcal_cli.workflows.kinds import Description
 
@@ -54,4 +55,4 @@ def training_words(training: Mapping[str, Any]) -> str:
     nll = training["nll"]
     losses = f"NLL {number(nll['alone'])} with one temperature, {number(nll['after'])} with the network"
     kept = "" if training["kept"] else "; the network was not kept"
-    return f"{training['epochs']} epochs, the best was {training['best']}; {losses}{kept}"
+    return f"{count_text(training['epochs'], 'epoch')}, the best was {training['best']}; {losses}{kept}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.errors import ArtifactError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.core.volume import Stored, Values, Volume
@@ -124,7 +124,7 @@ def refuse_misfit(
 
 def _classes(space: LabelSpace) -> str:
     shown = "; ".join(f"{c.name}={','.join(map(str, sorted(c.values)))}" for c in space.channels)
-    return f"{len(space.channels)} {'class' if len(space.channels) == 1 else 'classes'} ({shown})"
+    return f"{count_text(len(space.channels), 'class', 'classes')} ({shown})"
 
 
 def _activation(space: LabelSpace) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.text import guarantee, map_lines, smallest_alpha_text, vacuous_lines
@@ -39,7 +40,8 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
     model, results = loaded.model, artifact.header.results
     levels = tuple(alphas) or SHOWN_ALPHAS
     lines = [
-        f"map         {results['n_map_groups']} patients made it, {results['n_calibration_groups']} calibrated"
+        f"map         {count_text(results['n_map_groups'], 'patient')} made it, "
+        f"{results['n_calibration_groups']} calibrated"
         if results["map_cases"]
         else f"map         needs no patients; {results['n_calibration_groups']} calibrated",
         f"weighting   {model.weighting}; {smallest_alpha_text(model)}",

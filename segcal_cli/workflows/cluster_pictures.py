@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.coverage_rows import LEVEL, RESAMPLES, SEED, CoverageRows
 from segcal_cli.kandinsky.measuring import GREY_STEPS
@@ -117,7 +117,7 @@ def _picture(
 def _caption(shown: Sequence[Shown], *sentences: str) -> str:
     """The sentences, what was counted, and what each artifact that is shown promises."""
     rows = shown[0].rows
-    patients = f"{len(rows.found.cases)} cases of {len(rows.groups)} patients."
+    patients = f"{count_text(len(rows.found.cases), 'case')} of {count_text(len(rows.groups), 'patient')}."
     promises: dict[str, list[str]] = {}
     for one in shown:
         promises.setdefault(_promise(one), []).append(one.name)
@@ -178,7 +178,8 @@ def _legend(one: Shown, channel: int, alpha: float) -> list[str]:
         area = "" if cells is None else f"{100 * float((cells == cluster).mean()):.1f} % of the field, "
         limit = "in every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
         entries.append(
-            f"{cluster_name(model, channel, cluster)}: {area}{groups[slot]} patients, {voxels[slot]} voxels, {limit}"
+            f"{cluster_name(model, channel, cluster)}: {area}{count_text(groups[slot], 'patient')}, "
+            f"{count_text(voxels[slot], 'voxel')}, {limit}"
         )
     return entries
 
@@ -312,7 +313,7 @@ def _line(one: Shown, row: int, name: str, number: int, drawn: np.ndarray | None
         weights = drawn[:, known].astype(np.float64)
         means = np.einsum("rg,gm->rm", weights, covered) / np.maximum(weights.sum(axis=1), 1)[:, None]
         low, high = percentile(means, LEVEL)
-    count = f"{int(known.sum())} patients, {int(n.sum())} voxels"
+    count = f"{count_text(int(known.sum()), 'patient')}, {count_text(int(n.sum()), 'voxel')}"
     # Level by level, as the table adds up: another order of the sum would be another last digit.
     coverage = np.array([np.ascontiguousarray(column).mean() for column in covered.T])
     return CoverageLine(name, coverage, look(number), count, low, high)

@@ -27,7 +27,10 @@ class BadSplit(FormatError):
 class SharedPatients(OverlapError):
     """Patients on both sides of the split."""
 
-    template = "{0} patients make the map and calibrate on it: {1}; list all cases of a patient, or --allow-overlap"
+    template = (
+        "{0:patient makes the map and calibrates|patients make the map and calibrate} on it: {1}; list all cases of a "
+        "patient, or --allow-overlap"
+    )
 
 
 @dataclass(frozen=True, slots=True)

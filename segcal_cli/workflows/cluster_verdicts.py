@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.conformal import BadLevel
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.kandinsky.coverage_rows import WHOLE, CoverageRows, method_rows, same_places
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
@@ -198,9 +198,9 @@ def _tables(name, loaded, rows, coverage, errors, sets, said):  # type: ignore[n
     size = sets[0]
     false = ", ".join(f"{key} {short(value, 3)}" for key, value in size["false_inclusion"].items())
     caption = (
-        f"At alpha {rows.measurement.alphas[0]:g}; mean over {len(rows.groups)} patients of the share that the set "
-        f"holds, 95 % bootstrap-t over patients. Mean set size {size['mean_size']:.3f}, empty before filling "
-        f"{100 * size['empty_share']:.1f} %. Share of other voxels whose set holds the class: {false}. "
+        f"At alpha {rows.measurement.alphas[0]:g}; mean over {count_text(len(rows.groups), 'patient')} of the share "
+        f"that the set holds, 95 % bootstrap-t over patients. Mean set size {size['mean_size']:.3f}, empty before "
+        f"filling {100 * size['empty_share']:.1f} %. Share of other voxels whose set holds the class: {false}. "
     )
     columns = ("class", "cluster", "coverage", "interval", "of voxels", "patients", "")
     yield Table(f"{name}: coverage", columns, tuple(lines), "\n".join([caption + said[0], *said[1:]]))

@@ -17,7 +17,7 @@ from segcal_cli.confidence.table import CaseRow, Rows, table_of
 from segcal_cli.confidence.text import guarantee
 from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.core.artifact import Artifact, Header
-from segcal_cli.core.errors import OverlapError
+from segcal_cli.core.errors import OverlapError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values
@@ -97,9 +97,8 @@ class SetConclusion:
         )
         if pairs:
             shown = "; ".join(f"{a} and {b}" for a, b in pairs[:5]) + ("; ..." if len(pairs) > 5 else "")
-            warnings.append(
-                f"{len(pairs)} pairs of cases hold the same prediction and label ({shown}): copies are not exchangeable"
-            )
+            many = count_text(len(pairs), "pair of cases holds", "pairs of cases hold")
+            warnings.append(f"{many} the same prediction and label ({shown}): copies are not exchangeable")
         for warning in warnings:
             observer.warn(warning)
         promise = guarantee(calibration, spec.alpha, roi=self.roi, ignored=self.ignored, overlapped=overlaps)

@@ -11,6 +11,7 @@ from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.text import percent
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.conformal_pictures import READING, draw
 from segcal_cli.workflows.conformal_sources import loaded_sets, refuse_other_place
@@ -48,7 +49,7 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
             lines.append(f"guarantee   at alpha {alpha:g}: {loaded.promise(calibration, alpha)}")
     learning = header.results.get("learning")
     if learning:
-        lines.append(f"learned on  {learning['n_cases']} cases ({learning['from']})")
+        lines.append(f"learned on  {count_text(learning['n_cases'], 'case')} ({learning['from']})")
         if verbose:
             lines += _choice_lines(learning["choices"])
     lines += [f"warning     {warning}" for warning in header.results.get("warnings", [])]

@@ -53,7 +53,7 @@ def threshold_lines(calibration: Calibration, alpha: float) -> list[str]:
     lines = []
     for index, entry in enumerate(spec.targets):
         present = int(table.present[:, index].sum())
-        lines.append(f"target      {entry.target.name}: {table.n} cases, {present} of them hold it")
+        lines.append(f"target      {entry.target.name}: {count_text(table.n, 'case')}, in {present} of which it occurs")
         for row in calibration.thresholds(alpha):
             if row.target != entry.target.name:
                 continue

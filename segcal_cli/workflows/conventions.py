@@ -76,6 +76,8 @@ class Intervals:
         tails(self.level)
         if self.resamples < 0:
             raise BadInterval("bootstrap", self.resamples, "it must be 0 (no intervals) or more")
+        if self.seed < 0:
+            raise BadInterval("seed", self.seed, "it must be 0 or more")
 
 
 def given_settings(measuring: MeasureOptions, seed: int | None) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from segcal_cli.io.problems import Problem, raise_all
 from segcal_cli.io.truth import TruthRules
 from segcal_cli.workflows.calibrators import DoesNotFit, Loaded
 from segcal_cli.workflows.case_inputs import own_files, still_arriving
+from segcal_cli.workflows.idle_options import refuse_idle_reading
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 
 MEAN: Reduce = "mean-probabilities"
@@ -224,15 +225,16 @@ def open_inputs(
     roi: Path | None = None,
     min_age: float = 0.0,
     artifact: Loaded | None = None,
+    also: bool = False,
 ) -> Inputs:
     """Find, pair and open. truth: None where a command needs no labels. volumes: the command gives mm3. hard: masks and
     label maps are predictions too. regions: the command measures unions of classes besides. masks: read the regions of
     interest (of ``roi`` or of the table of cases) although no labels are asked for. min_age: seconds; cases with a
     younger file are left for a later run. artifact: what will be applied; its class table holds where
-    there is no other.
+    there is no other. also: other folders are read in the same way.
 
-    Raises AllWaiting, and what makes the whole run impossible (no case, a bad class table); problems of single cases
-    are collected.
+    Raises AllWaiting, IdleOption, and what makes the whole run impossible (no case, a bad class table); problems of
+    single cases are collected.
     """
     table, pairing = find_cases(predictions, labels, reading, truth, roi, artifact)
     pairing = with_members(pairing, predictions, reading, table)
@@ -273,6 +275,8 @@ def open_inputs(
         if alike is not None:
             observer.warn(NO_GROUPS.format(*alike))
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
+    if opened.sources and not failures and not also:
+        refuse_idle_reading(reading, opened.sources)
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)
     if truth is None:

@@ -84,7 +84,7 @@ def part_description(path: Path) -> Outcome:
     header = part.header
     between = header.kind == ROUND
     place = (
-        f"the state that round {header.number} begins with, in {header.shards} shards"
+        f"the state that round {header.number} begins with, in {count_text(header.shards, 'shard')}"
         if between
         else f"part {header.shard} of {header.shards}, round {header.number}"
     )

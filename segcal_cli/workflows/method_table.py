@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.comparison import COMPARED, Compared
 from segcal_cli.metrics.measures import Settings
@@ -87,9 +88,12 @@ def _caption(evaluation: Evaluation, folds: int) -> str:
     how = (
         f"each measured with parameters fitted without its fold ({folds} folds over patients)"
         if folds
-        else f"{IN_SAMPLE_MARK} measured on the cases that were fitted: in-sample, biased low"
+        else "each measured with parameters that it had a part in"
     )
-    text = f"Means over classes, then over {patients} patients ({cases} cases), {how}. {comparison_note(evaluation)} "
+    over = f"{count_text(patients, 'patient')} ({count_text(cases, 'case')})"
+    text = f"Means over classes, then over {over}, {how}. {comparison_note(evaluation)} "
+    if any(source.in_sample for source in evaluation.sources):
+        text += f"{IN_SAMPLE_MARK} fitted on some of these cases: in-sample, biased low. "
     front = ", ".join(evaluation.fronts.get(ALL_CLASSES, ()))
     text += f"Pareto front of Dice and ECE: {front}. " if front else ""
     return f"{text}{evaluation.conventions}. {evaluation.guarantee}"

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.bands import MIN_GROUPS, Band, confidence_band, consistency_band
 from segcal_cli.metrics.calibration_errors import BinTable
@@ -84,11 +85,11 @@ class Scene:
     @property
     def population(self) -> str:
         """How many cases of how many patients."""
-        return f"{_many(len(self.case_ids), 'case')} of {_many(len(self.groups), 'patient')}"
+        return f"{count_text(len(self.case_ids), 'case')} of {count_text(len(self.groups), 'patient')}"
 
     def cases(self, n: int) -> str:
         """The unit of a picture of ``n`` single cases."""
-        return f"Unit: case, n = {n}, of {_many(len(self.groups), 'patient')}."
+        return f"Unit: case, n = {n}, of {count_text(len(self.groups), 'patient')}."
 
     def words(self, kind: str, name: str, source: SourceResult | None, *sentences: str, case: str = "") -> Words:
         """Title and caption. sentences: what is special to the picture: its unit and n."""
@@ -114,7 +115,7 @@ class Scene:
     @property
     def least(self) -> str:
         """When a case counts in a bin."""
-        return f"A case counts in a bin where it has {_many(max(self.min_voxels, 1), 'voxel')} or more."
+        return f"A case counts in a bin where it has {count_text(max(self.min_voxels, 1), 'voxel')} or more."
 
 
 def draw(scene: Scene, plots: Sequence[str]) -> Iterator[Picture]:
@@ -255,7 +256,7 @@ def _pareto(scene: Scene) -> Iterator[Picture]:
 def _means_sentence(scene: Scene, *, intervals: bool) -> str:
     level = f"{100 * scene.evaluation.intervals.level:.4g} %"
     bars = f"Bars: {level} intervals (bootstrap-t)." if intervals else "No intervals: too few patients or no resamples."
-    return f"Means over patients (unit), n = {len(scene.groups)} ({_many(len(scene.case_ids), 'case')}). {bars}"
+    return f"Means over patients (unit), n = {len(scene.groups)} ({count_text(len(scene.case_ids), 'case')}). {bars}"
 
 
 def _interval(scene: Scene, source: SourceResult, name: str, key: str) -> comparisons.Interval:
@@ -379,10 +380,6 @@ def _bounds(band: Band | None) -> Bounds | None:
 
 def _row(case: CaseMeasures, name: str) -> Row:
     return case.all if name == ALL_CLASSES else case.classes[name]
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _grouped(n: int) -> str:

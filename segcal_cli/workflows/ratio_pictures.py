@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.metrics.coverage import clopper_pearson
 from segcal_cli.ratio.alarms import rounded
 from segcal_cli.ratio.comparison import Comparison, spearman
@@ -159,7 +160,7 @@ def _caption(loaded: LoadedRatio, new: RatioTable, scored: RatioTable, *, in_sam
     named = ", ".join(without[:MOST_NAMED]) + (", ..." if len(without) > MOST_NAMED else "")
     n, patients = len(scored), len(set(scored.groups))
     return (
-        f"Unit: case, n = {n}, of {patients} patient{'' if patients == 1 else 's'}; coverage with its exact 95 % "
+        f"Unit: case, n = {n}, of {count_text(patients, 'patient')}; coverage with its exact 95 % "
         f"interval. Thresholds from {loaded.calibration(loaded.settings).n} calibration patients."
         + (IN_SAMPLE if in_sample else "")
         + (f" Without a ratio: {named}." if without else "")

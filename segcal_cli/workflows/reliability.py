@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
@@ -19,6 +19,7 @@ from segcal_cli.workflows.beside import needs_of
 from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
+from segcal_cli.workflows.idle_options import refuse_idle_pictures, refuse_idle_sources
 from segcal_cli.workflows.inputs import find_cases
 from segcal_cli.workflows.judged import (
     ASKED_OF,
@@ -114,6 +115,8 @@ def run(
     _refuse_unused(picturing, set(plots))
     refuse_numbers(picturing)
     require_pictured(settings_of(request.measuring, request.drawing.seed), plots)
+    refuse_idle_pictures(picturing, plots)
+    refuse_idle_sources(sourcing)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     named, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(covering, ASKED_OF, promised)
@@ -145,7 +148,7 @@ def run(
     return Outcome(
         result=_result(study, written, dict(options)),
         counts=Counts(done + failed, done, failed),
-        lines=(f"{_pictures(len(pictures))} in {output}; start with {output / REPORT}",),
+        lines=(f"{count_text(len(pictures), 'picture')} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
@@ -300,7 +303,3 @@ def _result(
             for picture, _, files in written
         ],
     }
-
-
-def _pictures(n: int) -> str:
-    return "1 picture" if n == 1 else f"{n} pictures"

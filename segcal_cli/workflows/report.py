@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from segcal_cli import __version__
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.core.observer import Recorder
 from segcal_cli.metrics.comparison import Compared, heading_of
@@ -144,7 +145,8 @@ def summary_table(evaluation: Evaluation) -> SortableTable:
             spreads = macro.all if name == ALL_CLASSES else macro.classes[name]
             rows.append((Cell(marked(source)), Cell(name), *(_spread_cell(spreads[key]) for key in keys)))
     level = f"{100 * evaluation.intervals.level:.4g} %"
-    caption = f"Means over {evaluation.n_groups} patients (unit; {len(evaluation.sources[0].cases)} cases), "
+    cases = len(evaluation.sources[0].cases)
+    caption = f"Means over {count_text(evaluation.n_groups, 'patient')} (unit; {count_text(cases, 'case')}), "
     caption += f"[{level} interval]. {evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
     caption += evaluation.guarantee
     if any(source.in_sample for source in evaluation.sources):
@@ -214,8 +216,7 @@ def _summary(evaluation: Evaluation) -> str:
     cases = len(evaluation.sources[0].cases)
     sources = ", ".join(marked(source) for source in evaluation.sources)
     return (
-        f"{cases} {'case' if cases == 1 else 'cases'} of {evaluation.n_groups} "
-        f"{'patient' if evaluation.n_groups == 1 else 'patients'}; sources: {sources}; "
+        f"{count_text(cases, 'case')} of {count_text(evaluation.n_groups, 'patient')}; sources: {sources}; "
         f"classes: {', '.join(evaluation.sources[0].pooled.averaged)}. {evaluation.conventions}."
     )
 

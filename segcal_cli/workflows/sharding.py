@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
+from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError, count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, one_pass, reads, run_estimator
@@ -215,7 +215,7 @@ def _resumed(path: Path, job: Job, shard: Shard | None, spec_digest: str) -> tup
         raise NotAPart(path, "it is a part; --resume takes the state that segcal merge made of all parts of a round")
     for wrong, what in (
         (header.command != job.command, f"was made by {header.command}, not by {job.command}"),
-        (shard is not None and header.shards != shard.count, f"is of a run in {header.shards} shards"),
+        (shard is not None and header.shards != shard.count, f"is of a run in {count_text(header.shards, 'shard')}"),
         (header.list_digest != list_digest(job.inputs), "was made from another case list"),
         (header.spec_digest != spec_digest, "was made with other options"),
     ):

@@ -43,6 +43,7 @@ from segcal_cli.workflows.conventions import (
     settings_of,
 )
 from segcal_cli.workflows.devices import device_of
+from segcal_cli.workflows.idle_options import refuse_idle_measuring, refuse_overlap_alone
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, join, parse_folder
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
@@ -229,6 +230,9 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     measuring, drawing = request.measuring, request.drawing
     plan = plan_of(request.running)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
+    refuse_idle_measuring(measuring, drawing, settings, intervals)
+    seen_by = bool(sourcing.artifact) or reading.calibrator is not None
+    refuse_overlap_alone(sourcing.allow_overlap, seen_by, "--artifact or --calibrator")
     if measuring.convention in NEEDS_ROI and truth.roi is None and reading.cases is None:
         raise RegionNeeded(measuring.convention)
     soft = needs_soft(settings.metrics)
@@ -247,7 +251,10 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     fitted = [entry.loaded for entry in named]
     companions = companions_of(request.along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
 
-    inputs = open_inputs(predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True)
+    inputs = open_inputs(
+        predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True,
+        also=bool(folders),
+    )  # fmt: skip
     refuse_meaningless(measuring, inputs.space)
     require_companions(companions, inputs.sources)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)

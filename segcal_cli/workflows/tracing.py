@@ -207,7 +207,8 @@ def hint_at_groups(
     by_patient = any(group != case for case, group in zip(header.case_ids, header.group_ids, strict=True))
     if rule is None and by_patient and all(group == case for case, group in cases):
         observer.warn(
-            f"{name.name} was fitted with patients as units ({header.n_groups} of {header.n_cases} cases), and here "
+            f"{name.name} was fitted with patients as units ({header.n_groups} of "
+            f"{count_text(header.n_cases, 'case')}), and here "
             "each case is taken as a patient of its own: give --groups, or scans of patients of the fit go unnoticed"
         )
 

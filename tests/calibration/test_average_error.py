@@ -16,6 +16,7 @@ from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.losses import ACELoss
 from tests.calibration.builders_cases import binary_cases, case_of, softmax_cases, space_of
 from tests.calibration.test_fit import run
+from tests.calibration.test_recipes import scans
 
 METHODS = {"temperature": temperature, "platt": platt, "beta": beta}
 
@@ -124,3 +125,11 @@ def test_shards_give_the_same_fit(loss: str):
     cases = softmax_cases(5, 800, 0)
     spec = FitSpec(split_kind="held-out", loss=loss)
     assert run(cases, spec).results() == run(cases, spec, shards=3).results()
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"), [("soft-ace", "soft ACE"), ("nll+ace", "NLL and soft ACE"), ("brier", "Brier score")]
+)
+def test_the_guarantee_names_what_was_minimised(loss: str, words: str):
+    result = run(scans(1), FitSpec(split_kind="held-out", loss=loss, folds=0))
+    assert f" by {words}; no finite-sample guarantee." in result.guarantee

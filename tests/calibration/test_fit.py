@@ -374,7 +374,7 @@ def test_zeros_on_true_voxels_are_counted():
     p = np.array([[0.0, 0.0, 0.7, 0.2, 0.9, 0.4]], dtype=np.float32)
     y = np.array([[1, 0, 1, 0, 1, 0]], dtype=bool)
     result = run([case_of(p, y, space_of(1, "sigmoid"), "probabilities")])
-    assert any(w.startswith("c0: 1 voxels of the true class") and "103 nats" in w for w in result.warnings)
+    assert any(w.startswith("c0: 1 voxel of the true class has") and "103 nats" in w for w in result.warnings)
 
 
 def test_coarse_types_are_named():

@@ -160,3 +160,16 @@ def test_gradient_and_curvature_are_those_of_the_loss():
                 up, down = (sums_of(weights + s * moved, voxels, exclusive=exclusive, curvature=False) for s in (1, -1))
                 assert exact.gradient[c, j] == pytest.approx((up.value - down.value) / (2 * step), abs=1e-6)
                 np.testing.assert_allclose(exact.curvature[c, j], (up.gradient - down.gradient) / (2 * step), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["vector", "matrix", "dirichlet", "auxiliary"])
+def test_where_no_class_occurs_beside_the_background_all_stays_as_it_is(method: str):
+    cases = [
+        replace(case, labels=replace(case.labels, codes=np.zeros_like(case.labels.codes)))
+        for case in softmax_cases(4, 200, 0, classes=3)
+    ]
+    result = run(cases, replace(QUIET, method=method, dim=2, folds=2))
+    assert result.objective["nll_after"] == pytest.approx(result.objective["nll_before"], rel=1e-12)
+    assert result.objective["gradient"] == 0.0
+    for name, why in (("c0", "every voxel belongs to it"), ("c1", "no voxel of it in any case")):
+        assert any(text.startswith(f"{name}: {why}") for text in result.warnings)

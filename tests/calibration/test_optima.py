@@ -142,3 +142,74 @@ def test_auxiliary_reaches_the_optimum_of_quasi_newton_steps_on_all_windows(kind
     # The ridge of 1e-6 is no part of what the other optimiser minimises, and costs far less than the tolerance.
     assert result.objective["nll_after"] == pytest.approx(other.fun, abs=NLL_TOLERANCE)
     assert result.objective["gradient"] <= 1e-8
+
+
+def beta_fit(z: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float64 a, b, c of least NLL with a, b >= 0, by quasi-Newton steps on all voxels."""
+    x = np.stack([-np.logaddexp(0.0, -z), np.logaddexp(0.0, z), np.ones_like(z)])  # log p, -log(1 - p), 1
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        u = theta @ x
+        return binary_nll(u, y), x @ (1.0 / (1.0 + np.exp(-u)) - y) / y.size
+
+    bounds = [(0.0, None), (0.0, None), (None, None)]
+    start = np.array([1.0, 1.0, 0.0])
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"gtol": 1e-10, "ftol": 1e-15}).x
+
+
+def beta_nll(row: np.ndarray, z: np.ndarray, y: np.ndarray) -> float:
+    return binary_nll(-row[0] * np.logaddexp(0.0, -z) + row[1] * np.logaddexp(0.0, z) + row[2], y)
+
+
+@pytest.mark.parametrize("kind", ["one", "three", "regions"])
+def test_beta_is_that_of_quasi_newton_steps_within_bounds(kind: str):
+    cases, z, y = problems(kind)
+    result = run(cases, replace(SPEC, method="beta"))
+    best = []
+    for name, odds, truth in zip(result.space.names, z, y, strict=True):
+        other = beta_fit(odds, truth)
+        np.testing.assert_allclose([result.parameters[key][name] for key in "abc"], other, atol=2e-3)
+        best.append(beta_nll(other, odds, truth))
+    assert result.objective["nll_after"] == pytest.approx(np.mean(best), abs=NLL_TOLERANCE)
+
+
+@pytest.mark.parametrize("method", ["temperature", "platt", "beta"])
+def test_a_calibrator_that_regions_share_is_that_of_all_their_voxels_together(method: str):
+    cases, z, y = problems("regions")
+    result = run(cases, replace(SPEC, method=method, scope="shared"))
+    odds, truth = z.reshape(-1), y.reshape(-1)
+    if method == "beta":
+        best = beta_nll(beta_fit(odds, truth), odds, truth)
+    elif method == "platt":
+        other = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(odds[:, None], truth)
+        best = binary_nll(other.coef_[0, 0] * odds + other.intercept_[0], truth)
+    else:
+        best = minimize_scalar(
+            lambda b: binary_nll(b * odds, truth), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-10}
+        ).fun
+    assert result.objective["nll_after"] == pytest.approx(best, abs=NLL_TOLERANCE)
+    assert len({tuple(row) for row in result.calibrator.rows}) == 1
+
+
+@pytest.mark.parametrize("method", ["vector", "matrix", "dirichlet"])
+def test_linear_maps_of_a_softmax_are_those_of_quasi_newton_steps(method: str):
+    """On the raw logits for matrix, on their log-softmax for the others; the default penalty of Dirichlet is theirs."""
+    cases = scans(3)
+    z, y = flat(cases)
+    x = np.vstack([z if method == "matrix" else log_softmax(z), np.ones(z.shape[1])])
+    penalty = 1e-6 if method == "dirichlet" else 0.0
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        w = np.concatenate([np.diag(theta[:3]), theta[3:, None]], axis=1) if method == "vector" else theta.reshape(3, 4)
+        logs = log_softmax(w @ x)
+        slope = (np.exp(logs) - y) @ x.T / z.shape[1]
+        off = w[:, :3] - np.diag(np.diag(w[:, :3]))
+        value = -float(logs[y].sum()) / z.shape[1] + penalty * ((off**2).sum() / 6 + (w[:, 3] ** 2).sum() / 3)
+        slope += penalty * 2 * np.concatenate([off / 6, w[:, 3:] / 3], axis=1)
+        return value, np.concatenate([np.diag(slope[:, :3]), slope[:, 3]]) if method == "vector" else slope.ravel()
+
+    start = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]) if method == "vector" else np.eye(3, 4).ravel()
+    other = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-10, "ftol": 1e-15})
+    result = run(cases, replace(SPEC, method=method, refine=20))
+    assert result.objective["after"] == pytest.approx(other.fun, abs=NLL_TOLERANCE)
+    assert result.objective["gradient"] <= 1e-8

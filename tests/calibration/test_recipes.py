@@ -135,6 +135,8 @@ def test_a_recipe_that_ends_before_its_slope_has_turned_warns_and_is_not_refused
         ({"epochs": 3}, "--epochs 3: it is for --method local, or --optimiser adam"),
         ({"learning_rate": 0.1}, "--learning-rate 0.1: it is for --method local, or --optimiser adam"),
         ({"optimiser": "adam", "batch": 0}, "--batch 0: it is 1 or more"),
+        ({"optimiser": "adam", "learning_rate": 1.5}, "--learning-rate 1.5: it is more than 0, and 1 at most"),
+        ({"seed": -1}, "--seed -1: it is 0 or more"),
         ({"optimiser": "adam", "loss": "brier"}, "--loss brier: the published recipe"),
         ({"optimiser": "adam", "weight": "case"}, "--weight case: the published recipe"),
         ({"method": "auxiliary", "optimiser": "adam", "dim": 3}, "--dim 3: the published recipe"),

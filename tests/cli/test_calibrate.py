@@ -218,8 +218,8 @@ def test_how_samples_were_joined_is_recorded_by_default_too(tmp_path):
     assert (header.spec["reduce"], header.values) == ("mean-probabilities", "probabilities")
 
 
-def test_a_reduction_without_samples_is_not_recorded(tmp_path):
-    header = read_artifact(fit(nnunet_study(tmp_path), "--reduce", "mean-logits")).header
+def test_without_samples_no_reduction_is_recorded(tmp_path):
+    header = read_artifact(fit(nnunet_study(tmp_path))).header
     assert (header.spec["reduce"], header.values) == (None, "probabilities")
 
 

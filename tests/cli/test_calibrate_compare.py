@@ -109,6 +109,8 @@ def test_without_folds_every_method_is_marked_as_in_sample(folders: Folders, tmp
     ("words", "text"),
     [
         (["--methods", "temperature,temperature"], "--methods temperature,temperature: temperature stands there twice"),
+        (["--methods", ","], "--methods ,: an empty name is none of temperature, platt"),
+        (["--methods", "platt", "--seed", "-1"], "--seed -1: it is 0 or more"),
         (["--methods", "magic"], "--methods magic: magic is none of temperature, platt"),
         (["--methods", "matrix"], "--method matrix does not fit probabilities"),
         (["--methods", "platt", "--odir", "1"], "--odir 1.0: it is for dirichlet, which is not compared"),
@@ -259,3 +261,24 @@ def test_the_table_does_not_replace_the_calibrator_that_was_read(folders: Folder
     said = segcal("calibrate", "compare", *reading(folders), "--calibrator", before, "-o", before, "--overwrite")
     assert (said.code, before.read_bytes()) == (2, b"as it was")
     assert "is read by this run (--calibrator) and would be overwritten" in said.closing
+
+
+def test_one_patient_and_one_source_are_named_in_the_singular(tmp_path: Path):
+    folders = make_folders(tmp_path, make_scans(1, 3))
+    said = segcal("calibrate", "compare", *reading(folders), "--methods", "platt", "-o", tmp_path / "table.csv")
+    assert said.code == 0
+    text = " ".join(said.stderr.split())
+    assert (
+        "Means over classes, then over 1 patient (1 case), each measured with parameters that it had a part in." in text
+    )
+    assert "† fitted on some of these cases: in-sample, biased low." in text
+    assert "bootstrap over 1 patient, valid" in text
+
+
+def test_what_a_dagger_means_is_said_beside_folds_too(folders: Folders, tmp_path: Path):
+    first = tmp_path / "first.npz"
+    assert segcal("calibrate", "fit", *reading(folders), "-o", first).code == 0
+    words = ["calibrate", "compare", *reading(folders), "--methods", "platt", "--calibrator", first, "--allow-overlap"]
+    said = segcal(*words, "-o", tmp_path / "table.csv")
+    assert "raw†" in said.stderr
+    assert "† fitted on some of these cases: in-sample, biased low." in " ".join(said.stderr.split())

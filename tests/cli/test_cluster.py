@@ -275,7 +275,7 @@ def test_a_list_of_map_making_cases_may_not_split_a_patient(study, tmp_path):
     (tmp_path / "split.csv").write_text("case\ncase_00\ncase_01\ncase_02\n")
     said = fit(study, tmp_path / "c.npz", *KMEANS, "--split", tmp_path / "split.csv")
     assert said.code == 4
-    assert "1 patients make the map and calibrate on it: p01" in said.stderr
+    assert "1 patient makes the map and calibrates on it: p01" in said.stderr
     (tmp_path / "split.csv").write_text("case\ncase_00\ncase_01\ncase_02\ncase_03\n")
     assert fit(study, tmp_path / "c.npz", *KMEANS, "--split", tmp_path / "split.csv").code == 0
     (tmp_path / "split.csv").write_text("case\nnobody\n")

@@ -194,7 +194,8 @@ def test_every_form_of_one_prediction_gives_the_same_volume(write, tmp_path):
     write(study, field)
     (tmp_path / "images").mkdir()
     save(tmp_path / "images" / "a.nii.gz", field[0], AFFINE)
-    options = ("--classes", study.classes, "--values", "probabilities", "--geometry", tmp_path / "images")
+    bare = ("--geometry", tmp_path / "images") if write in (_big_endian_array, _fortran_array, _double_array) else ()
+    options = ("--classes", study.classes, "--values", "probabilities", *bare)
     np.testing.assert_array_equal(converted(study, *options), field)
 
 

@@ -532,7 +532,7 @@ def label_of_probabilities(root):
 
 
 @unusable(
-    "labels/a.nii.gz: label 4 (1 voxels) is not in the class table (background 0, edema 1, necrosis 2); "
+    "labels/a.nii.gz: label 4 (1 voxel) is not in the class table (background 0, edema 1, necrosis 2); "
     "add it, or --ignore-label 4"
 )
 def foreign_label(root):

@@ -173,6 +173,12 @@ def check_inspected(text: str, result: dict, study: Study) -> None:
     assert [float(one) for one in told.groups()] == pytest.approx(
         [objective["nll_before"], objective["nll_after"], objective["gradient"]], rel=0.05
     )
+    for name, change in result["dice"].items():
+        moved = [line for line in lines if line.startswith(f"decision    {name}: ")]
+        assert len(moved) == int(not METHODS[method].keeps_decisions)
+        for line in moved:
+            shown = re.search(r"Dice (\S+) -> (\S+) where the decision is taken anew", line)
+            assert [float(one) for one in shown.groups()] == pytest.approx([*change.values()], abs=1e-3)
     if method == "fine-tune":
         assert "no map of probabilities" in text
         return

@@ -116,7 +116,7 @@ def test_scaled_integers_that_are_not_whole_are_refused_with_their_count():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_undefined_labels_are_refused(value):
-    assert text_of(NotWhole, volume([0.0, value]), TWO).startswith(f"1 voxels are not whole numbers (e.g. {value})")
+    assert text_of(NotWhole, volume([0.0, value]), TWO).startswith(f"1 voxel is not a whole number (e.g. {value})")
 
 
 def test_a_scan_in_place_of_a_label_is_refused():
@@ -135,14 +135,14 @@ def test_a_value_that_the_table_does_not_know_is_refused_and_never_remapped():
     )
     text = text_of(ForeignLabel, volume([-1, 7, 7, 9, 0]), TWO)
     assert text == (
-        "label -1 (1 voxels) is not in the class table (background 0, tumour 1); add it, or --ignore-label -1"
-        "; also 7 (2 voxels), 9 (1 voxels)"
+        "label -1 (1 voxel) is not in the class table (background 0, tumour 1); add it, or --ignore-label -1"
+        "; also 7 (2 voxels), 9 (1 voxel)"
     )
 
 
 def test_0_is_always_allowed_under_sigmoid_and_not_under_softmax():
     assert not map_of(volume([0, 1]), ONE).holds(0)[0, 0, 0]
-    assert text_of(ForeignLabel, volume([0, 1]), space(left=1, right=2)).startswith("label 0 (1 voxels)")
+    assert text_of(ForeignLabel, volume([0, 1]), space(left=1, right=2)).startswith("label 0 (1 voxel)")
 
 
 def test_ignored_voxels_have_code_0_and_stand_in_a_mask_of_their_own():
@@ -172,14 +172,14 @@ def test_255_in_an_image_is_a_label_if_the_table_knows_it():
 
 
 def test_255_is_foreign_in_a_volume_among_other_values_and_with_several_classes():
-    assert text_of(ForeignLabel, volume([0, 255]), ONE).startswith("label 255 (1 voxels)")
-    assert text_of(ForeignLabel, volume([0, 1, 255]), ONE, image_mask=True).startswith("label 255 (1 voxels)")
-    assert text_of(ForeignLabel, volume([0, 255]), THREE, image_mask=True).startswith("label 255 (1 voxels)")
+    assert text_of(ForeignLabel, volume([0, 255]), ONE).startswith("label 255 (1 voxel)")
+    assert text_of(ForeignLabel, volume([0, 1, 255]), ONE, image_mask=True).startswith("label 255 (1 voxel)")
+    assert text_of(ForeignLabel, volume([0, 255]), THREE, image_mask=True).startswith("label 255 (1 voxel)")
 
 
 def test_mask_value_names_the_foreground():
     np.testing.assert_array_equal(map_of(volume([0, 128]), TWO, mask_value=128).codes, volume([0, 1]))
-    assert text_of(ForeignLabel, volume([0, 1, 128]), TWO, mask_value=128).startswith("label 1 (1 voxels)")
+    assert text_of(ForeignLabel, volume([0, 1, 128]), TWO, mask_value=128).startswith("label 1 (1 voxel)")
     text = text_of(MaskValueUnclear, volume([0, 128]), THREE, mask_value=128)
     assert text == "--mask-value 128 names the one foreground class, but the class table has 2"
 

@@ -41,7 +41,7 @@ def test_a_background_mask_is_taken_at_its_word():
     masks = {0: mask(0, 1, 0), 1: mask(1, 0, 0), 2: mask(0, 0, 1)}
     np.testing.assert_array_equal(join(masks, EXCLUSIVE).codes, mask(1, 0, 2))
     masks[0] = mask(0, 0, 0)
-    assert text_of(UncoveredVoxels, masks, EXCLUSIVE) == "a: 1 voxels belong to no class"
+    assert text_of(UncoveredVoxels, masks, EXCLUSIVE) == "a: 1 voxel belongs to no class"
 
 
 def test_exclusive_masks_that_overlap_are_refused():
@@ -88,5 +88,5 @@ def test_an_empty_region_of_interest_is_refused():
 
 
 def test_an_undefined_region_of_interest_is_refused():
-    with pytest.raises(NotWhole, match=r"1 voxels are not whole numbers \(e.g. nan\)"):
+    with pytest.raises(NotWhole, match=r"1 voxel is not a whole number \(e.g. nan\)"):
         roi_mask(np.array([[0, np.nan]]), Path("r.nii.gz"))

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
 from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.names import escaped
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.distributed import Cluster, results_of
 from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, WorkerDied, attempt, attempt_both
@@ -322,5 +323,5 @@ def file_of(error: Exception | None) -> str:
     """The file name that an error starts with, without its folder; empty where it names none."""
     if isinstance(error, SegcalError) and isinstance(error, InputError) and error.args:
         first = error.args[0]
-        return os.path.basename(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""  # noqa: PTH119
+        return escaped(os.path.basename(os.fspath(first))) if isinstance(first, str | os.PathLike) else ""  # noqa: PTH119
     return ""

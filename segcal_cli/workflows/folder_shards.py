@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from segcal_cli.core.errors import FormatError, UsageError
 from segcal_cli.core.observer import Observer
+from segcal_cli.core.paths import real_path
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.locks import held
 from segcal_cli.io.outputs import refuse_existing
@@ -133,7 +134,7 @@ def place_of(records: Sequence[Path], output: Path) -> RunFiles:
     """The whole run that these shards are of. Raises NotAPart, OtherPlace."""
     places = [replace(files_of(path), shard=None) for path in records]
     for place in places:
-        if place.target.resolve() != output.resolve():
+        if real_path(place.target) != real_path(output):
             raise OtherPlace(output, place.target)
     return places[0]
 

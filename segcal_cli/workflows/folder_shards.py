@@ -17,7 +17,7 @@ from segcal_cli.core.errors import FormatError, UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.paths import real_path
 from segcal_cli.io.documents import read_json
-from segcal_cli.io.locks import held
+from segcal_cli.io.locks import held, no_locks
 from segcal_cli.io.outputs import refuse_existing
 from segcal_cli.io.parts import PART, NotAPart, PartHeader, digest_of, write_part
 from segcal_cli.io.run_files import RunFiles, Shard
@@ -151,7 +151,9 @@ def joined(
     refuse_existing(
         [place.record, *(place.folder / name for name in remaining.tables.names)], overwrite=writing.overwrite
     )
-    with held(place, writing.if_locked):
+    with held(place, writing.if_locked) as alone:
+        if not alone:
+            observer.warn(no_locks(place))
         documents = [_document(path) for path in records]
         run = FolderRun.of_entries(
             place,

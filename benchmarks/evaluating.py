@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import generated
@@ -18,6 +19,19 @@ for name in sys.argv[1:]:
         while file.read(1 << 20):
             pass
 """
+
+READ = """
+import sys, numpy
+from isal import igzip
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        numpy.frombuffer(igzip.decompress(file.read()), numpy.uint8)
+"""
+
+DECODING = "decoding alone (isal)"
+
+TINY = (16, 32, 32)
+"""(z, y, x) of scans on which a command does little but start."""
 
 TORCHMETRICS = """
 import sys, nibabel, numpy, torch
@@ -46,21 +60,28 @@ for prediction, label in zip(sys.argv[1::2], sys.argv[2::2]):
 
 def run(folder: Path, cases: int, runs: int) -> str:
     """The table for so many cases."""
-    work = folder / f"brats-{cases}"
+    whole, tiny = (_contenders(folder, cases, shape) for shape in (generated.BRATS, TINY))
+    contenders = [replace(one, idle=little.command) for one, little in zip(whole, tiny, strict=True)]
+    title = f"evaluate, {cases} softmax case{'s' if cases > 1 else ''} of 4 x 240 x 240 x 155 float32 .nii.gz"
+    return table(title, race(contenders, runs), DECODING, {"segcal evaluate, every measure": "1.5"})
+
+
+def _contenders(folder: Path, cases: int, shape: tuple[int, int, int]) -> list[Contender]:
+    """What runs on generated scans of a shape, (z, y, x)."""
+    work = folder / ("brats" if shape == generated.BRATS else "tiny") / f"{cases}"
     for number in range(cases):
         # In a process of its own: a child's peak memory is never below that of the parent that starts it.
-        subprocess.run([sys.executable, generated.__file__, str(work), str(number)], check=True)
+        subprocess.run([sys.executable, generated.__file__, str(work), str(number), *map(str, shape)], check=True)
     classes = work / "classes.json"
     classes.write_text(json.dumps(generated.CLASSES))
     names = [f"case_{number:03d}.nii.gz" for number in range(cases)]
     pairs = [str(work / kind / name) for name in names for kind in ("predictions", "labels")]
     common = ("--values", "probabilities", "--classes", str(classes), "--overwrite", "-q")
     evaluate = ("evaluate", str(work / "predictions"), str(work / "labels"), "-o", str(work / "metrics.csv"), *common)
-    contenders = [
-        Contender("decoding alone (isal)", python(DECODE, *pairs)),
+    return [
+        Contender(DECODING, python(DECODE, *pairs)),
+        Contender("isal, into arrays", python(READ, *pairs)),
         Contender("segcal evaluate, every measure", segcal(*evaluate)),
         Contender("nibabel + numpy: ECE", python(NUMPY, *pairs)),
         Contender("nibabel + torchmetrics: ECE, MCE", python(TORCHMETRICS, *pairs)),
     ]
-    title = f"evaluate, {cases} softmax case{'s' if cases > 1 else ''} of 4 x 240 x 240 x 155 float32 .nii.gz"
-    return table(title, race(contenders, runs), "decoding alone (isal)")

@@ -39,6 +39,7 @@ FULL = {
     "scaling": scaling.run,
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
+    "evaluate-16": partial(evaluating.run, cases=16),
     "cluster-table-1": clusters.table_1,
     "cluster-searches": clusters.speed,
     "cluster-gpu": clusters.devices,

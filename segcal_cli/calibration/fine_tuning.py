@@ -50,8 +50,9 @@ class FeaturesNeeded(InputError):
     """A volume that came without its features."""
 
     template = (
-        "--features FOLDER is needed (calibrate and evaluate have it): fine-tune works on what the network's last "
-        "layer was given; or load the weights of calibrate fit --export-weights into the network, and predict anew"
+        "--features FOLDER is needed (calibrate, evaluate and reliability have it): fine-tune works on what the "
+        "network's last layer was given; or load the weights of calibrate fit --export-weights into the network, and "
+        "predict anew"
     )
 
 

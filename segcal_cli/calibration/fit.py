@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from segcal_cli.calibration import platt, temperature
+from segcal_cli.calibration import fine_tuning, platt, temperature
 from segcal_cli.calibration.canonical import kind_of, problem_names
 from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.fitting import fit
@@ -22,7 +22,7 @@ from segcal_cli.calibration.refining import RefinePass, first_refinement
 from segcal_cli.calibration.result import FitResult, Unmeasured
 from segcal_cli.calibration.sampled import fit_sample, prepared
 from segcal_cli.calibration.spec import FitSpec
-from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of
+from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, statistics_of, whole_of
 from segcal_cli.calibration.tiles import tiles_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, NoCaseError, VoxelError
@@ -101,13 +101,23 @@ class CalibrationFit:
             threads=self.threads,
             sampled=sampled_by(self.spec, self.space, self.values, self.equipment),
         )
-        if self.spec.optimiser == "adam" and self.spec.method != temperature.METHOD.name:
-            against_rest = self.spec.method == platt.METHOD.name
-            slices = slices_of(case, self.spec.surroundings, self.spec.seed, against_rest=against_rest)
-            read = replace(read, slices=slices)
+        if self.spec.optimiser == "adam":
+            read = self._for_recipe(read, case)
         if family == "network":
             read = replace(read, tiles=tiles_of(case, self.spec.surroundings, self.spec.seed))
         return FitState({**state.cases, case.id: read})
+
+    def _for_recipe(self, read: CaseStatistics, case: Case) -> CaseStatistics:
+        """With what a published recipe steps on; a temperature has all that it needs."""
+        spec = self.spec
+        if spec.method == fine_tuning.METHOD.name:
+            sampled = sampled_by(spec, self.space, self.values, self.equipment)
+            assert sampled is not None, "features are sampled"
+            return replace(read, whole=whole_of(case, spec.seed, sampled.features))
+        if spec.method == temperature.METHOD.name:
+            return read
+        against_rest = spec.method == platt.METHOD.name
+        return replace(read, slices=slices_of(case, spec.surroundings, spec.seed, against_rest=against_rest))
 
     def merge(self, a: FitState, b: FitState) -> FitState:
         """Raises TwiceTheSameCase."""

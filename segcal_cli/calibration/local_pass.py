@@ -19,12 +19,12 @@ from segcal_cli.calibration.calibrator import Calibrator
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.cautions import number
 from segcal_cli.calibration.equipment import Equipment
-from segcal_cli.calibration.fitting import Block, Fitted, fit
-from segcal_cli.calibration.local import METHOD
+from segcal_cli.calibration.fitting import Block, Fitted, fit, partition
+from segcal_cli.calibration.local import METHOD, LocalNetwork
 from segcal_cli.calibration.local_training import BATCH, EPOCHS, LEARNING_RATE, Trained, Training, train
 from segcal_cli.calibration.measured import SETTINGS, MeasuredCases, joint_nll, pooled_measures, shown_rows
 from segcal_cli.calibration.patients import Patients
-from segcal_cli.calibration.result import FitResult, Unmeasured
+from segcal_cli.calibration.result import FitResult, FoldCalibrators, Unmeasured
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import assemble, averages
@@ -48,35 +48,73 @@ def trained(
     patients: Patients, spec: FitSpec, space: LabelSpace, values: Values, equipment: Equipment, threads: int
 ) -> LocalPass:
     """T0 and the network, and the pass that judges them."""
-    apart = left_out(len(patients.groups), spec.folds or HELD_OUT)
-    everybody = _temperature(patients, spec, space)
-    inside = _of_groups(patients, ~apart, spec)
-    block = _temperature(inside, spec, space)
-    row = block.row
-    # Where a class is not there to be fitted, there is nothing to train on either: T stays 1.
-    epochs = 0 if everybody.left or block.left else spec.epochs or EPOCHS
-    training = Training(epochs, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed)
-    outside = _of_groups(patients, apart, spec) if apart.any() else None
-    found = train(
-        _weighted(inside),
-        [] if outside is None else _weighted(outside),
-        float(row[0]),
-        spec.surroundings,
-        training,
-        exclusive=kind_of(space) == "softmax",
-        image=equipment.image,
-        device=equipment.device,
-    )
-    folds = 1 if spec.folds and outside is not None else 0
-    problems = tuple(range(1 if kind_of(space) == "softmax" else len(space.measured)))
+    everybody, row, found, apart = _near(patients, spec, space, equipment, spec.folds or HELD_OUT)
+    folds = 1 if spec.folds and apart.any() else 0
+    problems = tuple(range(_problems(space)))
     block = replace(everybody, problems=problems, fold_rows=row[np.newaxis])
     fitted = Fitted((block,), folds, np.zeros(len(patients.groups), dtype=np.int64), apart=folds == 1)
     bare = _without_tiles(patients)
     pending = Unmeasured(spec, space, values, bare, fitted, equipment=equipment)
-    rows = np.tile(row, (len(problems), 1))
-    alone = Calibrator(METHOD.name, space, rows, spec.nesting == "project", spec.surroundings)
-    near = replace(alone, network=found.network, device=equipment.device)
-    return LocalPass(pending, alone, near, found, apart, threads)
+    near = _calibrator(row, found.network, spec, space, equipment)
+    return LocalPass(pending, replace(near, network=None), near, found, apart, threads)
+
+
+def fold_networks(patients: Patients, spec: FitSpec, space: LabelSpace, equipment: Equipment) -> FoldCalibrators:
+    """A network for every fold, trained without it; for all cases one where there are no folds.
+
+    As in a fit, a fifth of the patients that are left ends the training, and T0 stands alone where the network does not
+    beat it on them; here on their tiles, which is all of them unless a scan is large.
+    """
+    _, fold_of, chosen = partition(patients, spec)
+    found = []
+    for groups in chosen[1:] or chosen:
+        inside = _of_groups(patients, groups, spec)
+        everybody, row, network, _ = _near(inside, spec, space, equipment, HELD_OUT)
+        kept = network.best > 0 and network.losses[network.best] < network.losses[0] - LEAST_GAIN
+        if not kept:
+            row = everybody.row
+        found.append(_calibrator(row, network.network if kept else None, spec, space, equipment))
+    places = {case.case: int(fold_of[m]) for case, m in zip(patients.cases, patients.member, strict=True)}
+    return FoldCalibrators(tuple(found), places)
+
+
+def _near(
+    patients: Patients, spec: FitSpec, space: LabelSpace, equipment: Equipment, every: int
+) -> tuple[Block, np.ndarray, Trained, np.ndarray]:
+    """T0 of everybody; the row of T0 of those that the network is trained on; the network; and bool "group", those that
+    are left out of training, every so many-th."""
+    apart = left_out(len(patients.groups), every)
+    everybody = _temperature(patients, spec, space)
+    inside = _of_groups(patients, ~apart, spec)
+    block = _temperature(inside, spec, space)
+    # Where a class is not there to be fitted, there is nothing to train on either: T stays 1.
+    epochs = 0 if everybody.left or block.left else spec.epochs or EPOCHS
+    found = train(
+        _weighted(inside),
+        _weighted(_of_groups(patients, apart, spec)) if apart.any() else [],
+        float(block.row[0]),
+        spec.surroundings,
+        Training(epochs, spec.batch or BATCH, spec.learning_rate or LEARNING_RATE, spec.seed),
+        exclusive=kind_of(space) == "softmax",
+        image=equipment.image,
+        device=equipment.device,
+    )
+    return everybody, block.row, found, apart
+
+
+def _calibrator(
+    row: np.ndarray, network: LocalNetwork | None, spec: FitSpec, space: LabelSpace, equipment: Equipment
+) -> Calibrator:
+    rows = np.tile(row, (_problems(space), 1))
+    return Calibrator(
+        METHOD.name, space, rows, spec.nesting == "project", spec.surroundings,
+        network=network, device=equipment.device,
+    )  # fmt: skip
+
+
+def _problems(space: LabelSpace) -> int:
+    """How many rows of parameters there are."""
+    return 1 if kind_of(space) == "softmax" else len(space.measured)
 
 
 def left_out(groups: int, every: int) -> np.ndarray:

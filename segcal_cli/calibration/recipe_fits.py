@@ -9,6 +9,7 @@ import numpy as np
 
 from segcal_cli.calibration import recipes
 from segcal_cli.calibration.likelihood import LOSSES
+from segcal_cli.calibration.linear import Shape
 from segcal_cli.calibration.nodes import LOG_LIMIT, Curves, slope_at
 from segcal_cli.calibration.patients import Patients, curves_of
 from segcal_cli.calibration.sketch import Moments, moments_of
@@ -27,6 +28,20 @@ def convolved_weights(
         cases = [case.slices for case, group in zip(patients.cases, patients.member, strict=True) if groups[group]]
         kept = [one for one in cases if one is not None]
         weights, taken = recipes.convolution(kept, kernel, spec.recipe, spec.seed, exclusive=exclusive, pad=spec.pad)
+        found.append(weights)
+        steps += taken
+    return found, steps
+
+
+def tuned_weights(
+    patients: Patients, spec: FitSpec, chosen: Sequence[np.ndarray], shapes: Sequence[Shape], *, exclusive: bool
+) -> tuple[list[np.ndarray], int]:
+    """float64 weights "problem feature+1" of each set of groups, and the steps of all runs."""
+    found, steps = [], 0
+    for groups, shape in zip(chosen, shapes, strict=True):
+        cases = [case.whole for case, group in zip(patients.cases, patients.member, strict=True) if groups[group]]
+        kept = [one for one in cases if one is not None]
+        weights, taken = recipes.layer(kept, shape, spec.recipe, spec.seed, exclusive=exclusive)
         found.append(weights)
         steps += taken
     return found, steps

@@ -2,18 +2,20 @@
 
 A comparison needs no calibrator of all patients, no interval and no exact passes: only, for every method and fold, the
 parameters found without that fold. Those come from the statistics of one reading of the cases, and methods that stand
-on the same statistics share them.
+on the same statistics share them. A network is trained anew for every fold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from segcal_cli.calibration import ensemble, fine_tuning, local
+from segcal_cli.calibration import ensemble, fine_tuning, local, temperature
 from segcal_cli.calibration.canonical import kind_of, problem_names
+from segcal_cli.calibration.equipment import NOTHING, Equipment
 from segcal_cli.calibration.fit import FitState, OtherValues, refuse_unfittable
-from segcal_cli.calibration.fitting import fit
+from segcal_cli.calibration.fitting import fit, partition
+from segcal_cli.calibration.local_pass import fold_networks
 from segcal_cli.calibration.method import Family
 from segcal_cli.calibration.models import model_of, sampled_by
 from segcal_cli.calibration.patients import Patients
@@ -21,26 +23,32 @@ from segcal_cli.calibration.registry import METHODS, methods_for
 from segcal_cli.calibration.result import FoldCalibrators, Unmeasured
 from segcal_cli.calibration.sampled import fit_sample, prepared
 from segcal_cli.calibration.spec import FitSpec
-from segcal_cli.calibration.statistics import CaseStatistics, Sampled, TwiceTheSameCase, statistics_of
+from segcal_cli.calibration.statistics import Sampled, TwiceTheSameCase, statistics_of
+from segcal_cli.calibration.tiles import tiles_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 
-APART = {
-    local.METHOD.name: "it is trained anew for every fold, a run each; fit it on some patients, and give the "
-    "artifact to evaluate on the others",
-    fine_tuning.METHOD.name: "it needs features; fit it on some patients, and give the artifact to evaluate on the "
-    "others",
-    ensemble.METHOD.name: "the members as they are joined are the row raw",
-}
+APART = {ensemble.METHOD.name: "the members as they are joined are the row raw"}
 """Methods that are not compared, and what to do instead."""
+
+ON_REQUEST = {
+    fine_tuning.METHOD.name: "it needs --features and --last-layer",
+    local.METHOD.name: "a network is trained for every fold; give --images, or name it in --methods",
+}
+"""Methods that are compared where they are named, or where what they need is given."""
 
 
 def rivals_for(space: LabelSpace, values: Values) -> tuple[str, ...]:
     """Names of the methods that can be compared on such predictions; an ensemble by itself is what they start from."""
     kind = kind_of(space)
     return tuple(name for name in methods_for(kind) if name not in APART and METHODS[name].only in (None, values))
+
+
+def usual_rivals(space: LabelSpace, values: Values) -> tuple[str, ...]:
+    """Those of them that need nothing but predictions and seconds."""
+    return tuple(name for name in rivals_for(space, values) if name not in ON_REQUEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +72,13 @@ class RivalState:
 
 @dataclass(frozen=True, slots=True)
 class RivalFits:
-    """The estimator. specs: name -> what is fitted. Raises UnknownMethod, BadOption, TooManyBranches."""
+    """The estimator. specs: name -> what is fitted. Raises UnknownMethod, BadOption, TooManyBranches, LayerNeeded."""
 
     specs: Mapping[str, FitSpec]
     space: LabelSpace
     values: Values
     threads: int = 1
+    equipment: Equipment = NOTHING
 
     def __post_init__(self) -> None:
         for spec in self.specs.values():
@@ -86,6 +95,11 @@ class RivalFits:
         for i, (family, sampled) in enumerate(self._kinds()):
             read = statistics_of(case, family, squares=False, threads=self.threads, sampled=sampled)
             one[i] = FitState({case.id: read})
+        for spec in self.specs.values():
+            if spec.family(self.space) == "network":
+                i = self._kinds().index(self._kind(spec))
+                tiles = tiles_of(case, spec.surroundings, spec.seed)
+                one[i] = FitState({case.id: replace(one[i].cases[case.id], tiles=tiles)})
         return self.merge(state, RivalState(one))
 
     def merge(self, a: RivalState, b: RivalState) -> RivalState:
@@ -106,25 +120,26 @@ class RivalFits:
         for name, spec in self.specs.items():
             cases = list(state.kinds[kinds.index(self._kind(spec))].cases.values())
             refuse_unfittable(cases)
+            patients = Patients.of(cases, spec.weight)
+            folds, _, _ = partition(patients, spec)
             try:
-                pending = self._fitted(spec, cases)
+                methods[name] = self._calibrators(spec, patients)
             except FitError as error:
                 errors[name] = error
-                continue
-            folds = pending.fitted.folds
-            methods[name] = pending.fold_calibrators()
         if not methods:
             raise next(iter(errors.values()))
         return Rivals(methods, {name: str(error) for name, error in errors.items()}, folds)
 
-    def _fitted(self, spec: FitSpec, cases: list[CaseStatistics]) -> Unmeasured:
-        patients = Patients.of(cases, spec.weight)
-        model = model_of(spec, self.space, self.values)
+    def _calibrators(self, spec: FitSpec, patients: Patients) -> FoldCalibrators:
+        if spec.family(self.space) == "network":
+            return fold_networks(patients, spec, self.space, self.equipment)
+        model = model_of(spec, self.space, self.values, self.equipment)
         if model is None:
             found = fit(patients, spec, self.space, intervals=False)
         else:
             found = fit_sample(patients, spec, prepared(model, patients), problem_names(self.space))
-        return Unmeasured(spec, self.space, self.values, patients, found)
+        fitted = Unmeasured(spec, self.space, self.values, patients, found, equipment=self.equipment)
+        return fitted.fold_calibrators()
 
     def _kinds(self) -> list[tuple[Family, Sampled | None]]:
         """The kinds of statistics that are needed, each once."""
@@ -135,4 +150,7 @@ class RivalFits:
         return kinds
 
     def _kind(self, spec: FitSpec) -> tuple[Family, Sampled | None]:
-        return spec.family(self.space), sampled_by(spec, self.space, self.values)
+        family = spec.family(self.space)
+        if family == "network":  # beside tiles, what its temperature needs
+            return temperature.METHOD.families[kind_of(self.space)], None
+        return family, sampled_by(spec, self.space, self.values, self.equipment)

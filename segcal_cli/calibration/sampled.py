@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segcal_cli.calibration import fine_tuning
 from segcal_cli.calibration.fitting import (
     PATIENTS_WITH_CLASS,
     Block,
@@ -20,7 +21,7 @@ from segcal_cli.calibration.fitting import (
 from segcal_cli.calibration.linear import Shape, Voxels, best_weights, sums_of
 from segcal_cli.calibration.models import Model
 from segcal_cli.calibration.patients import Patients, joined
-from segcal_cli.calibration.recipe_fits import convolved_weights
+from segcal_cli.calibration.recipe_fits import convolved_weights, tuned_weights
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 
@@ -31,17 +32,19 @@ def fit_sample(patients: Patients, spec: FitSpec, model: Model, names: Sequence[
     found: list[np.ndarray] = []
     tally = Tally()
     by_recipe: list[np.ndarray] = []
-    if spec.optimiser == "adam":
+    shapes = [model.shape(present(patients, groups)) for groups in chosen]
+    if spec.optimiser == "adam" and spec.method == fine_tuning.METHOD.name:
+        by_recipe, tally.steps = tuned_weights(patients, spec, chosen, shapes, exclusive=model.exclusive)
+    elif spec.optimiser == "adam":
         by_recipe, tally.steps = convolved_weights(patients, spec, chosen, exclusive=model.exclusive)
-    for i, groups in enumerate(chosen):
-        shape = model.shape(present(patients, groups))
+    for i, (groups, shape) in enumerate(zip(chosen, shapes, strict=True)):
         if by_recipe:
             found.append(np.where(shape.free, by_recipe[i], shape.start))
             continue
         near = found[0] if found else None
         sample = joined(patients, groups)
         found.append(best_weights(sample, shape, exclusive=model.exclusive, near=near, tally=tally))
-    start = model.shape(present(patients, chosen[0])).start
+    start = shapes[0].start
     parts = held_out_parts(chosen)
     outside = [joined(patients, groups) for groups in parts]
     losses = [
@@ -50,7 +53,7 @@ def fit_sample(patients: Patients, spec: FitSpec, model: Model, names: Sequence[
     ]
     held_out = averaged((losses[0], losses[1]), np.array([voxels.weights.sum() for voxels in outside]))
     everybody = joined(patients, chosen[0])
-    shape = model.shape(present(patients, chosen[0]))
+    shape = shapes[0]
     before, _ = shape.objective(start, sums_of(start, everybody, exclusive=model.exclusive, curvature=False))
     after, gradient = shape.objective(
         found[0], sums_of(found[0], everybody, exclusive=model.exclusive, curvature=False)

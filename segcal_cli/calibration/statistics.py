@@ -58,8 +58,8 @@ class CaseStatistics:
     voxels: counted ones. zeros: int64 "problem", voxels of the class whose stored probability is 0. constant: every
     channel holds one value only. hard: stored probabilities are all exactly 0 or 1. roi: whether a region was given.
     counted_share: voxels counted, of the grid without padding. sample, positives: sample family only; a few voxels, and
-    int64 "class", voxels of each class in all. slices: of fits by a published recipe of convolutions. tiles: network
-    family only. spacing_mm: voxel edges along x, y and z.
+    int64 "class", voxels of each class in all. slices, whole: of fits by a published recipe, of convolutions or of
+    features. tiles: network family only. spacing_mm: voxel edges along x, y and z.
     """
 
     case: str
@@ -77,6 +77,7 @@ class CaseStatistics:
     sample: Voxels | None = None
     positives: np.ndarray | None = None
     slices: Slices | None = None
+    whole: Voxels | None = None
     tiles: tuple[Tile, ...] = ()
     spacing_mm: tuple[float, float, float] | None = None
 
@@ -166,18 +167,35 @@ def statistics_of(
     )
 
 
+def whole_of(case: Case, seed: int, features: Sampler) -> Voxels:
+    """All counted voxels of a case; of too many some, drawn by the case's name, each for as many as it stands for."""
+    assert case.labels is not None, "fits need labels"
+    counted = case.counted(padding=False)
+    voxels = case.labels.codes.size if counted is None else int(np.count_nonzero(counted))
+    most = max(1, MOST_NUMBERS // features.numbers)
+    places = np.arange(voxels)
+    if voxels > most:
+        places = np.sort(generator(seed, case.id).choice(voxels, most, replace=False))
+    return _voxels_at(case, places, np.full(len(places), voxels / len(places)), features)
+
+
 def _sample_of(case: Case, worth: np.ndarray, sampled: Sampled) -> Voxels:
     """The sampled voxels of a case. worth: "voxel", of the counted ones."""
-    assert case.labels is not None, "fits need labels"
     most = min(sampled.most, max(1, MOST_NUMBERS // sampled.features.numbers))
     places, weights = draw(worth, most, generator(sampled.seed, case.id))
+    return _voxels_at(case, places, weights, sampled.features)
+
+
+def _voxels_at(case: Case, places: np.ndarray, weights: np.ndarray, features: Sampler) -> Voxels:
+    """Some voxels of a case. places: int64, among the counted ones."""
+    assert case.labels is not None, "fits need labels"
     counted = case.counted(padding=False)
     if counted is not None:
         places = np.flatnonzero(counted.reshape(-1))[places]
     truth = case.labels.members[:, case.labels.codes.reshape(-1)[places]]
     if case.space.binary:
         truth = truth[list(case.space.measured)]
-    return Voxels(sampled.features.sample(case, places), truth, weights)
+    return Voxels(features.sample(case, places), truth, weights)
 
 
 def _positives(case: Case) -> np.ndarray:

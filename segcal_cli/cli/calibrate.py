@@ -95,6 +95,8 @@ def compare(
     reading: requests.PredictionOptions,
     truth: requests.LabelOptions,
     running: requests.RunOptions,
+    beside: requests.CompanionOptions,
+    device: requests.DeviceOptions,
     writing: requests.OutputOptions,
     talking: options.Talking,
 ) -> None:
@@ -110,6 +112,18 @@ def compare(
         talking.console(),
         talking.json,
         lambda observer: calibrate_compare.run(
-            predictions, labels, output, comparing, measuring, drawing, reading, truth, running, writing, observer
+            predictions,
+            labels,
+            output,
+            comparing,
+            measuring,
+            drawing,
+            reading,
+            truth,
+            running,
+            writing,
+            observer,
+            beside,
+            device,
         ),
     )

@@ -100,20 +100,22 @@ def by_environment(name: str, setting: Setting) -> bool:
 
 
 def _unknown_variables(context: typer.Context) -> Iterator[str]:
-    # What other commands know is asked only where it matters: it takes their imports.
-    own = {VARIABLE} | {
-        variable_of(n) for n, setting in settings_of(context.command).items() if by_environment(n, setting)
-    }
-    if all(name in own for name in os.environ if name.startswith(PREFIX)):
+    given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    known = {VARIABLE, *_variables(context.command)}
+    if known.issuperset(given):  # which spares the other commands, all of which would have to be put together
         return
-    known = {VARIABLE}
     for _, command in commands(context.find_root().command):
-        known |= {variable_of(n) for n, setting in settings_of(command).items() if by_environment(n, setting)}
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        known |= _variables(command)
+    for name in given:
+        if name not in known:
             # Compared without the prefix, which makes any two of these names alike.
             meant = _meant(name.removeprefix(PREFIX), {one.removeprefix(PREFIX) for one in known}, PREFIX)
             yield f"{name} is not used: no option is set by it{meant}"
+
+
+def _variables(command: Any) -> set[str]:
+    """The environment's names for a command's options."""
+    return {variable_of(name) for name, setting in settings_of(command).items() if by_environment(name, setting)}
 
 
 def _of_file(path: Path, context: typer.Context) -> dict[str, tuple[Any, int]]:

@@ -20,9 +20,11 @@ Slices = tuple[slice, slice, slice]
 SPACING_DIGITS = 5
 """NIfTI stores spacing as float32: 0.8 comes back as 0.800000012. Rounded to 1e-5 mm before use."""
 
-
 TREE_POINTS = 2_000
 """With more points those are sorted out first that cannot be the farthest one."""
+
+LEAF_POINTS = 64
+"""A tree is asked little more often than it has leaves, so that building it has to be fast as well."""
 
 SAMPLED_POINTS = 256
 """Points that are asked first: the farthest of them says which others cannot be farther."""
@@ -36,15 +38,14 @@ BOX_ROUNDING = 1e-9
 
 def bounding_box(mask: np.ndarray) -> Slices | None:
     """The box of the True voxels of "z y x", or None where there are none."""
-    rows = np.asarray(mask.any(axis=2))
-    planes = np.flatnonzero(rows.any(axis=1))
+    planes = np.flatnonzero(np.logical_or.reduce(mask, axis=(1, 2)))
     if not planes.size:
         return None
     z = slice(int(planes[0]), int(planes[-1]) + 1)
-    lines = np.flatnonzero(rows[z].any(axis=0))
-    y = slice(int(lines[0]), int(lines[-1]) + 1)
-    columns = np.flatnonzero(mask[z, y].reshape(-1, mask.shape[2]).any(axis=0))
-    return z, y, slice(int(columns[0]), int(columns[-1]) + 1)
+    # Planes over one another first: whole planes are combined several times faster than rows are.
+    seen = np.logical_or.reduce(mask[z], axis=0)
+    y, x = (np.flatnonzero(np.logical_or.reduce(seen, axis=axis)) for axis in (1, 0))
+    return z, slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
 
 def joined(a: Slices | None, b: Slices | None) -> Slices | None:
@@ -61,6 +62,12 @@ def widened(box: Slices, shape: Sequence[int], by: Sequence[int]) -> Slices:
         slice(max(0, side.start - more), min(size, side.stop + more))
         for side, size, more in zip(box, shape, by, strict=True)
     )
+    return z, y, x
+
+
+def within(box: Slices, around: Slices) -> Slices:
+    """The box as its place in a wider one."""
+    z, y, x = (slice(p.start - q.start, p.stop - q.start) for p, q in zip(box, around, strict=True))
     return z, y, x
 
 
@@ -107,9 +114,9 @@ def signed_distance(
     return made
 
 
-def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float]) -> float:
+def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float], box: Slices | None = None) -> float:
     """The largest distance (mm) of a True voxel of ``points`` to the nearest one of ``sites``; both are not empty and
-    have no voxel in common.
+    have no voxel in common. box: the bounding box of the sites, if it is known.
 
     A step from the nearest site towards the point leaves the sites, so only sites with a face on the outside count: few
     enough for a tree, which is faster than a Euclidean transform of all voxels in between. Of many points a few are
@@ -119,8 +126,8 @@ def farthest(points: np.ndarray, sites: np.ndarray, spacing: Sequence[float]) ->
     from scipy.spatial import cKDTree
 
     edges = np.asarray(spacing, dtype=np.float64)
-    surface = _surface(sites)
-    tree = cKDTree(surface * edges, compact_nodes=False, balanced_tree=False)
+    surface = _surface(sites, box or bounding_box(sites))
+    tree = cKDTree(surface * edges, LEAF_POINTS, compact_nodes=False, balanced_tree=False)
     corner = math.sqrt(max(1, sum(size > 1 for size in points.shape)))
 
     def largest(places: np.ndarray) -> float:
@@ -145,9 +152,8 @@ def _places(mask: np.ndarray) -> np.ndarray:
     return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
 
 
-def _surface(sites: np.ndarray) -> np.ndarray:
-    """int64 "voxel axis": sites with a face on the outside."""
-    box = bounding_box(sites)
+def _surface(sites: np.ndarray, box: Slices | None) -> np.ndarray:
+    """int64 "voxel axis": sites with a face on the outside. box: their bounding box."""
     assert box is not None, "there is a site"
     near = widened(box, sites.shape, (1, 1, 1))
     found = sites[near]

@@ -97,7 +97,7 @@ class SetEvaluation:
         controlled = []
         for threshold in self.controls[target] if self.controls else ():
             kept = view.log_odds >= threshold
-            if view.domain is not None:
+            if view.domain is not None and threshold > -np.inf:
                 kept &= view.domain
             controlled.append((int(np.count_nonzero(view.all_truth & ~kept)), int(np.count_nonzero(kept))))
         return TargetOutcome(

@@ -30,16 +30,17 @@ class BandSums:
     largest: float
 
     @classmethod
-    def of(cls, s: np.ndarray) -> BandSums:
-        """s: float32 or float64 log-odds of any voxels; summed in float64."""
-        size = np.abs(s)
+    def of(cls, s: np.ndarray, near: np.ndarray | None = None) -> BandSums:
+        """s: float32 or float64 log-odds of any voxels; summed in float64. near: those above -BAND, if at hand."""
+        # Most voxels are surely background, and only the rest is looked at again.
+        high = s[s > -BAND] if near is None else near
         return cls(
             s.size,
-            int(np.count_nonzero(size < BAND)),
-            int(np.count_nonzero(s > -BAND)),
-            int(np.count_nonzero(s > BAND)),
-            float(size.sum(dtype=np.float64)),
-            float(s.max(initial=-np.inf)),
+            int(np.count_nonzero(high < BAND)),
+            high.size,
+            int(np.count_nonzero(high > BAND)),
+            float(np.abs(s).sum(dtype=np.float64)),
+            float((high if high.size else s).max(initial=-np.inf)),
         )
 
     @classmethod
@@ -58,7 +59,7 @@ class BandSums:
 def soft_features(view: TargetView, bands: BandSums) -> np.ndarray:
     """float64 "feature" of SOFT_FEATURES: log(1 + |M| in mm3); #{|s|<2} / max(|M|, 1); log(1 + #{s>-2}) - log(1 +
     #{s>2}); mean |s|; max s. The last two are 0 of a scan without voxels."""
-    voxels = int(np.count_nonzero(view.mask))
+    voxels = view.mask_voxels
     return np.array(
         [
             math.log1p(voxels * voxel_volume(view.case)),
@@ -78,7 +79,7 @@ def label_features(view: TargetView) -> np.ndarray:
     box = math.prod(side.stop - side.start for side in view.mask_box)
     return np.array(
         [
-            math.log1p(np.count_nonzero(view.mask) * volume),
+            math.log1p(view.mask_voxels * volume),
             math.log1p(len(components(view.mask[view.mask_box]))),
             math.log1p(box * volume),
         ]

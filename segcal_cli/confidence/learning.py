@@ -175,8 +175,8 @@ class Learning:
                 for v, found in zip(made, scans, strict=True)
             ]),
             np.array([bool(view.all_truth.any()) for view in made]),
-            np.array([int(np.count_nonzero(view.mask)) for view in made]),
-            np.array([int(np.count_nonzero(view.all_truth)) for view in made]),
+            np.array([view.mask_voxels for view in made]),
+            np.array([view.all_truth_voxels for view in made]),
             made[0].dimensions,
         )  # fmt: skip
 

@@ -58,25 +58,31 @@ def quick_log_odds(
     with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
         if not exclusive:
             for target in targets:
-                made = array[target.channels[0]].astype(np.float32)
+                stored = array[target.channels[0]].astype(np.float32, copy=False)
                 if values == "probabilities":
-                    np.divide(made, 1.0 - made, out=made)
-                    np.log(made, out=made)
-                yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
+                    odds = np.float32(1.0) - stored
+                    np.divide(stored, odds, out=odds)
+                    stored = np.log(odds, out=odds)
+                yield _clipped(stored)
             return
         weights = array.astype(np.float32, copy=False)
         if values == "logits":
             weights = weights - weights.max(axis=0)
             np.exp(weights, out=weights)
         for target in targets:
-            rest = [c for c in range(len(array)) if c not in target.channels]
-            total = _sum(weights, rest)
-            made = _sum(weights, target.channels) / total
-            if not total.min() > 0.0:
-                # Where nothing at all was stored (0 / 0) the odds are 0.
-                np.fmax(made, np.float32(0.0), out=made)
-            np.log(made, out=made)
-            yield np.clip(made, -LOG_ODDS_CLIP, LOG_ODDS_CLIP, out=made)
+            odds = _sum(weights, [c for c in range(len(array)) if c not in target.channels])
+            odds = np.divide(_sum(weights, target.channels), odds)
+            yield _clipped(np.log(odds, out=odds))
+
+
+def _clipped(s: np.ndarray) -> np.ndarray:
+    """Float32 log-odds within +-LOG_ODDS_CLIP; most have none beyond, which two maxima tell faster than clipping."""
+    if s.max(initial=-np.inf) <= LOG_ODDS_CLIP and s.min(initial=np.inf) >= -LOG_ODDS_CLIP:
+        return s
+    made = np.clip(s, -LOG_ODDS_CLIP, LOG_ODDS_CLIP)
+    # Where nothing at all was stored (0 / 0) the odds are 0.
+    made[np.isnan(made)] = -LOG_ODDS_CLIP
+    return made
 
 
 def slabs(array: np.ndarray) -> Iterator[slice]:
@@ -98,19 +104,42 @@ def predicted_masks(array: np.ndarray, values: Values, targets: Sequence[Target]
     """bool "target z y x": the model's own masks. Exclusive classes: the first maximum wins; else log-odds above 0."""
     if not exclusive:
         threshold = 0.0 if values == "logits" else 0.5
-        return np.stack([array[target.channels[0]] > threshold for target in targets])
-    masks = np.zeros((len(targets), *array.shape[1:]), dtype=bool)
-    kind = np.uint8 if len(array) <= 256 else np.uint16
-    for at in slabs(array):
-        best, winner = array[0, at].copy(), np.zeros(array[0, at].shape, kind)
-        for channel in range(1, len(array)):
-            better = array[channel, at] > best
-            np.copyto(winner, kind(channel), where=better)
-            np.maximum(best, array[channel, at], out=best)
+        masks = np.empty((len(targets), *array.shape[1:]), dtype=bool)
         for mask, target in zip(masks, targets, strict=True):
-            for channel in target.channels:
-                mask[at] |= winner == channel
+            np.greater(array[target.channels[0]], threshold, out=mask)
+        return masks
+    masks = np.zeros((len(targets), *array.shape[1:]), dtype=bool)
+    rivals = np.array([_rivals(target, len(array)) for target in targets])
+    asked = np.flatnonzero(rivals.any(axis=0))
+    for at in slabs(array):
+        # Where no channel that is asked for beats the first one, which most voxels belong to, the rest need no look.
+        high = array[asked[0], at]
+        for channel in asked[1:]:
+            high = np.maximum(high, array[channel, at])
+        places = np.flatnonzero(high > array[0, at])
+        winner = _winner(array[:, at], places)
+        for mask, rival in zip(masks, rivals, strict=True):
+            mask[at].reshape(-1)[places] = rival[winner]
+    for mask, target in zip(masks, targets, strict=True):
+        if 0 in target.channels:
+            np.logical_not(mask, out=mask)
     return masks
+
+
+def _rivals(target: Target, channels: int) -> list[bool]:
+    """Which channels are target, or which are not if the first one is: those that have to beat it."""
+    return [(channel in target.channels) != (0 in target.channels) for channel in range(channels)]
+
+
+def _winner(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """int "place": the first of the largest channels. array: "class z y x"; places: indices into "z y x"."""
+    best = array[0].reshape(-1)[places]
+    winner = np.zeros(places.size, np.uint8 if len(array) <= 256 else np.uint16)
+    for channel in range(1, len(array)):
+        one = array[channel].reshape(-1)[places]
+        winner[one > best] = channel
+        np.maximum(best, one, out=best)
+    return winner
 
 
 def probability(log_odds: float) -> float:

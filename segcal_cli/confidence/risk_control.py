@@ -26,9 +26,19 @@ HALF_BITS = 20
 
 def missed_below(s: np.ndarray) -> np.ndarray:
     """int64 "edge": how many of the log-odds of true voxels lie strictly below each edge."""
-    # Edges up to s: both products are exact, since edges are whole multiples of a power of two.
+    return missed_from(filed(s))
+
+
+def filed(s: np.ndarray) -> np.ndarray:
+    """int64 "edge + 1": how many log-odds have this many edges up to them. Counts of parts add."""
+    # Both products are exact, since edges are whole multiples of a power of two.
     first = np.clip(np.floor(s * EDGES_PER_UNIT) + (EDGES.size // 2 + 1), 0, EDGES.size).astype(np.intp)
-    return np.cumsum(np.bincount(first, minlength=EDGES.size + 1))[: EDGES.size].astype(np.int64)
+    return np.bincount(first, minlength=EDGES.size + 1)
+
+
+def missed_from(counts: np.ndarray) -> np.ndarray:
+    """As ``missed_below``, of what ``filed`` counted."""
+    return np.cumsum(counts)[: EDGES.size].astype(np.int64)
 
 
 def missed_units(missed: np.ndarray, truth_voxels: int) -> np.ndarray:

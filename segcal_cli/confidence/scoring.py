@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segcal_cli.confidence.boxes import inner_boxes, outer_boxes
-from segcal_cli.confidence.distances import Slices, bounding_box, farthest, joined, widened
+from segcal_cli.confidence.distances import Slices, bounding_box, farthest, joined, widened, within
 from segcal_cli.confidence.maps import MapRules, ScoreMap, Side, score_map
 from segcal_cli.confidence.scan import Scan
 from segcal_cli.confidence.scores import Score
@@ -70,7 +70,7 @@ def inner_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
     plain = rules.inner_ratio == 1.0 and not rules.box_truth
     if score.of_log_odds and plain and scanned is not None:
         return scanned.tau
-    allowed = allowed_false_voxels(rules.inner_ratio, int(np.count_nonzero(view.mask)))
+    allowed = allowed_false_voxels(rules.inner_ratio, view.mask_voxels)
     truth = inner_truth(view, rules)
     if not score.of_mask:
         return _largest_outside(view, score_map(view, score, "inner", rules.maps), truth, allowed)
@@ -78,7 +78,7 @@ def inner_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
         quick = _quick_tau(view, truth)
         if quick is not None:
             return quick
-    around = bounding_box(truth)
+    around = _box_of(view, truth)
     found = _largest_outside(view, _near(view, score, "inner", rules, around), truth, allowed)
     # Inside the mask nothing was cut off. Beyond it the box is exact for a maximum over all voxels only.
     if found < 0.0 and (allowed or (view.case.labels is not None and view.case.labels.ignored is not None)):
@@ -89,7 +89,7 @@ def inner_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
 def outer_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Scan | None = None) -> float:
     """gamma. Truth outside the region of interest is missed by any set: +inf, unless the ratio forgives it."""
     truth = outer_truth(view, rules)
-    count = int(np.count_nonzero(truth))
+    count = view.truth_voxels if truth is view.truth else int(np.count_nonzero(truth))
     if not count + view.missed_outside:
         return -math.inf
     place = needed_truth_voxels(rules.coverage_ratio, count + view.missed_outside)
@@ -99,7 +99,7 @@ def outer_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
         return -math.inf
     if score.of_log_odds and scanned is not None and place == count and not rules.box_truth:
         return scanned.gamma
-    around = bounding_box(truth)
+    around = _box_of(view, truth)
     if _in_mm(score, rules) and place == count:
         quick = _quick_gamma(view, truth, around)
         if quick is not None:
@@ -112,6 +112,10 @@ def outer_score(view: TargetView, score: Score, rules: ScoringRules, scanned: Sc
 def covers(tau: float, gamma: float, lambda_inner: float, lambda_outer: float) -> tuple[bool, bool]:
     """Whether the inner set holds nothing but the truth and the outer set holds all of it, by raised thresholds."""
     return not tau > lambda_inner, not gamma > lambda_outer
+
+
+def _box_of(view: TargetView, truth: np.ndarray) -> Slices | None:
+    return view.truth_box if truth is view.truth else bounding_box(truth)
 
 
 def _in_mm(score: Score, rules: ScoringRules) -> bool:
@@ -159,7 +163,9 @@ def _quick_gamma(view: TargetView, truth: np.ndarray, around: Slices | None) -> 
     if box is None or view.mask_box is None:
         return None
     missed = truth[box] & ~view.mask[box]
-    return farthest(missed, view.mask[box], view.spacing) if missed.any() else None
+    if not missed.any():
+        return None
+    return farthest(missed, view.mask[box], view.spacing, within(view.mask_box, box))
 
 
 def distances_apart(views: Sequence[TargetView]) -> list[float]:

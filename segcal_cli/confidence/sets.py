@@ -1,7 +1,8 @@
 """The sets of one case: I = {f_I > lambda_I}, O = not {-f_O > lambda_O}, with raised thresholds.
 
-Strict inside, not strict outside; the outer set is written as a negation so that infinities behave. Afterwards voxels
-may be taken from I or added to O, and nothing else.
+Strict inside, not strict outside; the outer set is written as a negation so that infinities behave. Outside a region of
+interest f is -inf: sets lie in the region, but the outer set of an infinite threshold is everything, for a true voxel
+out there is held by nothing less. Afterwards voxels may be taken from I or added to O, and nothing else.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def in_inner(values: np.ndarray, threshold: float) -> np.ndarray:
 
 def in_outer(values: np.ndarray, threshold: float) -> np.ndarray:
     """bool: not -f_O > the raised threshold."""
-    return ~(-values > threshold)
+    return ~(values < -threshold)
 
 
 def side_maps(
@@ -80,16 +81,19 @@ def sets_of(view: TargetView, maps: tuple[ScoreMap, ScoreMap], lambda_inner: flo
     """Both sets from maps that are exact for these thresholds."""
     up_inner, up_outer = raised(lambda_inner), raised(lambda_outer)
     inner = maps[0].spread(in_inner(maps[0].values, up_inner), view.shape)
-    outer = np.ones(view.shape, dtype=bool)
-    if up_outer < math.inf:
-        outer = maps[1].spread(in_outer(maps[1].values, up_outer), view.shape)
     if view.domain is not None:
-        inner, outer = inner & view.domain, outer & view.domain
+        inner &= view.domain
+    if up_outer == math.inf:
+        outer = np.ones(view.shape, dtype=bool)
+    else:
+        outer = maps[1].spread(in_outer(maps[1].values, up_outer), view.shape)
+        if view.domain is not None:
+            outer &= view.domain
     return CaseSets(inner, outer, int(np.count_nonzero(inner & ~outer)))
 
 
 def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
-    """int64 "threshold": voxels of the set at each (printed) threshold, in the domain. found: exact for all of them."""
+    """int64 "threshold": voxels of the set at each (printed) threshold. found: exact for all of them."""
     ups = np.asarray(raised(np.asarray(thresholds, dtype=np.float64)))
     values = found.values if view.domain is None else found.values[view.domain[found.box]]
     values = values.reshape(-1)
@@ -98,13 +102,13 @@ def set_sizes(view: TargetView, found: ScoreMap, side: Side, thresholds: Sequenc
         return _above(values, ups)
     # f beyond the box is below every finite -lambda, so those voxels belong to the infinite sets alone.
     denied = _above(-values, ups) + (domain_voxels - values.size)
-    return np.where(ups == np.inf, domain_voxels, domain_voxels - denied)
+    return np.where(ups == np.inf, math.prod(view.shape), domain_voxels - denied)
 
 
 def p_value_counts(view: TargetView, found: ScoreMap, side: Side, ranked: Ranked) -> np.ndarray:
     """(n + 1) p of every voxel "z y x", in the smallest unsigned type, float64 for weighted units.
 
-    found: exact for every finite score of ``ranked``. Outside the domain I and O are empty.
+    found: exact for every finite score of ``ranked``. Outside the domain f is -inf.
     """
     made = np.empty(view.shape, np.min_scalar_type(ranked.units + 1) if ranked.weights is None else np.float64)
     if found.values.shape != made.shape:
@@ -115,8 +119,7 @@ def p_value_counts(view: TargetView, found: ScoreMap, side: Side, ranked: Ranked
     for plane, values in zip(part, found.values, strict=True):
         plane[...] = ranked.counts(values if side == "inner" else -values)
     if view.domain is not None:
-        # 1 = no voxel outside the region is ever in I; the smallest possible p keeps it out of O.
-        made[~view.domain] = ranked.total if side == "inner" else ranked.new_weight
+        made[~view.domain] = ranked.counts(np.array([-np.inf if side == "inner" else np.inf]))[0]
     return made
 
 

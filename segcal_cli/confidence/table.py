@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,12 +104,19 @@ def row_of_views(made: Sequence[TargetView], spec: SetSpec, threads: int = 1) ->
     """The same where the targets have been looked at already. made: by target."""
     case = made[0].case
     scans = None if spec.labels_only else scan(made, threads)
-    pairs = [
-        case_scores(view, entry.inner, entry.outer, spec.rules, None if scans is None else scans[index])
-        for index, (view, entry) in enumerate(zip(made, spec.targets, strict=True))
-    ]
+
+    def scored(index: int) -> tuple[float, float]:
+        entry = spec.targets[index]
+        found = None if scans is None else scans[index]
+        return case_scores(made[index], entry.inner, entry.outer, spec.rules, found)
+
+    if threads > 1 and len(made) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            pairs = list(pool.map(scored, range(len(made))))
+    else:
+        pairs = [scored(index) for index in range(len(made))]
     tau, gamma = np.array(pairs).T
-    truth = np.array([int(np.count_nonzero(view.all_truth)) for view in made])
+    truth = np.array([view.all_truth_voxels for view in made])
     row = CaseRow(
         id=case.id,
         group=case.group,
@@ -117,7 +125,7 @@ def row_of_views(made: Sequence[TargetView], spec: SetSpec, threads: int = 1) ->
         present=truth > 0,
         missed_outside=np.array([view.missed_outside for view in made]),
         features=features_of(made, scans),
-        predicted_voxels=np.array([int(np.count_nonzero(view.mask)) for view in made]),
+        predicted_voxels=np.array([view.mask_voxels for view in made]),
         truth_voxels=truth,
         spacing=np.array(spacing_of(case)),
         voxel_volume=voxel_volume(case),

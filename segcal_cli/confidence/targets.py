@@ -82,9 +82,10 @@ def parse_targets(texts: Sequence[str], space: LabelSpace) -> tuple[Target, ...]
 def truth_of(labels: LabelMap, target: Target) -> np.ndarray:
     """bool "z y x": voxels of the target in the label volume; ignored voxels are False."""
     # One comparison per code is several times faster than a look-up per voxel, and targets have few codes.
-    wanted = np.flatnonzero(labels.members[list(target.channels)].any(axis=0))
-    inside = np.zeros(labels.codes.shape, dtype=bool)
-    for code in wanted:
+    # Python's numbers: NumPy's own would make every code as wide as they are.
+    wanted = np.flatnonzero(labels.members[list(target.channels)].any(axis=0)).tolist()
+    inside = labels.codes == wanted[0] if wanted else np.zeros(labels.codes.shape, dtype=bool)
+    for code in wanted[1:]:
         inside |= labels.codes == code
     return inside if labels.ignored is None else inside & ~labels.ignored
 

@@ -29,6 +29,13 @@ OWN_THRESHOLDS = (
 """What is said under weights in place of ranges and reasons."""
 
 
+WITHIN_REGION = (
+    " The sets lie in the region of interest, and what is target outside of it counts as missed; only the outer set of "
+    "a threshold of +inf is the whole scan."
+)
+"""What a region of interest means for the statement, which is about all of the target."""
+
+
 def percent(share: float) -> str:
     """A share in percent: 0.975 -> "97.5 %"."""
     return f"{round(100.0 * share, 6):.10g} %"
@@ -54,10 +61,7 @@ def guarantee(
     # With weights each case has thresholds of its own, of which the unweighted ones say nothing.
     sentences = [head, OWN_THRESHOLDS] if weights else [head, *_exceptions(calibration, rows)]
     text = " ".join(sentences)
-    places = [*(["inside the region of interest"] if roi else []), *(["outside the ignored voxels"] if ignored else [])]
-    if places:
-        text += f" All of this {' and '.join(places)}."
-    return text
+    return text + (WITHIN_REGION if roi else "") + (" All of this outside the ignored voxels." if ignored else "")
 
 
 def _for_whom(calibration: Calibration) -> str:
@@ -193,7 +197,7 @@ def vacuous_text(calibration: Calibration, row: ThresholdRow, side: str, found: 
         blank = blank and bool(((table.predicted_voxels[:, target] == 0) & table.present[:, target]).any())
     advice = "; --empty-prediction peak or full would help" if blank else ""
     if outside:
-        advice += "; truth outside the region of interest is missed by any set"
+        advice += "; truth outside the region of interest is missed by any set in it"
     return f"{where}: too many complete misses among {found.n} {unit}: threshold +inf, {what}{advice}"
 
 

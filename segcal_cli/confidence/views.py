@@ -80,6 +80,10 @@ class TargetView:
         return bounding_box(self.mask)
 
     @cached_property
+    def mask_voxels(self) -> int:
+        return int(np.count_nonzero(self.mask))
+
+    @cached_property
     def domain_box(self) -> Slices:
         """The box of the voxels that exist."""
         return whole(self.shape) if self.domain is None else bounding_box(self.domain) or whole(self.shape)
@@ -97,11 +101,23 @@ class TargetView:
         return self.all_truth if self.domain is None else self.all_truth & self.domain
 
     @cached_property
+    def truth_box(self) -> Slices | None:
+        return bounding_box(self.truth)
+
+    @cached_property
+    def truth_voxels(self) -> int:
+        """Voxels of the part of the truth that exists."""
+        return int(np.count_nonzero(self.truth))
+
+    @cached_property
     def missed_outside(self) -> int:
         """True voxels outside the region of interest: no outer set can hold them."""
-        if self.domain is None:
-            return 0
-        return int(np.count_nonzero(self.all_truth)) - int(np.count_nonzero(self.truth))
+        return 0 if self.domain is None else int(np.count_nonzero(self.all_truth)) - self.truth_voxels
+
+    @property
+    def all_truth_voxels(self) -> int:
+        """Voxels of the whole truth."""
+        return self.truth_voxels + self.missed_outside
 
     @cached_property
     def counted(self) -> np.ndarray | None:

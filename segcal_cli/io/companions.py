@@ -150,9 +150,7 @@ def scan_on(place: Space, path: Path) -> np.ndarray:
     """float32 "z y x": a scan on a grid. Raises what reading and aligning raise."""
     header = files.probe(path)
     shape = files.label_shape(header)
-    numbers = files.read_labels(header)
-    turned = align(place, files.place(header, shape)).apply(numbers.raw.reshape(shape))
-    return turned.astype(np.float32) * np.float32(numbers.slope or 1.0) + np.float32(numbers.inter)
+    return align(place, files.place(header, shape)).apply(files.read_scan(header).reshape(shape))
 
 
 def at_voxels(case: Case, index: np.ndarray) -> Case:

@@ -147,6 +147,14 @@ def read_labels(header: FileHeader) -> LabelNumbers:
     return LabelNumbers(arrays.read_stored(header))
 
 
+def read_scan(header: FileHeader) -> np.ndarray:
+    """float32: what a scan shows, axes as in ``read_labels``; an image in colours as shades of gray."""
+    if isinstance(header, ImageHeader):
+        return images.read_shades(header).astype(np.float32)
+    numbers = read_labels(header)
+    return numbers.raw.astype(np.float32) * np.float32(numbers.slope or 1.0) + np.float32(numbers.inter)
+
+
 def label_shape(header: FileHeader) -> tuple[int, int, int]:
     """(z, y, x) of a label file, from its header. Axes of length 1 around a volume do not count."""
     if isinstance(header, ImageHeader):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError, UsageError
@@ -22,6 +23,9 @@ from segcal_cli.io.tables import TableError, read_table
 
 COLUMNS = ("case", "group")
 """Columns of a table of groups; it holds both and no other."""
+
+SEPARATORS = re.compile(r"[-_. ]+")
+"""What stands between the words of an id."""
 
 
 class NoGroup(PairingError):
@@ -80,6 +84,23 @@ def parse_groups(rule: str) -> Groups:
             return Groups(rule, expression=re.compile(rule))
     except (re.error, OverflowError, RecursionError) as error:
         raise BadExpression(rule, error) from error
+
+
+def scans_of_one_patient(cases: Sequence[str]) -> tuple[str, str] | None:
+    """Two ids that look like scans of one patient, as ``sub-01_ses-1`` and ``sub-01_ses-2`` do; None where none do.
+
+    Words that all ids begin with are the name of a data set. What follows names the patient up to its first word with
+    a digit, if there is more behind it.
+    """
+    words = [SEPARATORS.split(case) for case in cases]
+    alike = (len(set(column)) == 1 for column in zip(*words, strict=False))
+    shared = sum(takewhile(bool, alike)) if len(words) > 1 else 0
+    first: dict[tuple[str, ...], str] = {}
+    for case, own in zip(cases, words, strict=True):
+        end = next((i for i in range(shared, len(own)) if any(c.isdigit() for c in own[i])), len(own))
+        if end + 1 < len(own) and (other := first.setdefault(tuple(own[: end + 1]), case)) != case:
+            return other, case
+    return None
 
 
 def _read(path: Path) -> dict[str, str]:

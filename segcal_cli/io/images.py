@@ -56,6 +56,12 @@ class ColourLabels(FormatError):
     template = "{0}: RGB label image; save palette indices or one mask per class"
 
 
+class ColourTiff(FormatError):
+    """A scan in colours that nothing here mixes to gray."""
+
+    template = "{0}: a colour TIFF cannot be drawn or looked at; save the scan as a gray TIFF, or as PNG"
+
+
 class BrokenImage(FormatError):
     """A PNG that cannot be decoded to its end."""
 
@@ -157,6 +163,18 @@ def read_indices(header: ImageHeader) -> np.ndarray:
     return samples
 
 
+def read_shades(header: ImageHeader) -> np.ndarray:
+    """A scan in shades of gray, "z y x": gray samples as stored, of a PNG in colours its luminance (ITU-R BT.601).
+
+    Raises ColourTiff, BrokenImage, BrokenTiff.
+    """
+    if header.format == "tiff":
+        if header.colour:
+            raise ColourTiff(header.path)
+        return read_tiff(header.path)
+    return _png_samples(header, "L" if header.colour or header.mode == "P" else None)
+
+
 def values_of(header: ImageHeader) -> Values | None:
     """Scaled integers are probabilities; floats do not say what they are."""
     return None if header.dtype.startswith("float") else "probabilities"
@@ -191,8 +209,8 @@ def _samples(header: ImageHeader) -> np.ndarray:
     return read_tiff(header.path) if header.format == "tiff" else _png_samples(header)
 
 
-def _png_samples(header: ImageHeader) -> np.ndarray:
-    """Decoded pixels, "1 y x": uint8 or uint16, palettes as indices, 1 bit as 0 and 1."""
+def _png_samples(header: ImageHeader, mode: str | None = None) -> np.ndarray:
+    """Decoded pixels, "1 y x": uint8 or uint16, palettes as indices, 1 bit as 0 and 1. mode: turned into this first."""
     from PIL.PngImagePlugin import PngImageFile
 
     with open_input(header.path) as file:
@@ -201,7 +219,7 @@ def _png_samples(header: ImageHeader) -> np.ndarray:
             PngImageFile(file).verify()
             file.seek(0)
             with PngImageFile(file) as image:
-                samples = np.asarray(image)
+                samples = np.asarray(image if mode is None else image.convert(mode))
         except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError) as error:
             raise BrokenImage(header.path, str(error) or type(error).__name__) from error
     if samples.shape != header.shape[1:]:

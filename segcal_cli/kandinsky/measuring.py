@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segcal_cli.core.case import Case
-from segcal_cli.kandinsky.codes import N_CODES
+from segcal_cli.kandinsky.codes import N_CODES, SLAB_VOXELS
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.passes import checked_view
 from segcal_cli.kandinsky.places import Placing
@@ -90,7 +90,7 @@ class Coverage:
 class CoverageMeasurement:
     """The estimator. alphas: levels; per_class: own level of a class, which replaces them all. placing: the cells.
 
-    pictured: cases of which a snapshot is kept. other_region: voxels were left out of the fit by another rule.
+    pictured: cases of which a snapshot is kept.
     """
 
     model: Model
@@ -101,7 +101,6 @@ class CoverageMeasurement:
     per_class: Mapping[int, float] = field(default_factory=dict)
     keep_places: bool = False
     pictured: frozenset[str] = frozenset()
-    other_region: bool = False
 
     @property
     def clusters_shown(self) -> tuple[int, ...]:
@@ -125,31 +124,20 @@ class CoverageMeasurement:
         n_classes = len(self.model.space.channels)
         classes = [class_view(self.model, view, channel) for channel in range(n_classes)]
         truths = [view.truth(channel) for channel in range(n_classes)]
-        counts, levels, keys, image_keys = [], [], [], []
-        clusters_of = [one.clusters.at(where) for one, where in zip(classes, truths, strict=True)]
+        counts, levels, own, images = [], [], [], []
         n_keys = n_classes * self.placing.n_cells * self.n_levels
         for channel, (one, where) in enumerate(zip(classes, truths, strict=True)):
-            level = levels_at(self.model, one, where, self.n_levels).astype(np.int64) - 1
-            imagewise = self._imagewise(one.codes[where], channel)
-            shown = self.clusters_shown[channel]
-            table = np.zeros((1 + shown, self.n_levels), np.int64)
-            table[0] = np.bincount(level, minlength=self.n_levels)
-            if shown:
-                row = np.where(clusters_of[channel] < shown, clusters_of[channel], shown)
-                table[1:] = np.bincount(row * self.n_levels + level, minlength=(shown + 1) * self.n_levels).reshape(
-                    -1, self.n_levels
-                )[:shown]
+            cell = place_cells(view, self.placing, channel)
+            table, ours, theirs = self._levels(channel, one, where, cell)
             levels.append(table)
             counts.append(table.sum(axis=1))
-            cell = place_cells(view, self.placing, channel)
-            if cell is not None and where.size:
-                base = (channel * self.placing.n_cells + cell[where]) * self.n_levels
-                keys.append(base + level)
-                image_keys.append(base + imagewise)
-        held, sizes, empty, included, infinite = self._sets(view, classes, truths, clusters_of)
+            if ours is not None and theirs is not None and where.size:
+                # The keys of a class lie beyond those of the one before it, so runs of classes follow one another.
+                own.append(counted(ours, n_keys))
+                images.append(counted(theirs, n_keys))
+        held, sizes, empty, included, infinite = self._sets(view, classes, truths)
         n_voxels = view.flat.shape[1] if view.counted is None else int(np.count_nonzero(view.counted))
-        own = counted(np.concatenate(keys), n_keys) if keys else empty_run(1)
-        images = counted(np.concatenate(image_keys), n_keys) if keys else empty_run(1)
+        held_places, image_places = (join(runs or [empty_run(1)]) for runs in (own, images))
         one_case = CaseCoverage(
             case.group,
             np.concatenate(counts),
@@ -160,11 +148,11 @@ class CoverageMeasurement:
             np.array([n_voxels - where.size for where in truths], np.int64),
             included,
             infinite,
-            own if self.keep_places else None,
+            held_places if self.keep_places else None,
         )
         grey = (self._grey(view, classes),)
         shots = {case.id: _snapshot(self.model, view, classes)} if case.id in self.pictured else {}
-        return self.merge(state, CoverageState({case.id: one_case}, (own,), (images,), grey, shots))
+        return self.merge(state, CoverageState({case.id: one_case}, (held_places,), (image_places,), grey, shots))
 
     def merge(self, a: CoverageState, b: CoverageState) -> CoverageState:
         return CoverageState(
@@ -189,9 +177,34 @@ class CoverageMeasurement:
     def alpha_of(self, alpha: float, channel: int) -> float:
         return self.per_class.get(channel, alpha)
 
+    def _levels(
+        self, channel: int, one: ClassView, where: np.ndarray, cell: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Of the true voxels of a class: int64 "row level", and int64 "n" keys of their places, of the model and
+        imagewise; None without places. cell: int64 "voxel". Slab by slab, since a class may fill the scan.
+        """
+        shown = self.clusters_shown[channel]
+        table = np.zeros((1 + shown, self.n_levels), np.int64)
+        ours = theirs = None
+        if cell is not None:
+            ours, theirs = np.empty(where.size, np.int64), np.empty(where.size, np.int64)
+        for start in range(0, where.size, SLAB_VOXELS):
+            at = slice(start, start + SLAB_VOXELS)
+            level = levels_at(self.model, one, where[at], self.n_levels).astype(np.int64) - 1
+            table[0] += np.bincount(level, minlength=self.n_levels)
+            if shown:
+                row = np.minimum(one.clusters.at(where[at]), shown)
+                both = np.bincount(row * self.n_levels + level, minlength=(shown + 1) * self.n_levels)
+                table[1:] += both.reshape(-1, self.n_levels)[:shown]
+            if cell is not None and ours is not None and theirs is not None:
+                base = (channel * self.placing.n_cells + cell[where[at]]) * self.n_levels
+                ours[at] = base + level
+                theirs[at] = base + self._imagewise(one.codes[where[at]], channel)
+        return table, ours, theirs
+
     def _imagewise(self, codes: np.ndarray, channel: int) -> np.ndarray:
-        """int64: level - 1 with one cluster for the whole image, of the same calibration patients."""
-        level = np.zeros(codes.size, np.int64)
+        """Integers: level - 1 with one cluster for the whole image, of the same calibration patients."""
+        level: np.ndarray = np.zeros(codes.size, np.uint8 if self.n_levels < 256 else np.uint16)
         for m in range(1, self.n_levels):
             level += codes > self.model.baseline.thresholds(channel, 1 - m / self.n_levels)[0]
         return level
@@ -203,21 +216,26 @@ class CoverageMeasurement:
             cell = place_cells(view, self.placing, channel)
             if cell is None:
                 continue
-            values = table[one.codes].astype(np.int64)
-            if view.counted is not None:
-                keep = view.counted.reshape(-1)
-                cell, values = cell[keep], values[keep]
-            n = np.bincount(cell, minlength=self.placing.n_cells)
+            n: np.ndarray = np.zeros(self.placing.n_cells, np.int64)
+            total: np.ndarray = np.zeros(self.placing.n_cells)
+            for start in range(0, cell.size, SLAB_VOXELS):
+                at = slice(start, start + SLAB_VOXELS)
+                places, values = cell[at], table[one.codes[at]]
+                if view.counted is not None:
+                    kept = view.counted.reshape(-1)[at]
+                    places, values = places[kept], values[kept]
+                n += np.bincount(places, minlength=n.size)
+                # Below 2^53, so the sums of floats are whole numbers still.
+                total += np.bincount(places, weights=values, minlength=n.size)
             used = np.flatnonzero(n)
             keys.append(channel * self.placing.n_cells + used)
             counts.append(n[used])
-            # Below 2^53, so the sums of floats are whole numbers still.
-            sums.append(np.bincount(cell, weights=values, minlength=self.placing.n_cells)[used].astype(np.int64))
+            sums.append(total[used].astype(np.int64))
         if not keys:
             return empty_run(2)
         return Run(np.concatenate(keys), np.stack((np.concatenate(counts), np.concatenate(sums))))
 
-    def _sets(self, view, classes, truths, clusters_of):  # type: ignore[no-untyped-def]
+    def _sets(self, view, classes, truths):  # type: ignore[no-untyped-def]
         """Counts of the sets at every alpha."""
         n_classes = len(classes)
         kept = None if view.counted is None else np.flatnonzero(view.counted)
@@ -234,7 +252,7 @@ class CoverageMeasurement:
                 shown = self.clusters_shown[channel]
                 rows.append([np.count_nonzero(inside)])
                 if shown:
-                    cluster = clusters_of[channel][inside]
+                    cluster = classes[channel].clusters.at(where[inside])
                     rows.append(np.bincount(cluster[cluster < shown], minlength=shown))
             size = sets.sum(axis=0, dtype=np.uint8 if n_classes < 256 else np.uint16)
             counted_sets = sets if kept is None else sets[:, kept]

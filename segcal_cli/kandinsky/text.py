@@ -29,8 +29,8 @@ class Circumstances:
     """What of a fit, and of its use, decides whether anything is promised. n_groups: calibration patients; n_dropped:
     cases left out of n_cases. seen_before: the calibrator, through which predictions are read, had seen some of them.
 
-    roi: only voxels inside a region of interest counted; ignored: the labels could ignore voxels; other_region: here
-    they count by another rule. in_sample: it is judged on some cases of the fit.
+    roi: only voxels inside a region of interest counted; ignored: the labels could ignore voxels.
+    in_sample: it is judged on some cases of the fit.
     """
 
     n_groups: int
@@ -42,7 +42,6 @@ class Circumstances:
     seen_before: bool = False
     roi: bool = False
     ignored: bool = False
-    other_region: bool = False
     in_sample: bool = False
 
 
@@ -60,12 +59,6 @@ def _promise(model: Model, alpha: float | Sequence[float], facts: Circumstances)
         return "No guarantee: some patients made the map and calibrated it too (--allow-overlap)."
     if facts.seen_before:
         return "No guarantee: the calibrator had been fitted on some of the calibration patients (--allow-overlap)."
-    if facts.other_region:
-        return "No guarantee: in the fit " + (
-            "only voxels inside a region of interest counted, and here all do; give --roi."
-            if facts.roi
-            else "all voxels counted, and here only those inside a region of interest do (--roi)."
-        )
     levels = np.broadcast_to(np.asarray(alpha, float), len(model.space.channels)).tolist()
     clustered = model.regions.n_slots > len(levels)
     units = model.pools.units(model.weighting)

@@ -30,7 +30,7 @@ BANDWIDTHS = np.concatenate([np.geomspace(1e-5, 1e-1, 15), [0.2, 0.4, 0.6, 0.8, 
 def kde_ece(p: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     """KDE-ECE of one class. p: float64 "voxel"; y: bool or 0/1 "voxel"; at least two voxels."""
     p = np.clip(p.astype(np.float64), CLIP, 1.0 - CLIP)
-    log_kernel = _log_kernel(p, bandwidth)
+    log_kernel, _ = _log_kernel(p, bandwidth)
     weight = np.exp(log_kernel - log_kernel.max(axis=1, keepdims=True))
     frequency = (weight * y).sum(axis=1) / weight.sum(axis=1)
     return float(np.abs(frequency - p).mean())
@@ -94,19 +94,33 @@ def _generator(seed: int, case_id: str) -> np.random.Generator:
 
 
 def likeliest_bandwidth(p: np.ndarray) -> float:
-    """The bandwidth of the largest leave-one-out likelihood of p, sum_i log (1/(n-1)) sum_(j != i) K(p_i; p_j)."""
-    from scipy.special import logsumexp
+    """The bandwidth of the largest leave-one-out likelihood of p, sum_i log (1/(n-1)) sum_(j != i) K(p_i; p_j).
 
-    p = np.clip(p.astype(np.float64), CLIP, 1.0 - CLIP)
-    likelihood = [logsumexp(_log_kernel(p, h), axis=1).sum() for h in BANDWIDTHS]
+    Voxels of one value, as saturated ones are, share a row and a column.
+    """
+    values, count = np.unique(np.clip(p.astype(np.float64), CLIP, 1.0 - CLIP), return_counts=True)
+    with np.errstate(divide="ignore"):  # a value that occurs once has no other voxel: log 0
+        log_count, log_others = np.log(count), np.log(count - 1.0)
+    likelihood = []
+    for bandwidth in BANDWIDTHS:
+        log_kernel, own = _log_kernel(values, bandwidth)
+        log_kernel += log_count
+        np.fill_diagonal(log_kernel, own + log_others)
+        largest = log_kernel.max(axis=1)
+        log_kernel -= largest[:, None]
+        total = np.exp(log_kernel, out=log_kernel).sum(axis=1)
+        likelihood.append((count * (np.log(total) + largest)).sum())
     return float(BANDWIDTHS[int(np.argmax(likelihood))])
 
 
-def _log_kernel(p: np.ndarray, bandwidth: float) -> np.ndarray:
-    """float64 "at of": log K(p_at; p_of), -inf on the diagonal."""
+def _log_kernel(p: np.ndarray, bandwidth: float) -> tuple[np.ndarray, np.ndarray]:
+    """float64 "at of": log K(p_at; p_of), -inf on the diagonal; what stood there."""
     from scipy.special import betaln
 
     a, b = p / bandwidth, (1.0 - p) / bandwidth
-    log_kernel = np.log(p)[:, None] * a + np.log1p(-p)[:, None] * b - betaln(a + 1.0, b + 1.0)
+    log_kernel = np.log(p)[:, None] * a
+    log_kernel += np.log1p(-p)[:, None] * b
+    log_kernel -= betaln(a + 1.0, b + 1.0)
+    own = log_kernel.diagonal().copy()
     np.fill_diagonal(log_kernel, -np.inf)
-    return log_kernel
+    return log_kernel, own

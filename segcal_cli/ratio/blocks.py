@@ -62,30 +62,31 @@ def levels_of(shape: tuple[int, int, int], spacing: tuple[float, float, float]) 
 class BoxSums:
     """Sums of b and of the residual e = a - R b over boxes, filled slab by slab.
 
-    shape: (z, y, x) of the grid. sums: by index of a level made of voxels, float64 "quantity z y x".
+    shape: (z, y, x) of the grid. sums: by index of a level made of voxels, one float64 "quantity y x" per plane of
+    boxes, from the moment that the first of its voxels comes: what the slabs are made of is freed meanwhile.
     """
 
     levels: tuple[Level, ...]
     shape: tuple[int, int, int]
-    sums: dict[int, np.ndarray] = field(default_factory=dict)
+    sums: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def over(cls, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> BoxSums:
         made = cls(levels_of(shape, spacing), shape)
-        for index, level in enumerate(made.levels):
-            if level.parent is None:
-                boxes = [-(-size // edge) for size, edge in zip(shape, level.edges, strict=True)]
-                made.sums[index] = np.zeros((2, *boxes))
+        made.sums = {index: [] for index, level in enumerate(made.levels) if level.parent is None}
         return made
 
     def add(self, first_plane: int, b: np.ndarray, e: np.ndarray) -> None:
-        """b, e: float64 "z y x" of the planes from first_plane on."""
+        """b, e: float64 "z y x" of the planes from first_plane on, in order."""
         for index, total in self.sums.items():
             deep, high, wide = self.levels[index].edges
             for quantity, values in enumerate((b, e)):
                 flat = coarsened(coarsened(values, 1, high), 2, wide)
                 for offset, plane in enumerate(flat):
-                    total[quantity, (first_plane + offset) // deep] += plane
+                    place = (first_plane + offset) // deep
+                    if place == len(total):
+                        total.append(np.zeros((2, *plane.shape)))
+                    total[place][quantity] += plane
 
     def tried(self) -> tuple[Tried, ...]:
         """Sizes in order, up to the one at which too few boxes are left."""
@@ -93,7 +94,7 @@ class BoxSums:
         tried = []
         for index, level in enumerate(self.levels):
             if level.parent is None:
-                made[index] = self.sums[index]
+                made[index] = np.stack(self.sums[index], axis=1)
             else:
                 inner = self.levels[level.parent].edges
                 sums = made[level.parent]

@@ -119,6 +119,7 @@ def method_entry(one: Comparison, tolerance: float, circumstances: Circumstances
         "method": one.settings.method,
         "source": one.source,
         "level": one.settings.level,
+        "delta1": one.settings.estimation_share,
         "guaranteed": holds,
         "n": n,
         "covered": n_covered,

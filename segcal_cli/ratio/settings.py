@@ -75,6 +75,13 @@ class Settings:
         return self.method == "care" and self.estimation != "none"
 
     @property
+    def estimation_share(self) -> float | None:
+        """delta1 of care's fixed split: as given, or half of the error; None where there is no such split."""
+        if not self.markov or self.split != "fixed":
+            return None
+        return self.delta / 2.0 if self.delta1 is None else self.delta1
+
+    @property
     def guaranteed(self) -> bool:
         """Whether what is printed holds for new patients: not for other quantiles, the kernel error, or weights."""
         return self.quantile == "conformal" and not (self.care and self.score == "kde") and not self.weighted

@@ -61,7 +61,7 @@ def case_row(case: Case, ratio: Ratio, wanted: Wanted) -> dict[str, float]:
     row = first.row(voxels, labels is not None)
     squares = first.squares()
     if again or squares is None:
-        pairs = (slab.pair() for slab in voxels.slabs()) if remembered is None else iter(remembered)
+        pairs = (slab.pair() for slab in voxels.slabs()) if remembered is None else _forgetting(remembered)
         row |= _second_pass(voxels, pairs, row, wanted)
     else:
         row["squared_error_iid"] = _squared_error(voxels.n, squares, float(first.sums[1]))
@@ -145,6 +145,13 @@ class _FirstPass:
             ignored = voxels.case.labels.ignored if voxels.case.labels is not None else None
             row["unannotated"] = 0.0 if ignored is None else float(np.count_nonzero(ignored))
         return row
+
+
+def _forgetting(remembered: list[Pair]) -> Iterator[Pair]:
+    """The pairs in order, each freed once it has been used."""
+    remembered.reverse()
+    while remembered:
+        yield remembered.pop()
 
 
 def _second_pass(voxels: Voxels, pairs: Iterator[Pair], row: dict[str, float], wanted: Wanted) -> dict[str, float]:

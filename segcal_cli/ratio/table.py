@@ -35,6 +35,9 @@ border_share: share of B in the outermost layer; nesting_violation: share of B w
 KERNEL = ("kde_A", "kde_B")
 """Kernel calibration errors in mm3, stored where they were asked for."""
 
+IDENTITY = ("A", "B", "U_A", "U_B", "sum_b2", "border_share", "voxels", "voxel_mm3")
+"""Columns that are taken of a prediction alone, in the fit as later."""
+
 LARGEST = 1e100
 """Beyond what any number of any scan is, and its square is still a float."""
 
@@ -137,6 +140,17 @@ def _check_numbers(columns: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"{name} holds {known.min():g} to {known.max():g}")
     if any((columns[name] <= 0).any() for name in ("voxels", "voxel_mm3")):
         raise ValueError("a case without voxels")
+
+
+def same_scans(known: RatioTable, new: RatioTable) -> np.ndarray:
+    """bool "case": whether a new case is a copy of a known one, whatever its name: all sums agree to the last bit.
+
+    Sums of whole voxels may agree by chance, so hard predictions are never taken for copies.
+    """
+    rows = {tuple(row) for row in np.stack([known[name] for name in IDENTITY], axis=1).tolist()}
+    found = np.stack([new[name] for name in IDENTITY], axis=1).tolist()
+    same: np.ndarray = np.array([tuple(row) in rows for row in found], dtype=np.bool_)
+    return same & (new["U_A"] + new["U_B"] > 0)
 
 
 def joined(tables: Sequence[RatioTable]) -> RatioTable:

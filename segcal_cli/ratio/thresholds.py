@@ -127,9 +127,9 @@ def splits_of(settings: Settings) -> tuple[Split, ...]:
     """
     if not settings.markov:
         return (Split(0.0, settings.delta),)
-    if settings.split == "fixed":
-        delta1 = settings.delta / 2.0 if settings.delta1 is None else settings.delta1
-        return (Split(delta1, settings.delta - delta1),)
+    fixed = settings.estimation_share
+    if fixed is not None:
+        return (Split(fixed, settings.delta - fixed),)
     # At levels so high that the margin is all of the error, both bounds get half of it.
     first = (settings.level + 1.0 + min(GRID_MARGIN, settings.delta / 2.0)) / 2.0
     quantiles = [first + (1.0 - first) * j / (GRID - 1) for j in range(GRID)]

@@ -50,11 +50,14 @@ BIN_COLUMNS = ("bin", "lower", "upper", "n", "mean_probability", "frequency", "g
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """Reported bins of one class: n int64 "bin"; mean probability e_m and frequency o_m, NaN in an empty bin."""
+    """Reported bins of one class: n int64 "bin"; mean probability e_m, frequency o_m and |o_m - e_m|, NaN in an empty
+    bin. The gap comes along because the difference of two rounded means is not the number that was measured.
+    """
 
     n: np.ndarray
     mean_probability: np.ndarray
     frequency: np.ndarray
+    gap: np.ndarray
 
     @property
     def edges(self) -> np.ndarray:
@@ -79,7 +82,7 @@ class Bins:
                 "n": int(self.n[m]),
                 "mean_probability": self.mean_probability[m],
                 "frequency": self.frequency[m],
-                "gap": abs(self.frequency[m] - self.mean_probability[m]),
+                "gap": self.gap[m],
             }
             for m in range(self.n.size)
         ]

@@ -31,7 +31,13 @@ LINES: Mapping[str, tuple[str, str, float]] = {
 TILE = 2.3
 """Inches of the longer side of a slice."""
 
-LEFT = 0.75
+LEFT = 0.6
+
+LINE = 0.15
+"""Inches of a line of a label."""
+
+ACROSS = 4
+"""Images side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,11 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Slices side by side, under one label (a level, or a case)."""
+    """Slices side by side, under one label (a level, or a case). note: what the outlines cannot show."""
 
     label: str
     slices: tuple[Slice, ...]
+    note: str = ""
 
 
 def overlay(strips: Sequence[Strip], words: Words) -> Drawing:
@@ -69,6 +76,7 @@ def overlay(strips: Sequence[Strip], words: Words) -> Drawing:
         {
             "row": strip.label,
             "slice": one.name,
+            "note": strip.note,
             **{f"{name}_pixels": int(np.count_nonzero(one.masks[name])) for name in LINES},
             "inner_outside_truth": int(np.count_nonzero(one.masks["inner"] & ~one.masks["truth"])),
             "truth_outside_outer": int(np.count_nonzero(one.masks["truth"] & ~one.masks["outer"])),
@@ -101,25 +109,57 @@ def _overlay_figure(strips: Sequence[Strip], words: Words) -> Figure:
     legend: list[Any] = [
         Line2D([], [], color=colour, ls=line, lw=width, label=name) for name, (colour, line, width) in LINES.items()
     ]
+    if all(len(strip.slices) == 1 for strip in strips):
+        return _image_figure(strips, words, legend)
     sizes = [[_size(one) for one in strip.slices] for strip in strips]
     columns = max(len(row) for row in sizes)
     widths = [max((row[c][1] for row in sizes if c < len(row)), default=0.0) for c in range(columns)]
     heights = [max(size[0] for size in row) for row in sizes]
-    width = max(LEFT + sum(widths) + 0.3 * columns, 4.2)
+    start = LEFT + LINE * _lines(strips)
+    width = max(start + sum(widths) + 0.3 * columns, 4.2)
     sheet = Sheet(words, width, sum(heights) + 0.34 * len(heights) + 0.05, legend)
     top = sheet.height
     for strip, row, height in zip(strips, sizes, heights, strict=True):
         top -= height + 0.34
-        left = LEFT
+        left = start
         for number, (one, (tall, wide)) in enumerate(zip(strip.slices, row, strict=True)):
             axes = sheet.axes(left, top + 0.08, wide, tall)
             _show(axes, one)
             axes.set_title(one.name, fontsize=SMALL_POINTS, pad=2)
             if number == 0:
-                axes.text(-0.3 / wide, 0.5, strip.label, rotation=90, va="center", ha="center",
-                          transform=axes.transAxes, fontsize=SMALL_POINTS)  # fmt: skip
+                axes.text(-0.15 / wide, 0.5, _label(strip), rotation=90, va="center", ha="right",
+                          ma="center", transform=axes.transAxes, fontsize=SMALL_POINTS)  # fmt: skip
             left += widths[number] + 0.3
     return sheet.figure
+
+
+def _image_figure(strips: Sequence[Strip], words: Words, legend: Sequence[Any]) -> Figure:
+    """Images have one slice each, so several stand side by side, each under its label."""
+    sizes = [_size(strip.slices[0]) for strip in strips]
+    rows = [range(start, min(start + ACROSS, len(strips))) for start in range(0, len(strips), ACROSS)]
+    head = 0.12 + LINE * _lines(strips)
+    heights = [max(sizes[at][0] for at in row) + head for row in rows]
+    widest = max(sum(TILE + 0.2 for _ in row) for row in rows)
+    sheet = Sheet(words, max(widest + 0.1, 4.2), sum(heights) + 0.05, list(legend))
+    top = sheet.height
+    for row, height in zip(rows, heights, strict=True):
+        for column, at in enumerate(row):
+            tall, wide = sizes[at]
+            left = 0.15 + column * (TILE + 0.2) + (TILE - wide) / 2
+            axes = sheet.axes(left, top - head - tall + 0.08, wide, tall)
+            _show(axes, strips[at].slices[0])
+            axes.set_title(_label(strips[at]), fontsize=SMALL_POINTS, pad=2)
+        top -= height
+    return sheet.figure
+
+
+def _label(strip: Strip) -> str:
+    return f"{strip.label}\n{strip.note}".strip()
+
+
+def _lines(strips: Sequence[Strip]) -> int:
+    """Lines of the longest label."""
+    return max(_label(strip).count("\n") + 1 for strip in strips)
 
 
 def _map_figure(slices: Sequence[Slice], thresholds: Sequence[Sequence[float]], words: Words) -> Figure:

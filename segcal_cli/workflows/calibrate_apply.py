@@ -62,7 +62,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
-from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.tracing import Fitted
 from segcal_cli.workflows.voxel_sizes import other_voxels
 
 TEMPERATURE = "temperature"
@@ -116,7 +116,7 @@ class CaseWriter:
     calibrator: Calibrator
     options: CalibrateApplyOptions
     places: dict[str, Space]
-    seen: frozenset[str]
+    fitted: Fitted
     disagreeing: Mapping[str, PredictionSource] = field(default_factory=dict)
 
     def __call__(self, case: Case) -> Made:
@@ -129,7 +129,7 @@ class CaseWriter:
             files = [*self._maps(case), *files]
         result = {
             "proof": case.facts.proof or None,
-            "in_calibration": case.id in self.seen,
+            "in_calibration": self.fitted.holds(case),
             "decisions_repaired": applied.repaired,
             "regions_projected": applied.projected,
             "left_raw": applied.kept_raw,
@@ -239,26 +239,24 @@ def run(
         raise MembersNeeded(applying.write)
     for case, text in other_voxels(loaded.artifact, inputs.sources):
         observer.warn(text, case)
-    seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
     if loaded.artifact.header.results.get("split_kind") == "in-sample":
         observer.warn("the calibrator was fitted on cases that the network was trained on; expect too much confidence")
     if loaded.artifact.header.spec.get("source") == "cross-validation":
         observer.note("the calibrator was fitted on the models of single folds, which are not the deployed ensemble")
-    if seen:
-        shown = ", ".join(seen[:SHOWN]) + (", ..." if len(seen) > SHOWN else "")
-        verb = "was" if len(seen) == 1 else "were"
-        observer.note(f"{len(seen)} of these cases {verb} used to fit the calibrator: {shown}")
-
+    fitted = Fitted.by(
+        [loaded.artifact, *([] if before is None else [before.artifact])],
+        [(source.id, source.group) for source in inputs.sources],
+    )
     folder_files = shared_files(predictions, inputs.space, inputs.sources, applying)
     writer = CaseWriter(
         loaded.calibrator,
         applying,
         {source.id: source.prediction.place for source in inputs.sources},
-        frozenset(seen),
+        fitted,
         {source.id: source.prediction for source in inputs.sources} if of_members else {},
     )
     transform = None if before is None else CalibratorTransform(before.calibrator)
-    reader = inputs.reader(transform=transform, companions=companions)
+    reader = inputs.reader(with_digest=True, transform=transform, companions=companions)
     settings = settings_for(
         "calibrate apply",
         (artifact, loaded.artifact),
@@ -295,6 +293,11 @@ class CalibrateTables:
         return ()
 
     def conclude(self, run: FolderRun) -> Outcome:
+        seen = [record["case"] for record in run.documents if record["in_calibration"]]
+        if seen:
+            shown = ", ".join(seen[:SHOWN]) + (", ..." if len(seen) > SHOWN else "")
+            verb = "was" if len(seen) == 1 else "were"
+            run.observer.note(f"{len(seen)} of these cases {verb} used to fit the calibrator: {shown}")
         repaired = sum(int(record["decisions_repaired"]) for record in run.documents)
         line = (
             f"calibrated with {self.method}, fitted on {count_text(self.n_cases, 'case')} of "

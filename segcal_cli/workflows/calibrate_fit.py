@@ -43,6 +43,7 @@ from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrat
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, files_of, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
+from segcal_cli.workflows.regions_of_interest import has_region
 from segcal_cli.workflows.requests import (
     CalibrateFitOptions,
     CompanionOptions,
@@ -219,7 +220,7 @@ def run(
             space=inputs.space,
             values=inputs.values,
             read_as=reading_spec(reading, truth, None if before is None else before.artifact),
-            roi=any(source.truth is not None and source.truth.roi is not None for source in inputs.sources),
+            roi=has_region(inputs.sources),
             who=who,
             before=before,
             allow_overlap=fitting.allow_overlap,

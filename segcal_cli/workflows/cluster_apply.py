@@ -32,7 +32,7 @@ from segcal_cli.kandinsky.sets import (
 from segcal_cli.kandinsky.text import guarantee, vacuous_lines
 from segcal_cli.kandinsky.views import View
 from segcal_cli.reporting.tables import csv_text
-from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
+from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.case_keeping import Made
 from segcal_cli.workflows.cluster_artifacts import LoadedCluster, alphas_of, load_cluster, place_of, refuse_other_scans
 from segcal_cli.workflows.cluster_atlas import AtlasReader, atlases_for
@@ -40,6 +40,7 @@ from segcal_cli.workflows.folder_runs import FolderRun, running_on
 from segcal_cli.workflows.folder_shards import EVERY_CASE, concluded, share_of
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import (
     ClusterApplyOptions,
     FolderOptions,
@@ -50,7 +51,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
-from segcal_cli.workflows.tracing import hint_at_groups, seen_by
+from segcal_cli.workflows.tracing import Fitted, hint_at_groups, seen_by
 
 KINDS = ("sets", "size", "pvalue", "clusters", "thresholds")
 PER_CLASS = frozenset({"pvalue", "clusters", "thresholds"})
@@ -239,6 +240,7 @@ def run(
     )  # fmt: skip
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
+    refuse_other_region(artifact, loaded.artifact, inputs.sources)
     refuse_other_scans(loaded, inputs.sources)
     who = [(source.id, source.group) for source in inputs.sources]
     hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
@@ -261,7 +263,7 @@ def run(
         model, alphas, applying.empty or ("top1" if model.space.exclusive else "allow"), emit,
         {source.id: place_of(source) for source in inputs.sources},
         _seen(loaded, before, who),
-        _copies(loaded),
+        _copies(loaded, before),
     )  # fmt: skip
     reader: Any = inputs.reader(
         with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator)
@@ -278,7 +280,7 @@ def run(
         (applying, running, writing),
         writing.origins,
     )
-    tables = ClusterTables(loaded, alphas, writer.empty, loaded.counts_elsewhere(inputs.sources))
+    tables = ClusterTables(loaded, alphas, writer.empty)
     with running_on(RunFiles(output, shard=shard), settings, share, writing, running, observer) as run:
         run.refuse_existing(outputs)
         run.map(reader, writer, "making sets", beside=None if atlases is None else atlases.files)
@@ -288,13 +290,11 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class ClusterTables:
-    """The table of all cases. alphas: by class; empty: what becomes of empty sets; other_region: voxels are left out
-    here by another rule than in the fit."""
+    """The table of all cases. alphas: by class; empty: what becomes of empty sets."""
 
     loaded: LoadedCluster
     alphas: tuple[float, ...]
     empty: str
-    other_region: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -315,10 +315,10 @@ class ClusterTables:
         taught = any("in_calibrator" in record["flags"] for record in records)
         if seen:
             run.observer.note(
-                f"{seen} of these cases were used in the fit{' or by its calibrator' * taught}; they are flagged in "
-                f"{CASES}, and nothing is promised for them"
+                f"{seen} of these cases {'was' if seen == 1 else 'were'} used in the fit"
+                f"{' or by its calibrator' * taught}: flagged in {CASES}, and nothing is promised there"
             )
-        promise = guarantee(model, alphas, self.loaded.used_on(other_region=self.other_region))
+        promise = guarantee(model, alphas, self.loaded.circumstances)
         result = {
             **run.result,
             "cases": records,
@@ -393,15 +393,18 @@ def _seen(loaded, before, who):  # type: ignore[no-untyped-def]
     return flags
 
 
-def _copies(loaded: LoadedCluster) -> dict[str, tuple[str, ...]]:
-    """Digest of a prediction of the fit -> flags of a case that holds the same, whatever its name."""
+def _copies(loaded: LoadedCluster, before: LoadedCalibrator | None) -> dict[str, tuple[str, ...]]:
+    """Digest of a prediction of the fits -> flags of a case that holds the same, whatever its name."""
     header = loaded.artifact.header
     makers, _, calibrated = _roles(header)
-    return {
+    flags = {
         digest: (*(["in_calibration"] if case in calibrated else []), *(["in_map"] if case in makers else []))
         for case, digest in header.case_digests.items()
         if digest
     }
+    for digest in Fitted.by([] if before is None else [before.artifact], ()).digests:
+        flags[digest] = (*flags.get(digest, ()), "in_calibrator")
+    return flags
 
 
 def _roles(header: Header) -> tuple[dict[str, str], dict[str, str], set[str]]:

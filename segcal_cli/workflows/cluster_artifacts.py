@@ -77,13 +77,9 @@ class LoadedCluster:
             ignored=spec.get("ignore_label") is not None,
         )
 
-    def used_on(self, *, other_region: bool = False, in_sample: bool = False) -> Circumstances:
-        """The same for a use of it. other_region: see ``counts_elsewhere``; in_sample: judged on cases of the fit."""
-        return replace(self.circumstances, other_region=other_region, in_sample=in_sample)
-
-    def counts_elsewhere(self, sources: Sequence[CaseSource]) -> bool:
-        """Whether voxels are left out by a region of interest here and were not in the fit, or the reverse."""
-        return bool(self.artifact.header.spec.get("roi")) != has_region(sources)
+    def judged(self, *, in_sample: bool) -> Circumstances:
+        """The same where it is judged. in_sample: on cases of the fit."""
+        return replace(self.circumstances, in_sample=in_sample)
 
 
 def load_cluster(path: Path, command: str) -> LoadedCluster:
@@ -119,11 +115,6 @@ def _require_roles(header: Header) -> None:
 def place_of(source: CaseSource) -> Space:
     """Where a case lies: by its prediction, or by its label where a bare array says nothing."""
     return source.prediction.place if source.truth is None else source.truth.place
-
-
-def has_region(sources: Iterable[CaseSource]) -> bool:
-    """Whether voxels of some case are left out by a region of interest."""
-    return any(source.truth is not None and source.truth.roi is not None for source in sources)
 
 
 def frames_of(sources: Iterable[CaseSource]) -> list[Frame]:

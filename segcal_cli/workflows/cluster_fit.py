@@ -26,7 +26,6 @@ from segcal_cli.workflows.cluster_artifacts import (
     BY_LENGTH,
     LoadedCluster,
     frames_of,
-    has_region,
     load_cluster,
     place_of,
     refuse_other_scans,
@@ -39,6 +38,7 @@ from segcal_cli.workflows.cluster_stages import Calibrating, Calibration, MapMak
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.regions_of_interest import has_region
 from segcal_cli.workflows.requests import (
     ClusterFitOptions,
     DeviceOptions,

@@ -127,8 +127,7 @@ def _caption(shown: Sequence[Shown], *sentences: str) -> str:
 
 
 def _promise(one: Shown) -> str:
-    facts = one.loaded.used_on(other_region=one.rows.measurement.other_region)
-    return guarantee(one.loaded.model, one.rows.measurement.alphas[0], facts)
+    return guarantee(one.loaded.model, one.rows.measurement.alphas[0], one.loaded.circumstances)
 
 
 # Maps.

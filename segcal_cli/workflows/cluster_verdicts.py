@@ -20,6 +20,7 @@ from segcal_cli.workflows.cluster_atlas import WithAtlas, atlases_for
 from segcal_cli.workflows.cluster_pictures import pictured_cases
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Presented
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import JudgeOptions
 
 FILES = ("coverage.csv", "errors.csv", "levels.csv", "sets.csv", "cases.csv")
@@ -60,9 +61,10 @@ class NoTopOne(UsageError):
 def measurement(loaded: LoadedCluster, inputs: Inputs, options: JudgeOptions) -> tuple[Estimator, CoverageMeasurement]:
     """The estimator of a pass, and the measurement in it.
 
-    Raises BadCoverage, BadLevel, NoTopOne, AtlasNeeded, AtlasStored, and what refuse_other_scans raises.
+    Raises OtherRegion, BadCoverage, BadLevel, NoTopOne, AtlasNeeded, AtlasStored, and what refuse_other_scans raises.
     """
     model = loaded.model
+    refuse_other_region(loaded.path, loaded.artifact, inputs.sources)
     refuse_other_scans(loaded, inputs.sources)
     if options.empty is not None and not model.space.exclusive:
         raise NoTopOne(loaded.path)
@@ -85,7 +87,6 @@ def measurement(loaded: LoadedCluster, inputs: Inputs, options: JudgeOptions) ->
         options.ce_bins,
         keep_places=voxels <= KEPT_VOXELS,
         pictured=pictured_cases(loaded, [source.id for source in inputs.sources]),
-        other_region=loaded.counts_elsewhere(inputs.sources),
     )
     atlases = atlases_for(
         loaded.path, loaded.artifact.arrays, options.atlas, [source.id for source in inputs.sources],
@@ -110,7 +111,7 @@ def present(name: str, loaded: LoadedCluster, rows: CoverageRows, *, in_sample: 
         rows.coverage(), rows.errors(), rows.levels(), rows.sets(), rows.cases()
     )  # fmt: skip
     alpha = rows.measurement.alphas[0]
-    facts = loaded.used_on(other_region=rows.measurement.other_region, in_sample=in_sample)
+    facts = loaded.judged(in_sample=in_sample)
     promise = guarantee(model, alpha, facts)
     below = rows.below_nominal()
     entry: dict[str, Any] = {

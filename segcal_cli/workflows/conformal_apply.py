@@ -73,7 +73,7 @@ from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
 from segcal_cli.workflows.strata import MM3_PER_ML, Strata, StrataRule, strata_rule
-from segcal_cli.workflows.tracing import seen_by
+from segcal_cli.workflows.tracing import Fitted
 
 CASES, BOXES = "cases.csv", "boxes.csv"
 
@@ -88,8 +88,7 @@ class SetWriter:
     calibration: Calibration
     options: ConformalApplyOptions
     places: Mapping[str, Space]
-    seen: frozenset[str]
-    known: frozenset[str]
+    fitted: Fitted
     rule: StrataRule | None
     weights: CaseWeights | None
 
@@ -101,7 +100,7 @@ class SetWriter:
         weight = None if self.weights is None else self.weights.new[case.id]
         features = case_features(made, labels_only=spec.labels_only) if self.options.drift else None
         away = self._outlier(features)
-        seen = case.id in self.seen or case.facts.digest in self.known
+        seen = self.fitted.holds(case)
         rows, boxes, sets, files = [], [], [], []
         for target, view in enumerate(made):
             stratum = self._stratum(view)
@@ -151,7 +150,7 @@ class SetWriter:
     def _stratum(self, view: TargetView) -> int:
         if self.rule is None:
             return 0
-        ml = float(np.count_nonzero(view.mask)) * voxel_volume(view.case) / MM3_PER_ML
+        ml = float(view.mask_voxels) * voxel_volume(view.case) / MM3_PER_ML
         return Strata(self.rule, self.calibration.spec.strata)(view.case.id, ml)
 
     def _outlier(self, features: np.ndarray | None) -> tuple[float, str] | None:
@@ -217,15 +216,15 @@ def run(
     reader = set_reader(inputs, before)
     calibration = replace(loaded.calibration, spec=spec)
     weights = _weights(applying, calibration, inputs, reader, running, observer)
-    header = loaded.artifact.header
-    seen = seen_by(loaded.artifact, [(source.id, source.group) for source in inputs.sources], {})
-
+    fitted = Fitted.by(
+        [loaded.artifact, *([] if before is None else [before.artifact])],
+        [(source.id, source.group) for source in inputs.sources],
+    )
     writer = SetWriter(
         calibration,
         applying,
         {source.id: place_of(source) for source in inputs.sources},
-        frozenset(seen),
-        frozenset(digest for case, digest in header.case_digests.items() if digest and case in set(header.case_ids)),
+        fitted,
         rule,
         weights,
     )

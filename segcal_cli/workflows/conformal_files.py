@@ -74,7 +74,7 @@ def possible_bits(sets: Sequence[CaseSets]) -> np.ndarray:
     )
     made = np.zeros(sets[0].outer.shape, kind)
     for bit, found in enumerate(sets):
-        made |= np.where(found.outer, kind(1 << bit), kind(0))
+        made |= found.outer * kind(1 << bit)
     return made
 
 

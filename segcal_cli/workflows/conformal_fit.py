@@ -28,7 +28,6 @@ from segcal_cli.io.outputs import refuse_existing, refuse_inside
 from segcal_cli.workflows.calibrators import load_calibrator, refuse_misfit
 from segcal_cli.workflows.conformal_conclusion import SetConclusion, without_empty
 from segcal_cli.workflows.conformal_sources import (
-    has_region,
     length_of,
     open_set_inputs,
     parse_split,
@@ -39,6 +38,7 @@ from segcal_cli.workflows.conformal_sources import (
 )
 from segcal_cli.workflows.inputs import Inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
+from segcal_cli.workflows.regions_of_interest import has_region
 from segcal_cli.workflows.requests import (
     ConformalFitOptions,
     LabelOptions,
@@ -148,7 +148,7 @@ def run(
             fitting=names_alone(fitting),
             strata=None if rule is None else rule.portable,
             read_as=reading_spec(reading, truth, None if before is None else before.artifact),
-            roi=has_region(inputs),
+            roi=has_region(inputs.sources),
             ignored=inputs.table.ignore is not None or truth.ignore_label is not None,
             who=who,
             before=before,

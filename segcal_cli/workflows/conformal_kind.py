@@ -59,7 +59,7 @@ def describe_at(path: Path, artifact: Artifact, alphas: Sequence[float], *, verb
 def measurement(
     path: Path, artifact: Artifact, predictions: Path, inputs: Inputs, options: JudgeOptions
 ) -> SetEvaluation:
-    """Scores and set sizes of labelled cases. Raises OtherLength, RoiNeeded, RoiUnwanted, TableNeeded, BadOption."""
+    """Scores and set sizes of labelled cases. Raises OtherLength, OtherRegion, TableNeeded, BadOption."""
     loaded = loaded_sets(path, artifact)
     refuse_other_place(loaded, predictions, inputs)
     alpha, alphas = judged_levels(loaded, options)
@@ -97,11 +97,14 @@ def pictures(
     result: Mapping[str, CaseOutcome],
     plots: Sequence[str],
     options: JudgeOptions,
+    *,
+    in_sample: bool,
 ) -> Iterator[Picture]:
     """Those that the numbers alone give; ``conformal_overlays`` has the ones on scans."""
     loaded = loaded_sets(path, artifact)
     alpha, alphas = judged_levels(loaded, options)
-    yield from draw(name, Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed), plots)
+    verdict = Verdict(loaded.calibration, result, alpha, alphas, artifact.header.seed)
+    yield from draw(name, verdict, plots, in_sample=in_sample)
 
 
 def sets_document(calibration: Calibration, space: LabelSpace, alphas: Sequence[float]) -> dict[str, Any]:

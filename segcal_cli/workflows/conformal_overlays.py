@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segcal_cli.confidence.evaluation import TargetOutcome
 from segcal_cli.confidence.learning import default_candidates
 from segcal_cli.confidence.maps import SIDES, score_map
 from segcal_cli.confidence.scores import Score
@@ -19,13 +20,13 @@ from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.core.case import Case
+from segcal_cli.core.errors import count_text
 from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Work
-from segcal_cli.io import files
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.io.companions import scan_on
 from segcal_cli.io.folders import ImageFolder
-from segcal_cli.io.geometry import align
 from segcal_cli.reporting.overlays import Slice, Strip, overlay, score_maps
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.style import Words
@@ -33,13 +34,8 @@ from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_pictures import ON_SCANS, READING
 from segcal_cli.workflows.conformal_sources import loaded_sets, open_set_inputs, place_of, set_reader
 from segcal_cli.workflows.conformal_verdicts import judged_levels
-from segcal_cli.workflows.requests import (
-    JudgeOptions,
-    LabelOptions,
-    PredictionOptions,
-    ReliabilityOptions,
-    RunOptions,
-)
+from segcal_cli.workflows.kinds import IN_SAMPLE
+from segcal_cli.workflows.requests import ReliabilityOptions, StudyRequest
 from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
@@ -73,7 +69,7 @@ class SliceMaker:
     def __call__(self, case: Case) -> Shown:
         spec = self.calibration.spec
         made = views(case, [entry.target for entry in spec.targets])
-        image = None if self.images is None else image_of(self.sources[case.id], self.images)
+        image = None if self.images is None else self._scan(case.id)
         strips, maps = [], []
         for target, view in enumerate(made):
             found = []
@@ -84,13 +80,22 @@ class SliceMaker:
             planes = planes_of(view, found[0])
             strips.append(
                 tuple(
-                    Strip(f"alpha {alpha:g}", tuple(_slice(view, sets, background, axis, at) for axis, at in planes))
+                    Strip(
+                        f"alpha {alpha:g}",
+                        tuple(_slice(view, sets, background, axis, at) for axis, at in planes),
+                        _blank(sets),
+                    )
                     for alpha, sets in zip(self.alphas, found, strict=True)
                 )
             )
             if self.with_maps:
                 maps.append(self._maps(target, view, found[0], planes[0], self.strata[case.id][target]))
         return Shown(case.id, tuple(strips), tuple(maps))
+
+    def _scan(self, case: str) -> np.ndarray:
+        """float32 "z y x": the scan on the case's grid. Raises what finding, reading and aligning raise."""
+        assert self.images is not None, "there are scans"
+        return scan_on(place_of(self.sources[case]), ImageFolder(self.images).find(case))
 
     def _maps(
         self, target: int, view: TargetView, sets: CaseSets, plane: tuple[int, int], stratum: int
@@ -133,15 +138,15 @@ def on_scans(
     study: Study,
     plots: Sequence[str],
     picturing: ReliabilityOptions,
-    judging: JudgeOptions,
-    predictions: Path,
-    labels: Path,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
+    request: StudyRequest,
     observer: Observer,
 ) -> list[Picture]:
-    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study."""
+    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study; none where the
+    scans are not at hand.
+    """
+    predictions, labels, reading, truth = request.predictions, request.labels, request.reading, request.truth
+    if predictions is None or labels is None:
+        return []
     wanted = [plot for plot in ON_SCANS if plot in plots and (plot == "overlay" or picturing.show_scores)]
     made: list[Picture] = []
     for one in study.verdicts if wanted and picturing.max_cases else ():
@@ -149,7 +154,7 @@ def on_scans(
         if judged.artifact.header.kind != "conformal-sets":
             continue
         loaded = loaded_sets(judged.path, judged.artifact)
-        alpha, alphas = judged_levels(loaded, judging)
+        alpha, alphas = judged_levels(loaded, request.judging)
         verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
         chosen = chosen_cases(verdict, picturing.max_cases)
         before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -166,14 +171,15 @@ def on_scans(
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
         with contextlib.closing(
-            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+            results(work, [sources[id] for id in chosen], jobs_of(request.running), cluster_of(request.running))
         ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
                 if result.error is not None:
                     raise result.error
                 shown[result.id] = result.value
-        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing)
+        end = IN_SAMPLE if one.in_sample else ""
+        made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing, end)
     return made
 
 
@@ -198,15 +204,6 @@ def chosen_cases(verdict: Verdict, most: int) -> list[str]:
         at = np.unique(np.rint(np.linspace(0, len(right) - 1, min(room, len(right)))).astype(int))
         right = [right[index] for index in at]
     return (wrong + (right if room else []))[:most]
-
-
-def image_of(source: CaseSource, folder: Path) -> np.ndarray:
-    """float32 "z y x": the scan on the case's grid. Raises what finding, reading and aligning raise."""
-    header = files.probe(ImageFolder(folder).find(source.id))
-    shape = files.label_shape(header)
-    numbers = files.read_labels(header)
-    turned = align(place_of(source), files.place(header, shape)).apply(numbers.raw.reshape(shape))
-    return turned.astype(np.float32) * np.float32(numbers.slope or 1.0) + np.float32(numbers.inter)
 
 
 def background_of(view: TargetView, *, labels_only: bool) -> np.ndarray:
@@ -257,15 +254,28 @@ def _slice(view: TargetView, sets: CaseSets, background: np.ndarray, axis: int, 
     )
 
 
+def _blank(sets: CaseSets) -> str:
+    """What no outline shows: a set that is nothing or everything."""
+    said = ["inner empty"] if not sets.inner.any() else []
+    if not sets.outer.any():
+        said.append("outer empty")
+    return ", ".join([*said, "outer everything"] if sets.outer.all() else said)
+
+
 def _named(score: Score) -> str:
     return str(score)
 
 
 def _pictures(
-    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions
+    name: str, verdict: Verdict, shown: Sequence[Shown], wanted: Sequence[str], picturing: ReliabilityOptions, end: str
 ) -> Iterator[Picture]:
+    """end: of every caption of sets."""
     spec = verdict.calibration.spec
-    marks = {(str(row["case"]), str(row["target"])): _mark(row) for row in verdict.case_rows()}
+    places = {entry.target.name: target for target, entry in enumerate(spec.targets)}
+    marks = {
+        (str(row["case"]), str(row["target"])): _mark(row, verdict.outcomes[row["case"]].targets[places[row["target"]]])
+        for row in verdict.case_rows()
+    }
     alphas = overlay_alphas(picturing.alphas)
     place = min(range(len(alphas)), key=lambda index: abs(alphas[index] - verdict.alpha))
     under = "the scan" if picturing.images is not None else "the log-odds"
@@ -276,18 +286,17 @@ def _pictures(
             words = Words(
                 f"Inner and outer sets: {label}, {name}",
                 f"{scores}Alpha {alphas[place]:g}. Wrong ones (at alpha {verdict.alpha:g}) first, then "
-                "from tight to wide.",
+                f"from tight to wide.{end}",
             )
             strips = [
-                Strip(f"{one.case}{marks[one.case, label]}", one.strips[target][place].slices)
+                replace(one.strips[target][place], label="\n".join((one.case, *marks[one.case, label])))
                 for one in shown[:SHEET_CASES]
             ]
             yield Picture("overlay", label, name, None, words.title, words.caption, overlay(strips, words))
             for one in shown:
-                mark = marks[one.case, label]
-                if mark:
-                    mark += f" at alpha {verdict.alpha:g}"
-                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}")
+                said = ", ".join(marks[one.case, label])
+                mark = f" ({said} at alpha {verdict.alpha:g})" if said else ""
+                words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
                 drawing = overlay(one.strips[target], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
         if "score-maps" in wanted and shown:
@@ -298,6 +307,11 @@ def _pictures(
             yield Picture("score-maps", label, name, first.case, words.title, words.caption, drawing)
 
 
-def _mark(row: Mapping[str, object]) -> str:
-    wrong = [side for side in SIDES if not row[f"covered_{side}"]]
-    return "".join(f" ({side} wrong)" for side in wrong)
+def _mark(row: Mapping[str, object], found: TargetOutcome) -> list[str]:
+    """Which sets are wrong, and by how much: a few voxels may lie in none of the slices."""
+    said = []
+    if not row["covered_inner"]:
+        said.append(f"inner wrong by {count_text(found.inner_false, 'voxel', 'voxels')}")
+    if not row["covered_outer"]:
+        said.append(f"outer wrong by {count_text(found.outer_missed, 'voxel', 'voxels')}")
+    return said

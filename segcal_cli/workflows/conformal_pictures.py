@@ -15,7 +15,7 @@ from segcal_cli.reporting import sets
 from segcal_cli.reporting.pictures import Drawing, Picture
 from segcal_cli.reporting.style import Words
 from segcal_cli.workflows.conformal_verdicts import RESPLITS_SAY
-from segcal_cli.workflows.kinds import Reading
+from segcal_cli.workflows.kinds import IN_SAMPLE, Reading
 
 PLOTS = ("false-coverage", "set-sizes", "resplits", "set-scores")
 """Pictures that the numbers alone give."""
@@ -59,8 +59,8 @@ READING: Mapping[str, Reading] = {
 """Plot -> how to read it."""
 
 
-def draw(name: str, verdict: Verdict, plots: Sequence[str]) -> Iterator[Picture]:
-    """Those of PLOTS that are asked for, one per target and stratum."""
+def draw(name: str, verdict: Verdict, plots: Sequence[str], *, in_sample: bool) -> Iterator[Picture]:
+    """Those of PLOTS that are asked for, one per target and stratum. in_sample: some cases were used in the fit."""
     sweep = sweep_rows(verdict)
     drawn = resplit_rows(verdict, RESPLITS)[1] if "resplits" in plots else []
     for target, stratum in verdict.strata():
@@ -71,7 +71,8 @@ def draw(name: str, verdict: Verdict, plots: Sequence[str]) -> Iterator[Picture]
         rows = [row for row in sweep if (row["target"], row["stratum"]) == (subject, where)]
         label = subject if where is None else f"{subject}-{where}"
         for plot in (plot for plot in PLOTS if plot in plots):
-            words = Words(f"{READING[plot].title}: {title}", _caption(verdict, target, stratum, plot))
+            caption = _caption(verdict, target, stratum, plot) + (IN_SAMPLE if in_sample else "")
+            words = Words(f"{READING[plot].title}: {title}", caption)
             drawing: Drawing | None
             if plot == "false-coverage":
                 drawing = sets.false_coverage(_curves(verdict, rows), words)

@@ -47,7 +47,7 @@ def case_flags(
     flags = {
         "empty_prediction": view.mask_box is None,
         "inner_empty": not found.inner.any(),
-        "outer_everything": int(np.count_nonzero(found.outer)) == domain,
+        "outer_everything": int(np.count_nonzero(found.outer)) >= domain,
         "contradiction": found.contradiction > 0,
         "unknown_stratum": stratum < 0,
         "saturated": features is not None
@@ -84,7 +84,7 @@ def case_row(
 ) -> dict[str, Any]:
     """A row of ``cases.csv``, by COLUMNS."""
     voxels = {
-        "predicted": int(np.count_nonzero(view.mask)),
+        "predicted": view.mask_voxels,
         "inner": int(np.count_nonzero(found.inner)),
         "outer": int(np.count_nonzero(found.outer)),
     }
@@ -152,7 +152,10 @@ def warned(
     seen = [row["case"] for row in rows if "in_calibration" in row["flags"]]
     if seen:
         many = count_text(len(seen), "row is", "rows are")
-        warnings.append(f"{many} of cases that calibrated these sets; the statement is about new ones")
+        warnings.append(
+            f"{many} of cases that these sets, or the calibrator before them, were fitted on; the statement is about "
+            "new ones"
+        )
     if weights is not None and weights.few:
         warnings.append(f"the weights are worth {weights.effective_n:.1f} equally weighted cases only")
     if drift is not None and drift["alarm"]:

@@ -22,6 +22,7 @@ from segcal_cli.io.case_sources import CaseReader, CaseSource
 from segcal_cli.io.geometry import Space, check_distances
 from segcal_cli.workflows.calibrators import CalibratorTransform, Loaded, LoadedCalibrator
 from segcal_cli.workflows.inputs import Inputs, open_inputs
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import LabelOptions, PredictionOptions
 from segcal_cli.workflows.tracing import dropping_clause
 
@@ -42,18 +43,6 @@ class DamagedSets(ArtifactError):
     """An artifact whose arrays do not make conformal sets."""
 
     template = "{0} is not a segcal artifact: {1}"
-
-
-class RoiNeeded(UsageError):
-    """The statement holds inside a region of interest, so the sets need it."""
-
-    template = "{0} was fitted inside a region of interest; give --roi FOLDER with the masks of the new cases"
-
-
-class RoiUnwanted(UsageError):
-    """A region of interest would take voxels from the outer set."""
-
-    template = "{0} was fitted without a region of interest; --roi would cut its outer sets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +124,6 @@ def set_reader(inputs: Inputs, before: LoadedCalibrator | None) -> CaseReader:
     return inputs.reader(with_digest=True, transform=None if before is None else CalibratorTransform(before.calibrator))
 
 
-def has_region(inputs: Inputs) -> bool:
-    """Whether a region of interest limits these cases."""
-    return any(source.truth is not None and source.truth.roi is not None for source in inputs.sources)
-
-
 def place_of(source: CaseSource) -> Space:
     """Where a case's voxels lie: as its label says, where the prediction does not."""
     return source.prediction.place if source.truth is None else source.truth.place
@@ -179,10 +163,9 @@ def planar(sources: Sequence[CaseSource]) -> bool:
 
 
 def refuse_other_place(loaded: LoadedSets, predictions: Path, inputs: Inputs) -> None:
-    """Raise OtherLength, RoiNeeded, RoiUnwanted or ShearedAxes where lengths or regions are not those of the fit."""
-    spec, roi = loaded.spec, has_region(inputs)
-    if bool(loaded.artifact.header.spec.get("roi")) != roi:
-        raise RoiUnwanted(loaded.path) if roi else RoiNeeded(loaded.path)
+    """Raise OtherLength, OtherRegion or ShearedAxes where lengths or regions are not those of the fit."""
+    spec = loaded.spec
+    refuse_other_region(loaded.path, loaded.artifact, inputs.sources)
     if any(entry.score(side).in_length(spec.rules.maps.metric) for entry in spec.targets for side in SIDES):
         length = length_of(inputs.sources)
         if length != spec.length:

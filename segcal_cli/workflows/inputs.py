@@ -34,7 +34,7 @@ from segcal_cli.io.classes import classes_from_caret, default_space, read_classe
 from segcal_cli.io.companions import Companions
 from segcal_cli.io.fingerprints import size_and_time
 from segcal_cli.io.folders import ImageFolder, expand_folders
-from segcal_cli.io.groups import parse_groups
+from segcal_cli.io.groups import parse_groups, scans_of_one_patient
 from segcal_cli.io.nifti_header import NiftiHeader
 from segcal_cli.io.nnunet import V1_KEY, find_model_files
 from segcal_cli.io.pairing import pair
@@ -76,8 +76,11 @@ class UnusedOption(UsageError):
     template = "{0} does not go with --cases: the table names the files itself{1}"
 
 
-NO_GROUPS = "no --groups: each case is taken as a patient of its own"
-"""Said wherever patients are the unit of an interval, a fold or a guarantee, and nobody told cases apart."""
+NO_GROUPS = (
+    "no --groups: each case is taken as a patient of its own, and {0} and {1} look like scans of one; "
+    "intervals and guarantees then claim too much"
+)
+"""Said where nobody told cases of one patient, and ids look as if there were some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +269,10 @@ def open_inputs(
     opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
     for note in opened.notes:
         observer.note(note)
-    if truth is not None and len(opened.sources) > 1 and all(source.group == source.id for source in opened.sources):
-        observer.note(NO_GROUPS)
+    if truth is not None and reading.groups is None and all(source.group == source.id for source in opened.sources):
+        alike = scans_of_one_patient([source.id for source in opened.sources])
+        if alike is not None:
+            observer.warn(NO_GROUPS.format(*alike))
     failures = tuple(Result(problem.case, error=problem.error) for problem in (*problems, *opened.problems))
     joined = any(len(source.prediction.parts) > 1 for source in opened.sources)
     settled = replace(reading, reduce=(reading.reduce or MEAN) if joined else None)

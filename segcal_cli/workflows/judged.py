@@ -32,6 +32,8 @@ PICTURED: Mapping[str, str] = {
 }
 """Plot of ``reliability`` -> the kind of artifact that it is of."""
 
+SETS = "conformal-sets"
+"""The kind of artifact whose sets are drawn on scans."""
 
 SETS_AND_CLUSTERS = ("conformal-sets", "cluster")
 
@@ -44,7 +46,7 @@ ASKED_OF: Mapping[str, tuple[str, ...]] = {
 """Field of JudgeOptions -> the kinds of artifacts that can use it."""
 
 DRAWN_OF: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("images", "max_cases", "alphas", "show_scores"), ("conformal-sets",)),
+    **dict.fromkeys(("max_cases", "alphas", "show_scores"), (SETS,)),
     "cells": ("cluster",),
 }
 """Field of ReliabilityOptions -> the kinds of artifacts that can use it."""
@@ -124,7 +126,7 @@ def file_ends(judged: Judged) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judged artifact and what measuring it came to. in_sample: it was fitted on some of these cases."""
+    """A judged artifact and what measuring it came to. in_sample: it, or its calibrator, was fitted on some of them."""
 
     judged: Judged
     result: Any
@@ -150,7 +152,9 @@ def pictures_of(
             continue
         for verdict in those:
             one = verdict.judged
-            yield from module.pictures(one.name, one.path, one.artifact, verdict.result, own, options)
+            yield from module.pictures(
+                one.name, one.path, one.artifact, verdict.result, own, options, in_sample=verdict.in_sample
+            )
 
 
 def reading_of(plot: str) -> Reading:

@@ -12,7 +12,7 @@ For ``evaluate``, of kinds other than ``calibrate`` (a calibrator is a source of
     measurement(path, artifact, predictions, inputs, options) -> Estimator over cases
     present(name, path, artifact, result, options, *, in_sample) -> Presented
     READING                                     of the pictures that it has for ``reliability``: plot -> Reading
-    pictures(name, path, artifact, result, plots, options) -> Iterator[Picture]
+    pictures(name, path, artifact, result, plots, options, *, in_sample) -> Iterator[Picture]
     pictures_together(shown, plots, options, cells) -> Iterator[Picture]      instead, of kinds that share pictures
     COMPARED_FILES, compare(named, options) -> Compared                 of kinds that are compared side by side
 """
@@ -34,6 +34,9 @@ KINDS: Mapping[str, str] = {
     "ntr-interval": "ratio_kind",
 }
 """Kind -> its module in this package."""
+
+IN_SAMPLE = " In-sample: some of these cases were used in the fit, or by its calibrator, so coverage is flattered."
+"""The end of a caption of such pictures."""
 
 SAVED = "evaluation"
 """The kind of saved counts, which no command applies."""

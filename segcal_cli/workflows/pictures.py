@@ -365,7 +365,7 @@ def _picture(
 
 
 def _bins(table: BinTable) -> Bins:
-    return Bins(table.n, table.mean_probability, table.frequency)
+    return Bins(table.n, table.mean_probability, table.frequency, table.gap)
 
 
 def _errors(row: Row) -> Errors:

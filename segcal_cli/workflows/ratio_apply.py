@@ -27,7 +27,7 @@ from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import BadSetting
 from segcal_cli.ratio.shift import DRIFT_P, LEAST_EFFECTIVE, Weights, drift, out_of_range, weights
 from segcal_cli.ratio.sums import Wanted, case_row
-from segcal_cli.ratio.table import RatioTable, table_of
+from segcal_cli.ratio.table import RatioTable, same_scans, table_of
 from segcal_cli.ratio.thresholds import Calibration, with_ratio
 from segcal_cli.reporting.tables import Table, csv_text, short
 from segcal_cli.workflows.calibrators import CalibratorTransform, load_calibrator, refuse_misfit
@@ -38,9 +38,7 @@ from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
-    has_region,
     load_ratio,
-    refuse_other_region,
     refuse_other_unit,
     refuse_unused,
     settings_of,
@@ -57,6 +55,7 @@ from segcal_cli.workflows.ratio_rows import (
     csv_rows,
     failed_row,
 )
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import (
     FolderOptions,
     PredictionOptions,
@@ -68,7 +67,7 @@ from segcal_cli.workflows.requests import (
 from segcal_cli.workflows.run_settings import settings_for
 from segcal_cli.workflows.running import refuse_contradictions, require_workers
 from segcal_cli.workflows.sharding import parse_shard
-from segcal_cli.workflows.tracing import hint_at_groups, seen_by
+from segcal_cli.workflows.tracing import Fitted, hint_at_groups
 
 SHOWN_ALARMS = 20
 """Alarmed cases in the table for people; all stand in the CSV."""
@@ -81,13 +80,15 @@ DRIFT_WARNING = (
 
 @dataclass(frozen=True, slots=True)
 class RowMaker:
-    """Turns one case into its row of numbers."""
+    """Turns one case into its row of numbers. fitted: cases of the fit, or of the calibrator before it."""
 
     ratio: Ratio
     wanted: Wanted
+    fitted: Fitted
 
     def __call__(self, case: Case) -> Made:
-        return Made(result={"group": case.group, "row": case_row(case, self.ratio, self.wanted)})
+        row = case_row(case, self.ratio, self.wanted)
+        return Made(result={"group": case.group, "seen": self.fitted.holds(case), "row": row})
 
 
 def run(
@@ -125,7 +126,15 @@ def run(
     inputs = _open(loaded, predictions, applying, reading, writing, observer)
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     wanted = Wanted(blocks=settings.estimation == "block", debiased=settings.debias != "none")
-    reader = inputs.reader(transform=None if before is None else CalibratorTransform(before.calibrator))
+    fitted = Fitted.by(
+        [loaded.artifact, *([] if before is None else [before.artifact])],
+        [(source.id, source.group) for source in inputs.sources],
+    )
+    reader = inputs.reader(
+        # Sums tell copies of calibration cases at no cost, where they were taken of the same voxels.
+        with_digest=before is not None or loaded.counts_some,
+        transform=None if before is None else CalibratorTransform(before.calibrator),
+    )
     run_settings = settings_for(
         "ntr-interval apply",
         (artifact, loaded.artifact),
@@ -149,7 +158,7 @@ def run(
     files = RunFiles(output.parent, output.name, shard)
     with running_on(files, run_settings, own, writing, running, observer) as run:
         run.refuse_existing([output, *triage] if shard is None else [])
-        run.map(reader, RowMaker(loaded.ratio, wanted), "measuring")
+        run.map(reader, RowMaker(loaded.ratio, wanted, fitted), "measuring")
         outcome = concluded(run, tables, inputs)
     return outcome
 
@@ -173,7 +182,9 @@ class RatioTables:
         """Raises TooFewNewCases, WriteError."""
         loaded, calibration = self.loaded, self.calibration
         new = table_of({case: (found["group"], _numbers(found["row"])) for case, found in run.results.items()})
-        judged, shift = judge(loaded, calibration, new)
+        found = run.results
+        seen = np.array([bool(found[case]["seen"]) for case in new.ids], dtype=np.bool_)
+        judged, shift = judge(loaded, calibration, new, seen | same_scans(loaded.table, new))
         rows = case_rows(judged, run.first_inputs)
         rows += self._failed_rows(run.failures)
         rows.sort(key=lambda row: str(row["case"]).encode())
@@ -221,8 +232,8 @@ class Shift:
     n_infinite: int
 
 
-def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable) -> tuple[Judged, Shift]:
-    """Intervals and flags of new cases. Raises TooFewNewCases."""
+def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable, seen: np.ndarray) -> tuple[Judged, Shift]:
+    """Intervals and flags of new cases. seen: bool "case", those that are not new. Raises TooFewNewCases."""
     settings, limit = calibration.settings, loaded.ratio.limit
     has_ratio = with_ratio(new, settings.minimum_volume(loaded.unit), "prediction")
     present = new.chosen(has_ratio)
@@ -248,7 +259,7 @@ def judge(loaded: LoadedRatio, calibration: Calibration, new: RatioTable) -> tup
         threshold=alarm_threshold(calibration, limit, own),
         weights=case_weights,
         out_of_range=outside,
-        seen=_seen(loaded, new),
+        seen=seen,
         few=found_weights is not None and found_weights.effective < LEAST_EFFECTIVE,
     )
     moved = drift(calibration.scored, present) if len(calibration.scored) else None
@@ -283,15 +294,10 @@ def _open(
     if before is not None:
         refuse_misfit(before, predictions, inputs.space, inputs.values, reading_spec(reading, None, None))
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
-    refuse_other_region(loaded, has_region(inputs.sources))
+    refuse_other_region(loaded.path, loaded.artifact, inputs.sources)
     who = [(source.id, source.group) for source in inputs.sources]
     hint_at_groups(loaded.artifact, loaded.path, who, reading.groups, observer)
     return inputs
-
-
-def _seen(loaded: LoadedRatio, new: RatioTable) -> np.ndarray:
-    seen = set(seen_by(loaded.artifact, zip(new.ids, new.groups, strict=True), {}))
-    return np.array([case in seen for case in new.ids], dtype=bool)
 
 
 def _document(
@@ -350,7 +356,7 @@ def _warn(calibration: Calibration, judged: Judged, shift: Shift, loaded: Loaded
         )
         observer.warn(DRIFT_WARNING.format(moved))
     for case in (judged.table.ids[i] for i in np.flatnonzero(judged.seen)):
-        observer.warn("was used to fit the artifact; the guarantee is for new patients", case)
+        observer.warn("was used to fit the artifact or its calibrator; the guarantee is for new patients", case)
 
 
 def _people(rows: list[dict[str, Any]], alarmed: list[dict[str, Any]], judged: Judged) -> Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import ArtifactError, InputError, SegcalError, UsageError
+from segcal_cli.core.errors import ArtifactError, InputError, SegcalError
 from segcal_cli.io.artifacts import read_artifact
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed
@@ -52,12 +52,6 @@ class MixedUnits(InputError):
     template = "{0}: has {1}, the other cases {2}; volumes need one unit"
 
 
-class OtherRegion(UsageError):
-    """A region of interest at one of fit and apply only."""
-
-    template = "{0} was fitted {1} a region of interest: {2}"
-
-
 class NoKernelErrors(ArtifactError):
     """The kernel calibration error was not kept."""
 
@@ -80,6 +74,12 @@ class LoadedRatio:
         if settings.care and settings.score == "kde" and KERNEL[0] not in self.table:
             raise NoKernelErrors(self.path)
         return Calibration.of(self.table, settings, self.unit)
+
+    @property
+    def counts_some(self) -> bool:
+        """Whether some voxels of the fit did not count: outside a region of interest, or without annotation."""
+        header = self.artifact.header
+        return bool(header.spec.get("roi")) or float(header.results.get("unannotated", 0.0)) > 0
 
     def circumstances(self, *, in_sample: bool = False) -> Circumstances:
         """What became of its cases. in_sample: it is judged on some that it, or the calibrator, had seen."""
@@ -177,17 +177,3 @@ def refuse_other_unit(loaded: LoadedRatio, predictions: Path, unit: str) -> None
     words = {"ml": "scans with a place in space (ml)", "voxel": "images without one (voxels)"}
     if unit != loaded.unit:
         raise OtherUnit(loaded.path, words[loaded.unit], predictions, words[unit])
-
-
-def refuse_other_region(loaded: LoadedRatio, roi: bool) -> None:
-    """Raises OtherRegion. roi: whether voxels are left out now."""
-    then = bool(loaded.artifact.header.spec.get("roi"))
-    if then and not roi:
-        raise OtherRegion(loaded.path, "with", "give --roi")
-    if roi and not then:
-        raise OtherRegion(loaded.path, "without", "leave --roi away")
-
-
-def has_region(sources: Iterable[CaseSource]) -> bool:
-    """Whether voxels of some case are left out by a mask."""
-    return any(source.truth is not None and source.truth.roi is not None for source in sources)

@@ -34,7 +34,8 @@ from segcal_cli.workflows.calibrate_fit import Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
 from segcal_cli.workflows.inputs import open_inputs, reading_spec
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.ratio_artifacts import KIND, has_region, promised, settings_of, volume_unit
+from segcal_cli.workflows.ratio_artifacts import KIND, promised, settings_of, volume_unit
+from segcal_cli.workflows.regions_of_interest import has_region
 from segcal_cli.workflows.requests import (
     LabelOptions,
     OutputOptions,

@@ -23,15 +23,14 @@ from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.kinds import Description, Presented
 from segcal_cli.workflows.ratio_artifacts import (
     LoadedRatio,
-    has_region,
     loaded_ratio,
-    refuse_other_region,
     refuse_other_unit,
     volume_unit,
 )
 from segcal_cli.workflows.ratio_pictures import READING, draw
 from segcal_cli.workflows.ratio_text import SHOWN_LEVELS, settings_text, threshold_text, thresholds_table
-from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, people_tables
+from segcal_cli.workflows.ratio_verdicts import case_csv, method_csv, other_splits, people_tables
+from segcal_cli.workflows.regions_of_interest import refuse_other_region
 from segcal_cli.workflows.requests import JudgeOptions
 
 __all__ = ["FILES", "READING", "describe", "measurement", "pictures", "present"]
@@ -73,7 +72,7 @@ def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Input
     """Fills the table of the labelled cases; what is asked follows from it. Raises OtherUnit, OtherRegion."""
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
-    refuse_other_region(loaded, has_region(inputs.sources))
+    refuse_other_region(path, artifact, inputs.sources)
     wanted = Wanted(labels=True, blocks=True, debiased=True, bins=int(artifact.header.spec["bins"]))
     return RatioSums(loaded.ratio, wanted)
 
@@ -98,6 +97,7 @@ def present(
         "guarantee": loaded.promise(calibration, in_sample=in_sample),
         "guaranteed": guaranteed(calibration, circumstances),
         "in_sample": in_sample,
+        "other_splits": other_splits(methods, loaded.settings.delta1) or None,
         "methods": methods,
     }
     tables = tuple(people_tables(name, entry, loaded.settings.level, circumstances.broken))
@@ -109,12 +109,19 @@ def present(
 
 
 def pictures(
-    name: str, path: Path, artifact: Artifact, result: RatioTable, plots: Sequence[str], options: JudgeOptions
+    name: str,
+    path: Path,
+    artifact: Artifact,
+    result: RatioTable,
+    plots: Sequence[str],
+    options: JudgeOptions,
+    *,
+    in_sample: bool,
 ) -> Iterator[Picture]:
     """For ``reliability``: intervals, widths, errors, at the level of the fit."""
     loaded = loaded_ratio(path, artifact)
     compared = comparisons(loaded.table, result, loaded.settings, loaded.unit, loaded.ratio.limit)
-    yield from draw(name, loaded, result, compared, plots)
+    yield from draw(name, loaded, result, compared, plots, in_sample=in_sample)
 
 
 def _entry(name: str, loaded: LoadedRatio, new: RatioTable, compared: list[Comparison]) -> dict[str, Any]:

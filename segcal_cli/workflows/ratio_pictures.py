@@ -24,9 +24,8 @@ from segcal_cli.reporting.ratios import (
     width_histogram,
 )
 from segcal_cli.reporting.style import Look, Words, look
-from segcal_cli.workflows.kinds import Reading
+from segcal_cli.workflows.kinds import IN_SAMPLE, Reading
 from segcal_cli.workflows.ratio_artifacts import LoadedRatio
-from segcal_cli.workflows.tracing import seen_by
 
 PAGE = 60
 """Cases of a picture of intervals."""
@@ -63,15 +62,22 @@ READING: Mapping[str, Reading] = {
 
 
 def draw(
-    name: str, loaded: LoadedRatio, new: RatioTable, compared: Sequence[Comparison], plots: Sequence[str]
+    name: str,
+    loaded: LoadedRatio,
+    new: RatioTable,
+    compared: Sequence[Comparison],
+    plots: Sequence[str],
+    *,
+    in_sample: bool,
 ) -> Iterator[Picture]:
-    """The pictures that are asked for, at the level of the fit. new: all labelled cases."""
+    """The pictures that are asked for, at the level of the fit. new: all labelled cases; in_sample: some of them, or
+    their patients, were used in the fit or by its calibrator."""
     level = loaded.settings.level
     soft = {one.settings.method: one for one in compared if one.source == "soft" and one.settings.level == level}
     if not soft:
         return
     shown = [soft[method] for method in SHOWN]
-    caption = _caption(loaded, new, shown[0].cases)
+    caption = _caption(loaded, new, shown[0].cases, in_sample=in_sample)
     top = _top(shown, loaded.ratio.limit)
     ratio = " / ".join(_named(region) for region in (loaded.ratio.numerator, loaded.ratio.denominator))
     title = f"{ratio}, level {percent(level)}, {name}"
@@ -148,15 +154,14 @@ def _top(shown: Sequence[Comparison], limit: float) -> float:
     return 1.05 * float(max(np.concatenate([*ends, shown[0].cases.ratio, shown[0].cases.ratio_label])))
 
 
-def _caption(loaded: LoadedRatio, new: RatioTable, scored: RatioTable) -> str:
+def _caption(loaded: LoadedRatio, new: RatioTable, scored: RatioTable, *, in_sample: bool) -> str:
     without = sorted(set(new.ids) - set(scored.ids), key=str.encode)
     named = ", ".join(without[:MOST_NAMED]) + (", ..." if len(without) > MOST_NAMED else "")
-    seen = seen_by(loaded.artifact, zip(new.ids, new.groups, strict=True), {})
     n, patients = len(scored), len(set(scored.groups))
     return (
         f"Unit: case, n = {n}, of {patients} patient{'' if patients == 1 else 's'}; coverage with its exact 95 % "
         f"interval. Thresholds from {loaded.calibration(loaded.settings).n} calibration patients."
-        + (f" {len(seen)} of these cases were used to fit it, so coverage is flattered." if seen else "")
+        + (IN_SAMPLE if in_sample else "")
         + (f" Without a ratio: {named}." if without else "")
     )
 

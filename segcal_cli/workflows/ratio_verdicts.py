@@ -43,6 +43,7 @@ METHOD_COLUMNS = (
         for key in ("coverage", "width_mean_ml", "width_relative_median")
     ),
     "joint_coverage",
+    "delta1",
 )
 
 CASE_COLUMNS = (
@@ -111,6 +112,15 @@ def case_rows(new: RatioTable, one: Comparison, minimum: float) -> Iterator[dict
         yield row
 
 
+def other_splits(methods: Sequence[Mapping[str, Any]], stored: float | None) -> str:
+    """Where care could not take the split of the fit, and what it took; "" where it could. stored: --delta1."""
+    other = {one["level"]: one["delta1"] for one in methods if one["delta1"] not in (None, stored)}
+    if stored is None or not other:
+        return ""
+    taken = ", ".join(f"{delta1:g} at level {percent(level)}" for level, delta1 in sorted(other.items()))
+    return f"The --delta1 {stored:g} of the fit is too large for other levels: care takes half of the error, {taken}"
+
+
 def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: str) -> Iterator[Table]:
     """For people: all methods at the level of the fit, and what the predictions themselves are worth. why_none: why no
     method is guaranteed, or ""."""
@@ -141,6 +151,8 @@ def people_tables(name: str, entry: Mapping[str, Any], level: float, why_none: s
     )
     if entry["in_sample"]:
         caption += "; SOME CASES WERE USED TO FIT IT, so coverage is flattered"
+    if entry["other_splits"]:
+        caption += f". {entry['other_splits']}"
     if why_none:
         caption += f". No guarantee: {why_none}"
     yield Table(

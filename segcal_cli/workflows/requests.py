@@ -110,7 +110,8 @@ class CalibrateFitOptions:
 
 @dataclass(frozen=True, slots=True)
 class CalibrateCompareOptions:
-    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions."""
+    """Which methods are compared, and how each is fitted. methods None: all that fit the predictions, fine-tune and
+    local if what they look at is given."""
 
     methods: str | None = None
     folds: int = 5
@@ -124,6 +125,10 @@ class CalibrateCompareOptions:
     dim: int = 2
     pad: Literal["replicate", "zero"] = "replicate"
     slice_axis: Literal["auto", "x", "y", "z"] = "auto"
+    last_layer: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
     allow_overlap: bool = False
 
 
@@ -247,6 +252,7 @@ class ReliabilityOptions:
     show_cases: str = "worst:3,median:1,best:1"
     min_voxels: int = 20
     cells: tuple[str, ...] = ()
+    features: Path | None = None
     images: Path | None = None
     max_cases: int = 12
     alphas: str = "0.05,0.1,0.2"
@@ -414,3 +420,24 @@ class ClusterApplyOptions:
     emit: str = "sets,size"
     atlas: Path | None = None
     roi: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRequest:
+    """A study: which predictions are measured against which labels, through and beside what, and how.
+
+    predictions, labels: folders or files; None where saved counts stand for them (``sourcing.saved``). judging: how
+    artifacts that are no calibrators are judged. along: what calibrators look at besides.
+    """
+
+    predictions: Path | None
+    labels: Path | None
+    sourcing: SourceOptions = SourceOptions()
+    measuring: MeasureOptions = MeasureOptions()
+    drawing: IntervalOptions = IntervalOptions()
+    reading: PredictionOptions = PredictionOptions()
+    truth: LabelOptions = LabelOptions()
+    running: RunOptions = RunOptions()
+    judging: JudgeOptions = JudgeOptions()
+    along: CompanionOptions = CompanionOptions()
+    device: DeviceOptions = DeviceOptions()

@@ -109,9 +109,12 @@ def plan_of(running: RunOptions) -> Plan:
     return Plan(jobs_of(running), on_failure_of(running, "stop"), cluster_of(running))
 
 
-def threads_of(plan: Plan) -> int:
-    """Threads per case: all cores when cases go one after the other, else one per process."""
-    return min(MAX_THREADS, usable_cores()) if plan.jobs == 1 and plan.cluster is None else 1
+def threads_of(plan: Plan, *, spare: int = 0) -> int:
+    """Threads per case: all cores when cases go one after the other, else one per process. spare: cores left to the
+    decoding of the next cases.
+    """
+    alone = plan.jobs == 1 and plan.cluster is None
+    return max(1, min(MAX_THREADS, usable_cores() - spare)) if alone else 1
 
 
 def import_ahead(module: str) -> None:

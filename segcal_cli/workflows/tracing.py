@@ -163,6 +163,31 @@ def seen_by(artifact: Artifact, cases: Iterable[tuple[str, str]], digests: Mappi
     return [case for case, group in cases if case in ids or group in groups or (digests.get(case) or None) in known]
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What artifacts had seen when they were fitted. ids: of cases here that were among it, or whose patient was;
+    digests: of the predictions, which tell a copy under another name.
+    """
+
+    ids: frozenset[str]
+    digests: frozenset[str]
+
+    @classmethod
+    def by(cls, artifacts: Iterable[Artifact], cases: Sequence[tuple[str, str]]) -> Fitted:
+        """cases: (id, group) of all cases here."""
+        ids: set[str] = set()
+        digests: set[str] = set()
+        for artifact in artifacts:
+            known = set(artifact.header.case_ids)
+            ids.update(seen_by(artifact, cases, {}))
+            digests.update(digest for case, digest in artifact.header.case_digests.items() if digest and case in known)
+        return cls(frozenset(ids), frozenset(digests))
+
+    def holds(self, case: Case) -> bool:
+        """Whether a case that was read is one of them."""
+        return case.id in self.ids or case.facts.digest in self.digests
+
+
 def refuse_seen(
     artifact: Artifact, name: Path, cases: Sequence[tuple[str, str]], digests: Mapping[str, str], *, allow: bool
 ) -> bool:

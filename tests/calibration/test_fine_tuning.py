@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from segcal_cli.calibration import statistics
 from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.equipment import Equipment, LastLayer
 from segcal_cli.calibration.fine_tuning import (
@@ -234,10 +235,10 @@ def test_a_class_without_voxels_keeps_its_row():
 
 
 def test_it_is_no_rival_of_methods_that_need_predictions_only():
-    from segcal_cli.calibration.rivals import rivals_for
+    from segcal_cli.calibration.rivals import usual_rivals
 
-    assert {"fine-tune", "local"}.isdisjoint(rivals_for(space_of(3), "logits"))
-    assert "auxiliary" in rivals_for(space_of(3), "logits")
+    assert {"fine-tune", "local"}.isdisjoint(usual_rivals(space_of(3), "logits"))
+    assert "auxiliary" in usual_rivals(space_of(3), "logits")
 
 
 def test_passes_that_end_too_early_are_told():
@@ -246,3 +247,78 @@ def test_passes_that_end_too_early_are_told():
     warning = next(text for text in early.warnings if "exact passes ended" in text)
     assert f"the largest gradient is {early.objective['gradient']:.4g}, not below 1e-08" in warning
     assert not any("exact passes ended" in text for text in fitted(cases).warnings)
+
+
+RECIPE = replace(SPEC, folds=0, refine=5, optimiser="adam")
+"""The recipe has no exact passes of its own to choose."""
+
+
+@pytest.mark.parametrize("space", SPACES, ids=NAMES)
+def test_the_published_recipe_never_ends_below_the_exact_optimum(space):
+    """Three seeds, as published: from the layer as it was, 1e-4 a step."""
+    cases = featured_cases(space)
+    exact = fitted(cases, replace(SPEC, folds=0)).objective
+    for seed in range(3):
+        result = fitted(cases, replace(RECIPE, seed=seed))
+        assert exact["after"] <= result.objective["after"] + 1e-9
+        assert result.objective["after"] < result.objective["before"]
+        assert result.objective["gradient"] > exact["gradient"]
+        assert any("reproduction of a published recipe (Adam)" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=NAMES)
+def test_many_steps_of_the_recipe_end_near_the_exact_optimum(space):
+    cases = featured_cases(space)
+    exact = fitted(cases, replace(SPEC, folds=0)).objective["nll_after"]
+    found = fitted(cases, replace(RECIPE, epochs=200, learning_rate=1e-2)).objective["nll_after"]
+    assert exact - 2e-5 <= found <= exact + 1e-3  # the ridge of the exact fit costs less than that
+
+
+def test_the_recipe_takes_two_volumes_a_step_from_the_layer_as_it_was():
+    """Adam's first steps are as long as the rate, whatever the slope; its second ones nearly so."""
+    space = SPACES[0]
+    cases = featured_cases(space, 5)
+    start = problem_weights(layer_of(space), space)
+    for epochs in (1, 2):
+        result = fitted(cases, replace(RECIPE, epochs=epochs))
+        assert result.objective["iterations"] == 3 * epochs
+        moved = np.abs(result.calibrator.rows - start).max()
+        assert 2.5e-4 * epochs < moved < 3.05e-4 * epochs
+
+
+def test_a_step_of_the_recipe_goes_down_the_slope_of_all_voxels_of_two_volumes():
+    """Adam's first step has the sign of the slope and the length of the rate."""
+    space = SPACES[3]
+    cases = featured_cases(space, 2)
+    start = problem_weights(layer_of(space), space)
+    result = fitted(cases, replace(RECIPE, epochs=1, learning_rate=1e-3))
+    x, y = stacked(cases)
+    slope = (1.0 / (1.0 + np.exp(-start @ x)) - y) @ x.T
+    np.testing.assert_allclose(result.calibrator.rows - start, -1e-3 * np.sign(slope), rtol=1e-4)
+
+
+def test_the_recipe_leaves_a_class_without_voxels_as_it_is():
+    space = space_of(3)
+    cases = [
+        replace(case, labels=replace(case.labels, codes=np.minimum(case.labels.codes, 1)))
+        for case in featured_cases(space)
+    ]
+    rows = fitted(cases, RECIPE).calibrator.rows.reshape(3, -1)
+    start = problem_weights(layer_of(space), space)
+    np.testing.assert_array_equal(rows[2], start[2])
+    assert not np.array_equal(rows[1], start[1])
+
+
+def test_of_more_voxels_than_are_kept_each_stands_for_several(monkeypatch):
+    """The seed draws them; what they weigh is all that counted."""
+    space = SPACES[2]
+    case = featured_cases(space, 1, roi=np.arange(180).reshape(2, 9, 10) < 150)[0]
+    model = FineTuneModel(space, layer_of(space))
+    monkeypatch.setattr(statistics, "MOST_NUMBERS", 40 * FEATURES)
+    found = statistics.whole_of(case, 3, model)
+    assert found.count == 40
+    assert found.weights.sum() == pytest.approx(150, rel=1e-12)
+    columns = {tuple(column) for column in case.volume.features.reshape(FEATURES, -1)[:, :150].T}
+    assert {tuple(column) for column in found.x[0].T} < columns
+    np.testing.assert_array_equal(statistics.whole_of(case, 3, model).x, found.x)
+    assert not np.array_equal(statistics.whole_of(case, 4, model).x, found.x)

@@ -11,6 +11,7 @@ import torch
 from segcal_cli.calibration import patients, recipes
 from segcal_cli.calibration.auxiliary import Surroundings, convolved, slabs
 from segcal_cli.calibration.recipes import Recipe, Slices
+from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.spec import BadOption, FitSpec
 from segcal_cli.core.case import Case
 from tests.calibration.builders_cases import case_of, space_of
@@ -41,10 +42,13 @@ def scans(classes: int, count: int = 5) -> list[Case]:
 
 SPEC = FitSpec(split_kind="held-out", folds=0)
 
+PREDICTIONS_ONLY = tuple(name for name in recipes.RECIPES if not METHODS[name].beside)
+"""``test_fine_tuning.py`` has the other one."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("method", recipes.RECIPES)
+@pytest.mark.parametrize("method", PREDICTIONS_ONLY)
 def test_the_exact_fit_is_never_worse_than_the_recipe(method: str, classes: int):
     """Three seeds. The ridge of the auxiliary method is no part of what is compared: 1e-6 of squared weights."""
     cases = scans(classes)
@@ -102,7 +106,7 @@ def test_the_run_ends_after_six_epochs_without_gain():
     assert steps == 1 + recipes.END  # nothing moves at such a rate
 
 
-@pytest.mark.parametrize("method", recipes.RECIPES)
+@pytest.mark.parametrize("method", PREDICTIONS_ONLY)
 def test_the_same_seed_gives_the_same_bytes_however_cases_are_dealt(method: str):
     cases = scans(3)
     spec = replace(SPEC, method=method, optimiser="adam", folds=2, epochs=2)

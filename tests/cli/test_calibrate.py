@@ -501,6 +501,19 @@ def test_a_case_of_the_fit_is_flagged_when_it_is_calibrated(tmp_path):
     assert [case["in_calibration"] for case in ran.document["result"]["cases"]] == [True, False, False, False]
 
 
+def test_a_copy_of_a_case_of_the_fit_is_flagged_under_another_name(tmp_path):
+    study = nnunet_study(tmp_path)
+    artifact = fit(study)
+    study.predictions.rename(tmp_path / "old")
+    study.predictions.mkdir()
+    for path in (tmp_path / "old").glob("case-1*"):
+        shutil.copy(path, study.predictions / path.name.replace("case-1", "fresh"))
+    for path in (tmp_path / "old").glob("*.json"):
+        shutil.copy(path, study.predictions)
+    ran = apply(study, artifact)
+    assert "1 of these cases was used to fit the calibrator: fresh" in ran.err.splitlines()
+
+
 def test_a_copy_of_a_prediction_is_only_warned_about_by_apply(tmp_path):
     study = nnunet_study(tmp_path)
     artifact = fit(study)

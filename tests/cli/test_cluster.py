@@ -198,27 +198,25 @@ def test_a_table_of_cases_without_patients_is_no_better_than_files_without_group
     assert "once. Without --groups each file counts as a patient; several files of one patient break" in said.stderr
 
 
-def test_a_promise_of_one_region_is_not_given_for_another(study, tmp_path):
+def test_an_artifact_of_one_region_is_refused_for_another(study, tmp_path):
     root, old, new = study
     mask = np.zeros(SHAPE, np.uint8)
     mask[:, 2:6, 3:9] = 1
     for scan in (*old.scans, *new.scans):
         write_volume(tmp_path / "roi" / f"{scan.name}.nii.gz", mask)
     region, path = ("--roi", tmp_path / "roi"), tmp_path / "c.npz"
-    everywhere = (
-        "No guarantee: in the fit all voxels counted, and here only those inside a region of interest do (--roi)."
-    )
-    inside = "No guarantee: in the fit only voxels inside a region of interest counted, and here all do; give --roi."
+    without = f"segcal: {path} was fitted without a region of interest: leave --roi, or the column roi of --cases, away"
+    within = f"segcal: {path} was fitted with a region of interest: give --roi FOLDER, or --cases with a column roi"
     judged = ("evaluate", *new.arguments, *GIVEN, "--groups", root / "groups.csv", "--artifact", path, "-o")
-    for number, (fitted, used, words) in enumerate((((), region, everywhere), (region, (), inside))):
+    for number, (fitted, used, words) in enumerate((((), region, without), (region, (), within))):
         promise = fit(study, path, "--method", "image", "--overwrite", *fitted)
         assert ("Only voxels inside the region of interest count." in promise.stderr) == bool(fitted)
         for said in (
             apply(study, path, tmp_path / f"other{number}", *used),
             segcal(*judged, tmp_path / f"other{number}.csv", *used),
         ):
-            assert words in said.stderr
-            assert "For a new patient" not in said.stderr
+            assert said.code == 2
+            assert f"{words} (exit 2)" in said.stderr
         assert "For a new patient" in apply(study, path, tmp_path / f"same{number}", *fitted).stderr
 
 
@@ -419,13 +417,15 @@ def test_an_empty_set_gets_the_most_probable_class_unless_allowed(study, tmp_pat
     assert np.array_equal(filled[left != 0], left[left != 0])
 
 
-def test_voxels_outside_the_region_of_interest_are_marked_as_not_evaluated(study, tmp_path, artifact):
+def test_voxels_outside_the_region_of_interest_are_marked_as_not_evaluated(study, tmp_path):
     mask = np.zeros(SHAPE, np.uint8)
     mask[:, 2:6, 3:9] = 1
-    for scan in study[2].scans:
+    for scan in (*study[1].scans, *study[2].scans):
         write_volume(tmp_path / "roi" / f"{scan.name}.nii.gz", mask)
+    region = ("--roi", tmp_path / "roi")
+    assert fit(study, tmp_path / "c.npz", "--method", "grid", "--grid", "2x2", *region).code == 0
     emit = ("--emit", "sets,size,pvalue,clusters")
-    assert apply(study, artifact, tmp_path / "out", "--roi", tmp_path / "roi", *emit).code == 0
+    assert apply(study, tmp_path / "c.npz", tmp_path / "out", *region, *emit).code == 0
     outside = mask.T == 0
     values = {
         kind: volume(tmp_path / "out" / f"case_24_{kind}.nii.gz")
@@ -470,7 +470,7 @@ def test_a_scan_of_the_fit_is_flagged_under_another_name_too(study, tmp_path, ar
     assert {row["case"]: row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv")} == {
         "case_24": "", "stranger": "in_calibration"
     }  # fmt: skip
-    assert "1 of these cases were used in the fit" in said.stderr
+    assert "1 of these cases was used in the fit" in said.stderr
 
 
 def test_apply_says_where_patients_are_no_longer_told_apart(study, tmp_path, artifact):
@@ -497,6 +497,9 @@ def test_a_calibrator_of_the_fit_is_asked_for_at_apply(study, tmp_path):
     assert fit(study, tmp_path / "d.npz", "--method", "image", "--calibrator", calibrator).code == 0
     assert apply(study, tmp_path / "d.npz", tmp_path / "taught", "--calibrator", calibrator).code == 0
     assert {row["flags"] for row in read_rows(tmp_path / "taught" / "cases.csv")} == {"in_calibrator"}
+    other = make_folders(tmp_path / "copies", [replace(new.scans[0], name="stranger")])
+    assert apply(study, tmp_path / "d.npz", tmp_path / "e", "--calibrator", calibrator, folders=other).code == 0
+    assert {row["flags"] for row in read_rows(tmp_path / "e" / "cases.csv")} == {"in_calibrator"}
 
 
 def test_other_classes_and_damaged_artifacts_exit_5(study, tmp_path, artifact):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 
 import nibabel
@@ -368,8 +369,23 @@ def test_the_history_of_another_artifact_is_refused(artifact, cal, new, tmp_path
 
 def test_calibration_cases_are_flagged_when_they_are_applied(artifact, cal, tmp_path):
     said = apply(artifact, cal, tmp_path / "out")
-    assert "60 rows are of cases that calibrated these sets" in said.stderr
+    assert "60 rows are of cases that these sets, or the calibrator before them, were fitted on" in said.stderr
     assert all("in_calibration" in row["flags"] for row in read_rows(tmp_path / "out" / "cases.csv"))
+
+
+def test_copies_and_cases_of_the_calibrator_are_flagged_like_calibration_cases(cal, new, tmp_path):
+    learn = write_images(tmp_path / "learn", range(30))
+    path, through = tmp_path / "a.npz", ("--calibrator", tmp_path / "t.npz")
+    assert segcal("calibrate", "fit", *arguments(learn), "--no-summary", "-o", tmp_path / "t.npz").code == 0
+    assert fit(cal, path, *NONE, *through).code == 0
+    for root, name, expected in ((cal, CAL[0], True), (learn, 0, True), (learn, None, True), (new, NEW[0], False)):
+        out = write_images(tmp_path / f"{root.name}{name}", [0] if name is None else [name])
+        if name is not None:
+            scan = out / "predictions" / f"{name_of(name)}.nii.gz"
+            scan.rename(scan.with_name("fresh.nii.gz"))
+        assert apply(path, out, out / "sets", *through).code == 0
+        flags = [row["flags"].split(";") for row in read_rows(out / "sets" / "cases.csv")]
+        assert ["in_calibration" in own for own in flags] == [expected]
 
 
 def test_a_contradiction_is_flagged_without_labels(cal, new, tmp_path):
@@ -512,7 +528,7 @@ def test_patients_are_units_and_hcp_weighs_their_cases(cal, tmp_path):
     assert fit(cal, tmp_path / "c.npz", *groups, "--unit", "case").code == 2
 
 
-def test_inside_a_region_of_interest_apply_needs_one_too(cal, new, tmp_path):
+def test_a_region_of_interest_is_wanted_at_fit_and_apply_or_at_neither(cal, new, tmp_path):
     for root, which in ((cal, CAL), (new, NEW)):
         for index in which:
             roi = np.zeros((1, 40, 40), np.uint8)
@@ -521,13 +537,23 @@ def test_inside_a_region_of_interest_apply_needs_one_too(cal, new, tmp_path):
     path = tmp_path / "a.npz"
     said = fit(cal, path, *NONE, "--roi", tmp_path / cal.name)
     assert said.code == 0, said.stderr
-    assert "All of this inside the region of interest." in said.stderr
+    assert "The sets lie in the region of interest, and what is target outside of it counts as missed" in said.stderr
     assert "have truth outside the region of interest, which counts as missed" in said.stderr
-    assert apply(path, new, tmp_path / "x").code == 2
-    assert apply(path, new, tmp_path / "out", "--roi", tmp_path / new.name, "--alpha", "0.01").code == 0
-    codes = voxels(tmp_path / "out" / f"{name_of(NEW[0])}_sets.nii.gz")[0]
-    assert codes[2:38, 2:36].all()
-    assert not codes[:, 36:].any()
+    said = apply(path, new, tmp_path / "x")
+    assert said.code == 2
+    assert "was fitted with a region of interest: give --roi FOLDER, or --cases with a column roi" in said.stderr
+    fit(cal, tmp_path / "b.npz", *NONE)
+    said = apply(tmp_path / "b.npz", new, tmp_path / "x", "--roi", tmp_path / new.name)
+    assert said.code == 2
+    assert "was fitted without a region of interest: leave --roi, or the column roi of --cases, away" in said.stderr
+    roi = ("--roi", tmp_path / new.name)
+    assert apply(path, new, tmp_path / "out", *roi, "--alpha", "0.8").code == 0
+    codes = np.stack([voxels(tmp_path / "out" / f"{name_of(index)}_sets.nii.gz")[0] for index in NEW])
+    assert codes.any()
+    assert not codes[:, :, 36:].any()
+    # With +inf nothing less than everything holds what may lie outside the region.
+    assert apply(path, new, tmp_path / "all", *roi, "--alpha", "0.01").code == 0
+    assert voxels(tmp_path / "all" / f"{name_of(NEW[0])}_sets.nii.gz").all()
 
 
 # Refusals
@@ -718,6 +744,7 @@ def test_reliability_draws_failures_first_and_every_picture_of_sets(artifact, ne
     }
     assert wrong & set(cases) == set(sorted(wrong)[:3])
     assert "Sets on the scans" in (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"(inner|outer) wrong by \d+ voxel", (tmp_path / "out" / "report.html").read_text())
 
 
 @pytest.mark.parametrize("options", [("--alphas", "0.1,x"), ("--alphas", "1.5"), ("--max-cases", "-1")])

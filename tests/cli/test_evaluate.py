@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -105,6 +106,15 @@ def test_the_table_is_sorted_by_source_case_and_class(whole):
     rows = [(row["source"], row["case"], row["class"]) for row in read_rows(whole[0] / "m.csv")]
     classes = ["background", "class1", "class2", "(all)"]
     assert rows == [(s, f"case_{i:02d}", c) for s in ("raw", "T", "honest") for i in range(8) for c in classes]
+
+
+def test_scans_of_one_patient_without_groups_are_warned_of_and_other_ids_are_not(whole, tmp_path):
+    assert "no --groups" not in whole[1].stderr
+    scans = [replace(scan, name=f"p{n // 2}_t{n % 2}") for n, scan in enumerate(make_scans(4))]
+    data = make_folders(tmp_path / "visits", scans)
+    said = evaluate(data, tmp_path)
+    assert "warning: no --groups: each case is taken as a patient of its own, and p0_t0 and p0_t1 look" in said.stderr
+    assert "no --groups" not in evaluate(data, tmp_path, "--groups", r"^p\d", "--overwrite").stderr
 
 
 def test_the_document_of_success_fits_the_schema(whole):

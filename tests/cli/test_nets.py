@@ -16,6 +16,9 @@ from tests.cli.builders import Folders, make_folders, make_scans, segcal, sigmoi
 
 FEATURES = 4
 
+TRAINED = ("--learning-rate", "0.03", "--epochs", "6")
+"""Enough for the network to beat T0 where it sees the scans of the study."""
+
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +184,7 @@ def test_a_fine_tuned_calibrator_in_front_of_a_command_without_features_says_wha
     assert segcal(*study.fit, *study.tuning, "-o", made).code == 0
     said = segcal("convert", study.predictions, *study.reading, "--calibrator", made, "-o", tmp_path / "converted")
     assert said.code == 4
-    assert "--features FOLDER is needed (calibrate and evaluate have it)" in said.stderr
+    assert "--features FOLDER is needed (calibrate, evaluate and reliability have it)" in said.stderr
     again = [
         "--calibrator",
         made,
@@ -192,6 +195,46 @@ def test_a_fine_tuned_calibrator_in_front_of_a_command_without_features_says_wha
         tmp_path / "second.npz",
     ]
     assert segcal(*study.fit, *again).code == 0
+
+
+@pytest.mark.parametrize("method", ["fine-tune", "local"])
+def test_reliability_draws_what_looks_at_features_or_scans(tmp_path: Path, method: str):
+    study, made = make_study(tmp_path, 3), tmp_path / "fitted.npz"
+    scans = ["--images", tmp_path / "images"]
+    how = study.tuning if method == "fine-tune" else ["--method", "local", *scans, *TRAINED]
+    said = segcal(*study.fit, *how, "-o", made, "--json")
+    assert said.code == 0
+    assert method == "fine-tune" or said.document["result"]["facts"]["training"]["kept"]
+    beside = ["--features", tmp_path / "features"] if method == "fine-tune" else scans
+    draw = ["reliability", study.predictions, study.folders.labels, *study.reading, "--allow-overlap"]
+    draw += ["--plots", "dataset-diagram", "--format", "svg", "--show-cases", "worst:1", "--bootstrap", "0"]
+    for number, how in enumerate((["--artifact", f"it={made}"], ["--calibrator", made])):
+        out = tmp_path / f"pictures{number}"
+        lacking = segcal(*draw, *how, "-o", out)
+        assert lacking.code == 4
+        assert f"{beside[0]} FOLDER is needed" in lacking.stderr
+        assert not out.exists()
+        said = segcal(*draw, *how, *beside, "-o", out, "--json")
+        assert said.code == 0, said.stderr
+        assert (out / "report.html").is_file()
+        named = [source["name"] for source in said.document["result"]["sources"]]
+        assert named == (["raw", "it"] if number == 0 else ["raw"])
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    (["--features", "features"], "--features is for --method fine-tune, and there is none here"),
+    (["--images", "images"], "--images is of conformal-sets or local calibrate artifacts, and none is given"),
+    (["--device", "cuda"], "--device cuda: measuring without such a calibrator runs on the CPU only"),
+])  # fmt: skip
+def test_reliability_refuses_what_no_artifact_looks_at(tmp_path: Path, options: list[str], text: str):
+    study, made = make_study(tmp_path, 3), tmp_path / "t.npz"
+    assert segcal(*study.fit, "-o", made).code == 0
+    draw = ["reliability", study.predictions, study.folders.labels, *study.reading, "--artifact", made]
+    given = [tmp_path / one if one in ("features", "images") else one for one in options]
+    said = segcal(*draw, *given, "--allow-overlap", "-o", tmp_path / "pictures")
+    assert said.code == 2
+    assert text in said.stderr
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_shards_of_a_network_are_refused(tmp_path: Path):

@@ -429,7 +429,7 @@ def test_a_region_of_interest_is_wanted_at_both_or_neither(fitted, new, tmp_path
     assert said.code == 0, said.stderr
     said, _ = applied(None, new, tmp_path, artifact=root / "roi.npz")
     assert said.code == 2
-    assert "was fitted with a region of interest: give --roi" in said.stderr
+    assert "was fitted with a region of interest: give --roi FOLDER" in said.stderr
     said, _ = applied(fitted, new, tmp_path, "--roi", tmp_path / "new_roi")
     assert said.code == 2
     said, rows = applied(None, new, tmp_path, "--roi", tmp_path / "new_roi", artifact=root / "roi.npz")

@@ -268,3 +268,93 @@ def test_a_seed_below_zero_is_refused(fitted, tmp_path):
     said = segcal("ntr-interval", "fit", *arguments(fitted[0]), *NTR, "--seed", "-1", "-o", tmp_path / "x.npz")
     assert said.code == 2
     assert "--seed -1 is not allowed" in said.stderr
+
+
+# Cases that are not new
+
+
+@pytest.fixture
+def renamed(fitted, tmp_path):
+    """The first six scans of the fit under other names, and masks for both."""
+    root = tmp_path / "renamed"
+    for part in ("predictions", "labels"):
+        (root / part).mkdir(parents=True)
+        for seed in range(6):
+            (root / part / f"other{seed}.nii.gz").write_bytes((fitted[0] / part / f"p{seed:03}.nii.gz").read_bytes())
+    (root / "classes.json").write_bytes((fitted[0] / "classes.json").read_bytes())
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:, :, :3] = 0
+    for name in (*(f"p{seed:03}" for seed in range(20)), *(f"other{seed}" for seed in range(6))):
+        write_volume(root / "roi" / f"{name}.nii.gz", mask)
+    return root
+
+
+def reasons(rows):
+    return [row["reasons"].split(";")[-1] for row in rows.values()]
+
+
+@pytest.mark.parametrize("options", [(), ("--estimation", "block", "--debias", "exact")])
+def test_copies_of_calibration_cases_are_flagged_under_other_names(fitted, new, renamed, tmp_path, options):
+    said, rows = applied(None, renamed, tmp_path, *options, artifact=fitted[0] / "ntr.npz")
+    assert reasons(rows) == ["in_calibration"] * 6
+    assert any("was used to fit the artifact" in warning for warning in said.document["warnings"])
+    assert "in_calibration" not in reasons(applied(None, new, tmp_path, artifact=fitted[0] / "ntr.npz")[1])
+
+
+@pytest.mark.parametrize("fit", [("--roi",), ("--ignore-label", "0")])
+def test_copies_are_noticed_where_only_some_voxels_counted_in_the_fit(fitted, renamed, tmp_path, fit):
+    root, path = fitted[0], tmp_path / "some.npz"
+    region = ("--roi", renamed / "roi") if fit == ("--roi",) else ()
+    assert segcal("ntr-interval", "fit", *arguments(root), *NTR, *(region or fit), "-o", path).code == 0
+    assert reasons(applied(None, renamed, tmp_path, *region, artifact=path)[1]) == ["in_calibration"] * 6
+
+
+def test_cases_of_the_calibrator_and_their_copies_are_no_new_ones(fitted, renamed, tmp_path):
+    seen = write_study(tmp_path / "seen", range(300, 306), prefix="s")
+    through = ("--calibrator", tmp_path / "t.npz")
+    assert segcal("calibrate", "fit", *arguments(seen), "--no-summary", "-o", tmp_path / "t.npz").code == 0
+    artifact = tmp_path / "behind.npz"
+    assert segcal("ntr-interval", "fit", *arguments(fitted[0]), *NTR, *through, "-o", artifact).code == 0
+    assert reasons(applied(None, seen, tmp_path, *through, artifact=artifact)[1]) == ["in_calibration"] * 6
+    (seen / "predictions" / "s300.nii.gz").rename(seen / "predictions" / "fresh.nii.gz")
+    assert reasons(applied(None, seen, tmp_path, *through, artifact=artifact)[1]) == ["in_calibration"] * 6
+    assert reasons(applied(None, renamed, tmp_path, *through, artifact=artifact)[1]) == ["in_calibration"] * 6
+
+
+def test_pictures_of_cases_that_the_calibrator_saw_say_so(fitted, new, tmp_path):
+    seen = write_study(tmp_path / "seen", range(300, 306), prefix="s")
+    assert segcal("calibrate", "fit", *arguments(seen), "--no-summary", "-o", tmp_path / "t.npz").code == 0
+    artifact, through = tmp_path / "n.npz", ("--calibrator", tmp_path / "t.npz")
+    assert segcal("ntr-interval", "fit", *arguments(fitted[0]), *NTR, *through, "-o", artifact).code == 0
+    words = "In-sample: some of these cases were used in the fit, or by its calibrator, so coverage is flattered."
+    for root, expected in ((seen, True), (new, False)):
+        said = segcal(
+            "reliability", *arguments(root), *through, "--artifact", artifact, "--plots", "ntr-widths", "--format",
+            "svg", "--allow-overlap", "--overwrite", "-o", tmp_path / "pictures",
+        )  # fmt: skip
+        assert said.code == 0, said.stderr
+        page = " ".join((tmp_path / "pictures" / "report.html").read_text().split())
+        assert (words in page) == expected
+
+
+# A split of the fit at other levels
+
+
+def test_a_delta1_that_is_too_large_for_a_level_is_replaced_and_that_is_said(fitted, new, tmp_path):
+    artifact = tmp_path / "ntr.npz"
+    split = ("--method", "care", "--level", "0.8", "--split", "fixed", "--delta1", "0.15")
+    assert segcal("ntr-interval", "fit", *arguments(fitted[0]), *NTR, *split, "-o", artifact).code == 0
+    entry = judged(new, artifact, tmp_path)[1]
+    words = (
+        "The --delta1 0.15 of the fit is too large for other levels: care takes half of the error, 0.05 at level 90 %"
+    )
+    assert entry["other_splits"] == words
+    found = {(one["method"], one["level"]): one["delta1"] for one in entry["methods"] if one["source"] == "soft"}
+    assert [found["care", level] for level in (0.68, 0.8, 0.9)] == pytest.approx([0.15, 0.15, 0.05])
+    assert found["nested", 0.9] is None
+    rows = read_rows(tmp_path / "e.ntr.methods.csv")
+    taken = {row["level"]: float(row["delta1"]) for row in rows if (row["method"], row["source"]) == ("care", "soft")}
+    assert taken == {"0.68": 0.15, "0.8": 0.15, "0.9": pytest.approx(0.05)}
+    people = segcal("evaluate", *arguments(new), "--artifact", artifact, "-o", tmp_path / "e.csv", "--overwrite")
+    assert words in " ".join(people.stderr.split())
+    assert judged(new, fitted[0] / "ntr.npz", tmp_path)[1]["other_splits"] is None

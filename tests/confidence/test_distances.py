@@ -10,7 +10,7 @@ from segcal_cli.confidence.distances import bounding_box, farthest, signed_dista
 from segcal_cli.confidence.maps import SIDES, score_map
 from segcal_cli.confidence.scores import parse_score
 from segcal_cli.confidence.scoring import ScoringRules, inner_score, outer_score
-from segcal_cli.confidence.sets import case_sets, p_value_counts, side_maps
+from segcal_cli.confidence.sets import case_sets, p_value_counts, set_sizes, side_maps
 from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.confidence.transforms import exact_distances, fast_distances
 from segcal_cli.confidence.views import views
@@ -139,6 +139,29 @@ def test_p_values_from_a_crop_are_those_of_the_whole_grid(seed, ended):
         counts = p_value_counts(view, found, side, among)
         assert counts.dtype == np.uint8
         assert np.array_equal(counts, p_value_counts(view, whole, side, among))
+
+
+@pytest.mark.parametrize("score", ["distance", "log-odds", "smooth:1"])
+def test_outside_the_region_of_interest_a_voxel_is_in_the_outer_set_of_an_infinite_threshold_only(score):
+    """Masks, their sizes and the maps of p-values say the same of every level, and of a true voxel out there."""
+    logits, truth = np.full((1, 6, 9), -2.0), np.zeros((1, 6, 9), bool)
+    logits[0, 2:5, 2:5], truth[0, 2:5, 2:8] = 2.0, True
+    roi = np.zeros(truth.shape, bool)
+    roi[..., 1:6] = True
+    view = views(binary_case("c", logits, truth, roi=roi), TARGETS)[0]
+    gamma = np.array([-1.0, 0.5, 1.0, 3.0, np.inf, np.inf])
+    calibration = Calibration(spec_of(score), plain_table(np.zeros(6), gamma))
+    ranked = calibration.ranked(0, "outer")
+    found = score_map(view, parse_score(score), "outer", rules().maps)
+    counts = p_value_counts(view, found, "outer", ranked)
+    for alpha in (0.1, 0.2, 0.3, 0.5, 0.7):
+        threshold = ranked.threshold(alpha).value
+        outer = case_sets(view, calibration.spec, 0, np.inf, threshold).outer
+        assert np.array_equal(outer, counts > alpha * 7 + 1e-9)
+        assert set_sizes(view, found, "outer", [threshold]).tolist() == [outer.sum()]
+        assert outer[~roi].all() == (threshold == np.inf)
+        assert outer[~roi].any() == (threshold == np.inf)
+        assert (truth & ~outer).any() == (outer_score(view, parse_score(score), rules()) > threshold)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.25), (0.97656, 0.97656, 5.0)])

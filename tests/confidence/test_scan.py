@@ -61,6 +61,24 @@ def test_maxima_and_counts_of_the_truth_are_those_of_float64(exclusive, values, 
             assert (threaded.tau, threaded.gamma, threaded.bands) == (found.tau, found.gamma, found.bands)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_maxima_at_the_end_of_what_float32_can_say_are_those_of_float64(exclusive, sign, monkeypatch):
+    """Log-odds of 84 to 101 either way: where exp runs into numbers without digits, and then out of numbers."""
+    monkeypatch.setattr(module, "SLAB_VOXELS", 1)
+    for seed in range(40):
+        case = case_of(exclusive, "logits", 1.0, seed)
+        rng = np.random.default_rng(seed)
+        target = 1 if exclusive else 0
+        case.volume.array[:] = 0.0
+        for plane, most in zip(case.volume.array[target], rng.uniform(85.0, 101.0, SHAPE[0]), strict=True):
+            plane[...] = sign * rng.uniform(84.0, most, plane.shape)
+        view = views(case, [Target("a", (target,))])[0]
+        s = full_log_odds(case.volume.array, "logits", view.target, exclusive=exclusive)
+        (found,) = scan([view])
+        assert (found.tau, found.bands.largest) == (s[~view.truth].max(), s.max())
+
+
 def test_without_labels_there_are_features_only():
     (found,) = scan(views(case_of(True, "logits", 3.0, 0, truth=False), [Target("a", (1,))]))
     assert (found.tau, found.gamma, found.missed) == (-np.inf, -np.inf, None)

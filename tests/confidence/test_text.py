@@ -96,7 +96,8 @@ def test_nothing_is_promised_after_an_overlap_with_the_calibrator():
 
 def test_regions_and_ignored_voxels_limit_the_statement():
     assert sentence(roi=True, ignored=True).endswith(
-        " All of this inside the region of interest and outside the ignored voxels."
+        " The sets lie in the region of interest, and what is target outside of it counts as missed; only the outer "
+        "set of a threshold of +inf is the whole scan. All of this outside the ignored voxels."
     )
 
 
@@ -123,7 +124,7 @@ def test_truth_outside_the_region_of_interest_is_a_miss_that_no_rule_for_empty_p
         predicted_voxels=np.ones((40, 1), int),
     )
     said = sentence(table=table)
-    assert "truth outside the region of interest is missed by any set" in said
+    assert "truth outside the region of interest is missed by any set in it" in said
     assert "--empty-prediction" not in said
 
 

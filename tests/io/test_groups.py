@@ -9,7 +9,7 @@ import pytest
 
 from segcal_cli.core.errors import CaseErrors
 from segcal_cli.io.folders import NoSuchInput
-from segcal_cli.io.groups import BadExpression, BadGroup, NoGroup, parse_groups
+from segcal_cli.io.groups import BadExpression, BadGroup, NoGroup, parse_groups, scans_of_one_patient
 from segcal_cli.io.tables import TableError
 
 
@@ -98,3 +98,15 @@ def test_a_group_that_a_spreadsheet_or_a_terminal_would_obey_is_refused(group, t
     with pytest.raises(BadGroup) as refusal:
         parse_groups(str(tmp_path / "g.csv")).of("a")
     assert str(refusal.value) == f"a: a group cannot be called {group!r}"
+
+
+@pytest.mark.parametrize(("cases", "alike"), [
+    (("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1"), ("sub-01_ses-1", "sub-01_ses-2")),
+    (("p1_t0_T1w", "p2_t0_T1w", "p2_t1_T1w"), ("p2_t0_T1w", "p2_t1_T1w")),
+    (("GLI-00001-000", "GLI-00002-000", "GLI-00002-001"), ("GLI-00002-000", "GLI-00002-001")),
+    (("sub-01_ses-1", "sub-02_ses-1"), None), (("BraTS2021_00001", "BraTS2021_00002"), None),
+    (("hippocampus_001", "hippocampus_019"), None), (("before_1", "before_2", "after_1"), None),
+    (("p1_t0",), None), ((), None),
+])  # fmt: skip
+def test_ids_that_share_a_numbered_beginning_look_like_scans_of_one_patient(cases, alike):
+    assert scans_of_one_patient(cases) == alike

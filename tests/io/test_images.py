@@ -68,6 +68,36 @@ def test_colour_cannot_hold_labels(tmp_path, mode):
     assert str(caught.value) == f"{tmp_path / 'a.png'}: RGB label image; save palette indices or one mask per class"
 
 
+@pytest.mark.parametrize("mode", COLOURS)
+def test_a_scan_in_colours_is_seen_in_shades_of_gray(tmp_path, mode):
+    header = images.probe(saved_image(tmp_path / "a.png", RAMP8, mode))
+    np.testing.assert_array_equal(images.read_shades(header), RAMP8[None])
+
+
+def test_a_scan_in_gray_keeps_its_values(tmp_path):
+    for ramp in (RAMP8, RAMP16):
+        np.testing.assert_array_equal(
+            images.read_shades(images.probe(saved_image(tmp_path / "a.png", ramp))), ramp[None]
+        )
+
+
+def test_luminance_weighs_green_most(tmp_path):
+    """ITU-R BT.601: .299, .587, .114."""
+    from PIL import Image
+
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    assert images.read_shades(images.probe(tmp_path / "a.png")).tolist() == [[[76, 150, 29]]]
+
+
+def test_a_colour_tiff_is_no_scan(tmp_path):
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5, 3), np.uint8), photometric="rgb")
+    with pytest.raises(images.ColourTiff, match="a colour TIFF cannot be drawn or looked at; save the scan as a gray"):
+        images.read_shades(images.probe(tmp_path / "a.tif"))
+
+
 def test_a_one_bit_image_is_a_hard_mask_and_a_label(tmp_path):
     header = images.probe(saved_image(tmp_path / "a.png", RAMP8 > 100))
     assert header.mode == "1"

@@ -199,7 +199,7 @@ def test_elements_split_between_pieces_are_joined(tmp_path):
 
 
 def test_progress_counts_final_voxels_of_an_array_that_is_given(path):
-    array = build.field((40, 100, 100))
+    array = build.field((80, 100, 100))
     build.save(path, array)
     header = nifti.probe(path)
     out, seen = np.empty(header.array_shape, np.float32), []
@@ -232,7 +232,8 @@ def test_reading_holds_little_beside_the_array(path, kind):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < got.nbytes + 5 * 2**20
+    # Compressed bytes, decoded bytes, and what is converted of them.
+    assert peak < got.nbytes + 10 * 2**20
 
 
 # What a header says

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.special import logsumexp
 
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.kde import BANDWIDTHS, case_kde_ece, kde_ece, likeliest_bandwidth
@@ -23,6 +25,19 @@ def test_the_likeliest_bandwidth_narrows_as_probabilities_cluster():
     spread, clustered = rng.random(300), np.repeat(rng.random(10), 30) + rng.normal(scale=1e-3, size=300)
     assert likeliest_bandwidth(clustered) < likeliest_bandwidth(spread)
     assert likeliest_bandwidth(spread) in BANDWIDTHS
+
+
+@pytest.mark.parametrize("digits", [2, 15])
+@pytest.mark.parametrize("middle", [-14.0, -4.0, 0.0])
+def test_the_likeliest_bandwidth_is_that_of_every_voxel_against_all_others(middle, digits):
+    p = np.round(1 / (1 + np.exp(-np.random.default_rng(0).normal(middle, 3, 120))), digits)
+    at = np.clip(p, 1e-6, 1 - 1e-6)[:, None]
+    likelihood = []
+    for h in BANDWIDTHS:
+        density = stats.beta.logpdf(at, at.T / h + 1, (1 - at.T) / h + 1)
+        np.fill_diagonal(density, -np.inf)
+        likelihood.append(logsumexp(density, axis=1).sum())
+    assert likeliest_bandwidth(p) == BANDWIDTHS[int(np.argmax(likelihood))]
 
 
 def test_a_sample_of_a_case_depends_on_seed_and_case_alone():

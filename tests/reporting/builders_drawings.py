@@ -28,7 +28,8 @@ def bins(count: int = 20, seed: int = 0) -> Bins:
         n[4] = 0
     center = (np.arange(count) + 0.5) / count
     e = np.where(n > 0, center, np.nan)
-    return Bins(n, e, np.where(n > 0, np.clip(0.5 + 0.6 * (center - 0.5), 0.0, 1.0), np.nan))
+    o = np.where(n > 0, np.clip(0.5 + 0.6 * (center - 0.5), 0.0, 1.0), np.nan)
+    return Bins(n, e, o, np.abs(o - e))
 
 
 def series(sources: int = 1, cases: int = 12, count: int = 20) -> list[Series]:

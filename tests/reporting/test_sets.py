@@ -81,10 +81,26 @@ def slice_of(name, towards=("", "")):
 def test_overlays_count_pixels_and_what_lies_on_the_wrong_side():
     made = overlay([Strip("alpha 0.1", (slice_of("axial 3", ("S", "R")), slice_of("")))], WORDS)
     assert made.rows[0] == {
-        "row": "alpha 0.1", "slice": "axial 3", "truth_pixels": 6, "inner_pixels": 0, "outer_pixels": 48,
+        "row": "alpha 0.1", "slice": "axial 3", "note": "", "truth_pixels": 6, "inner_pixels": 0, "outer_pixels": 48,
         "inner_outside_truth": 0, "truth_outside_outer": 0,
     }  # fmt: skip
     assert drawn(made) == b"\x89PNG"
+
+
+def test_images_stand_side_by_side_and_slices_of_a_scan_below_each_other():
+    """Six images of one slice: two rows of at most four. Sets that no outline shows are named."""
+    image = Strip("case\nouter wrong by 3 voxels", (slice_of(""),), "inner empty, outer everything")
+    many, few = (overlay([image] * count, WORDS).figure() for count in (6, 3))
+    assert len(many.axes) == 6
+    assert many.get_figheight() > few.get_figheight()
+    assert many.get_figwidth() > few.get_figwidth()
+    assert many.axes[0].get_title().splitlines() == [
+        "case", "outer wrong by 3 voxels", "inner empty, outer everything",
+    ]  # fmt: skip
+    (row,) = overlay([image], WORDS).rows
+    assert row["note"] == "inner empty, outer everything"
+    scan = overlay([Strip("a", (slice_of("axial 1"), slice_of("coronal 2")))] * 2, WORDS).figure()
+    assert scan.axes[2].get_position().y1 < scan.axes[0].get_position().y0
 
 
 def test_score_maps_name_their_thresholds():

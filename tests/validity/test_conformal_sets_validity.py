@@ -17,7 +17,7 @@ from segcal_cli.confidence.maps import MapRules
 from segcal_cli.confidence.risk_control import UNITS, crc_budget, grid_threshold, missed_below, missed_units
 from segcal_cli.confidence.scan import scan
 from segcal_cli.confidence.scores import parse_score
-from segcal_cli.confidence.scoring import ScoringRules, case_scores, covers
+from segcal_cli.confidence.scoring import ScoringRules, case_scores, covers, outer_score
 from segcal_cli.confidence.sets import case_sets
 from segcal_cli.confidence.thresholds import Calibration, raised, unit_scores
 from segcal_cli.confidence.validation import resplit_coverages
@@ -151,6 +151,36 @@ def test_plain_scores_and_the_levels_that_are_wrong(n, controls):
     assert interpolated == pytest.approx(controls[0], abs=0.03)
     assert hazen == pytest.approx(controls[1], abs=0.03)
     assert interpolated * MANY < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+@pytest.mark.parametrize("outside", [0.04, 0.3], ids=["rarely", "often"])
+def test_all_of_the_target_is_held_although_some_lies_outside_the_region_of_interest(outside):
+    """Half of the image is no region; in some images the disc crosses its border. The masks themselves, 19 + 1 images.
+
+    Control: outer sets cut to the region whatever the threshold, where discs cross the border often.
+    """
+    rng = np.random.default_rng(20260217)
+    logits, truth = draw_images(rng, DRAWS * (N + 1))
+    crosses = rng.random(len(truth)) < outside
+    spec, score, rules = spec_of("distance"), parse_score("distance"), ScoringRules()
+    made = []
+    for z, y, far in zip(logits, truth, crosses, strict=True):
+        columns = np.flatnonzero(y.any(axis=0))
+        edge = 16 if not columns.size else columns[-1] if far else columns[-1] + 1
+        roi = np.zeros((1, 16, 16), bool)
+        roi[..., :edge] = True
+        made.append(views(binary_case("c", z, y, roi=roi), TARGETS)[0])
+    held = cut = 0
+    for draw in range(DRAWS):
+        *old, new = made[draw * (N + 1) : (draw + 1) * (N + 1)]
+        gamma = np.array([outer_score(view, score, rules) for view in old])
+        row = Calibration(spec, plain_table(gamma, gamma)).threshold(0, 0, ALPHA)
+        outer = case_sets(new, spec, 0, math.inf, row.outer.value).outer
+        held += not (new.all_truth & ~outer).any()
+        cut += not (new.all_truth & ~(outer & new.domain)).any()
+    assert held >= AT_LEAST
+    assert outside < ALPHA or cut < AT_LEAST
 
 
 def patients(rng, count=31):

@@ -51,7 +51,8 @@ FITTING: dict[str, Words] = {
     ),
     "optimiser": plain(
         "--optimiser",
-        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero).",
+        "exact; adam only to reproduce published recipes of temperature, platt, auxiliary (with --pad zero), "
+        "fine-tune.",
         METHOD,
     ),
     "last_layer": plain(
@@ -87,8 +88,15 @@ WORDS: dict[type, dict[str, Words]] = {
     requests.CalibrateCompareOptions: {
         **FITTING,
         "methods": plain(
-            "--methods", "Methods to compare, comma-separated. Default: all that fit the predictions.", METHOD, "LIST"
+            "--methods",
+            "Methods to compare, comma-separated. Default: all that fit the predictions; fine-tune with --last-layer, "
+            "local with --images.",
+            METHOD,
+            "LIST",
         ),
+        "epochs": plain("--epochs", "Method local: epochs of every fold, at most. Default: 30.", METHOD, "N"),
+        "batch": plain("--batch", "Method local: tiles per step, default 4.", METHOD, "N"),
+        "learning_rate": plain("--learning-rate", "Method local: its rate. Default: 0.001.", METHOD, "R"),
         "folds": plain("--folds", "Cross-validation over patients; 0: in-sample.", METHOD, "K"),
     },
     requests.CalibrateApplyOptions: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, COVERAGE, OUTPUT, PICTURES, Words, plain
+from segcal_cli.cli.words.spelling import COMPARING, CONVENTIONS, COVERAGE, OUTPUT, PICTURES, READING, Words, plain
 from segcal_cli.workflows import requests
 
 COVERAGE_WORDS = {
@@ -130,8 +130,18 @@ WORDS: dict[type, dict[str, Words]] = {
             PICTURES,
             "SPEC",
         ),
+        "features": plain(
+            "--features",
+            "For fine-tune artifacts: CASE.npz with what the network's last layer was given, features (F, z, y, x).",
+            READING,
+            "FOLDER",
+        ),
         "images": plain(
-            "--images", "Scans under the overlays of conformal sets. Default: the log-odds in grey.", PICTURES, "FOLDER"
+            "--images",
+            "Scans under the overlays of conformal sets (default: the log-odds in grey), and for local artifacts that "
+            "look at them.",
+            PICTURES,
+            "FOLDER",
         ),
         "max_cases": plain(
             "--max-cases",

@@ -211,7 +211,7 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["typer", "segcal_cli.cli.evaluate", "segcal_cli.workflows.convert"])
+@pytest.mark.parametrize("module", ["typer", "segcal_cli.cli.convert", "segcal_cli.workflows.convert"])
 def test_a_signal_while_modules_are_imported_is_an_interrupt_like_any_other(module, number, tmp_path):
     code = EARLY.format(module=module, number=int(number))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -66,6 +66,11 @@ def main() -> None:
     except Lost as error:
         sys.stderr.write(f"segcal: cannot write to standard output: {error} (exit 4)\n")
         sys.exit(UNWRITABLE)
+    finally:
+        # What was said stands: a second Ctrl-C while Python closes down would change the code.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is _interrupt:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _occupy_standard_descriptors() -> None:

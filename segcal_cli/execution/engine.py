@@ -213,9 +213,20 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
             waiting.insert(0, item)
             broken = True
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _ended(pool)
         for suspect in in_flight.values() if broken else ():
             yield _alone(work, suspect)
+
+
+def _ended(pool: Executor) -> None:
+    """Wait for the cases in flight. Whoever is asked to stop a second time does not: the workers are killed, for one that
+    outlives this process would complain of it."""
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
 
 
 def _alone(work: Work, item: Item) -> Result:

@@ -222,6 +222,17 @@ def test_a_signal_while_modules_are_imported_is_an_interrupt_like_any_other(modu
     assert ran.stderr == "segcal: interrupted before the first case (exit 130)\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_while_python_closes_down_changes_nothing(number, tmp_path):
+    again = f"import atexit; atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\nclass Eager"
+    code = EARLY.format(module="segcal_cli.workflows.convert", number=int(number)).replace("class Eager", again)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (130, "segcal: interrupted before the first case (exit 130)\n")
+
+
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     """As in a job that a shell has put into the background."""
     code = EARLY.format(module="typer", number=int(signal.SIGINT)).replace(

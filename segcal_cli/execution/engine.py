@@ -219,8 +219,8 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
 
 
 def _ended(pool: Executor) -> None:
-    """Wait for the cases in flight. Asked to stop a second time, kill the workers instead: one that outlived this process
-    would complain of it."""
+    """Wait for the cases in flight. Asked to stop a second time, kill the workers instead: one that outlived this
+    process would complain of it."""
     try:
         pool.shutdown(wait=True, cancel_futures=True)
     except KeyboardInterrupt:

@@ -157,6 +157,15 @@ def test_a_log_that_cannot_be_written_is_a_usage_error(study, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["t.npz", "predictions/case-1.nii.gz"])
+def test_a_log_is_not_written_into_a_scan_or_an_artifact(name, study, tmp_path):
+    before = (study.root / name).read_bytes()
+    ran = segcal(*_done(study, tmp_path / "out"), "--log-file", study.root / name)
+    assert ran.code == 2
+    assert "is no text file" in " ".join(ran.err.replace("│", " ").split())
+    assert (study.root / name).read_bytes() == before
+
+
 def test_color_is_never_written_to_a_file(study, tmp_path):
     ran = process(*_done(study, tmp_path / "out"), FORCE_COLOR="", NO_COLOR="1", TERM="xterm-256color")
     assert ran.returncode == 0

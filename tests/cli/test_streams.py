@@ -242,6 +242,21 @@ def test_a_second_signal_while_python_closes_down_changes_nothing(number, tmp_pa
     assert (ran.returncode, ran.stderr) == (130, "segcal: interrupted before the first case (exit 130)\n")
 
 
+def test_a_signal_in_the_middle_of_exec_is_an_interrupt_like_any_other(tmp_path):
+    """Importing makes dataclasses, whose methods are made by exec. As ``python -m``, which looks at what passed by."""
+    (tmp_path / "program.py").write_text(
+        "import os, sys; from segcal_cli.workflows import convert\n"
+        "convert.run = lambda *_: exec('os.kill(os.getpid(), 2)\\nfor _ in range(1000): pass')\n"
+        "sys.argv = ['segcal', 'convert', 'nowhere', '-o', 'out']\n"
+        "from segcal_cli.cli.entry import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-m", "program"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (130, "segcal: interrupted before the first case (exit 130)\n")
+
+
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
     """As in a job that a shell has put into the background."""
     code = EARLY.format(module="typer", number=int(signal.SIGINT)).replace(

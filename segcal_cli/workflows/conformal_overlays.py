@@ -77,13 +77,13 @@ class SliceMaker:
                 row = self.calibration.threshold(target, self.strata[case.id][target], alpha)
                 found.append(case_sets(view, spec, target, row.inner.value, row.outer.value))
             background = image if image is not None else background_of(view, labels_only=spec.labels_only)
-            planes = planes_of(view, found[0])
+            planes = planes_of(view, found)
             strips.append(
                 tuple(
                     Strip(
                         f"alpha {alpha:g}",
                         tuple(_slice(view, sets, background, axis, at) for axis, at in planes),
-                        _blank(sets),
+                        _blank(view, sets),
                     )
                     for alpha, sets in zip(self.alphas, found, strict=True)
                 )
@@ -163,7 +163,7 @@ def on_scans(
         maker = SliceMaker(
             loaded.calibration,
             {id: tuple(t.stratum for t in one.result[id].targets) for id in chosen},
-            overlay_alphas(picturing.alphas),
+            _drawn_alphas(picturing, alpha),
             sources,
             picturing.images,
             "score-maps" in wanted,
@@ -181,6 +181,11 @@ def on_scans(
         end = IN_SAMPLE if one.in_sample else ""
         made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing, end)
     return made
+
+
+def _drawn_alphas(picturing: ReliabilityOptions, judged: float) -> tuple[float, ...]:
+    """The levels of ``--alphas``, and the one that is judged, which the sheet of all cases shows."""
+    return tuple(dict.fromkeys((*overlay_alphas(picturing.alphas), judged)))
 
 
 def chosen_cases(verdict: Verdict, most: int) -> list[str]:
@@ -211,18 +216,19 @@ def background_of(view: TargetView, *, labels_only: bool) -> np.ndarray:
     return view.mask.astype(np.float32) if labels_only else view.log_odds.astype(np.float32)
 
 
-def planes_of(view: TargetView, sets: CaseSets) -> list[tuple[int, int]]:
-    """(axis, index) of the slices shown: across each long axis where most truth is, without truth most of O."""
-    mask = view.all_truth if view.all_truth.any() else sets.outer
+def planes_of(view: TargetView, found: Sequence[CaseSets]) -> list[tuple[int, int]]:
+    """(axis, index) of the slices shown: across each long axis where most truth is, without truth most of the first
+    outer set that is neither nothing nor everything; through the middle where there is none."""
+    seen = [view.all_truth, *(sets.outer for sets in found if not sets.outer.all())]
+    mask = next((mask for mask in seen if mask.any()), None)
     long = [axis for axis in range(3) if view.shape[axis] > 1]
     if len(long) < 3:
         short = next(axis for axis in range(3) if axis not in long or axis == 2)
         return [(short, 0)]
-    found = []
-    for axis in range(3):
-        counts = mask.sum(axis=tuple(other for other in range(3) if other != axis))
-        found.append((axis, int(counts.argmax())))
-    return found
+    if mask is None:
+        return [(axis, size // 2) for axis, size in enumerate(view.shape)]
+    places = [mask.sum(axis=tuple(other for other in range(3) if other != axis)).argmax() for axis in range(3)]
+    return [(axis, int(at)) for axis, at in enumerate(places)]
 
 
 def directions(affine: np.ndarray | None) -> tuple[str, str, str]:
@@ -254,12 +260,15 @@ def _slice(view: TargetView, sets: CaseSets, background: np.ndarray, axis: int, 
     )
 
 
-def _blank(sets: CaseSets) -> str:
-    """What no outline shows: a set that is nothing or everything."""
-    said = ["inner empty"] if not sets.inner.any() else []
-    if not sets.outer.any():
-        said.append("outer empty")
-    return ", ".join([*said, "outer everything"] if sets.outer.all() else said)
+def _blank(view: TargetView, sets: CaseSets) -> str:
+    """What no outline shows: a truth or a set that is nothing, an outer set that is everything."""
+    blank = {
+        "no target": not view.all_truth.any(),
+        "inner empty": not sets.inner.any(),
+        "outer empty": not sets.outer.any(),
+        "outer everything": sets.outer.all(),
+    }
+    return ", ".join(words for words, holds in blank.items() if holds)
 
 
 def _named(score: Score) -> str:
@@ -277,7 +286,7 @@ def _pictures(
         for row in verdict.case_rows()
     }
     alphas = overlay_alphas(picturing.alphas)
-    place = min(range(len(alphas)), key=lambda index: abs(alphas[index] - verdict.alpha))
+    place = _drawn_alphas(picturing, verdict.alpha).index(verdict.alpha)
     under = "the scan" if picturing.images is not None else "the log-odds"
     for target, entry in enumerate(spec.targets):
         label = entry.target.name
@@ -285,8 +294,7 @@ def _pictures(
         if "overlay" in wanted:
             words = Words(
                 f"Inner and outer sets: {label}, {name}",
-                f"{scores}Alpha {alphas[place]:g}. Wrong ones (at alpha {verdict.alpha:g}) first, then "
-                f"from tight to wide.{end}",
+                f"{scores}Alpha {verdict.alpha:g}. Wrong ones first, then from tight to wide.{end}",
             )
             strips = [
                 replace(one.strips[target][place], label="\n".join((one.case, *marks[one.case, label])))
@@ -297,7 +305,7 @@ def _pictures(
                 said = ", ".join(marks[one.case, label])
                 mark = f" ({said} at alpha {verdict.alpha:g})" if said else ""
                 words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
-                drawing = overlay(one.strips[target], words)
+                drawing = overlay(one.strips[target][: len(alphas)], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
         if "score-maps" in wanted and shown:
             first = shown[0]

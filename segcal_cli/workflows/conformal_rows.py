@@ -127,7 +127,7 @@ def said(
     if drift is not None:
         largest = max(drift["features"], key=lambda entry: entry["capital"])
         lines.append(
-            f"drift       {drift['scans']} scans so far; largest capital {largest['capital']:.3g} "
+            f"drift       {count_text(drift['scans'], 'scan')} so far; largest capital {largest['capital']:.3g} "
             f"({largest['feature']}), alarm at {drift['threshold']:g}. Absence of an alarm is no proof of validity."
         )
     if applying.p_values != "none":

@@ -61,7 +61,7 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
             raise TypeError("its header is damaged")
         found = History(head["artifact"], tuple(head["cases"]), tuple(head["digests"]), arrays["features"])
     except (FormatError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise NoHistory(path, str(error)) from error
+        raise NoHistory(path, str(error).removeprefix(f"{path}: ")) from error
     if found.artifact != artifact.digest:
         raise OtherHistory(path, found.artifact[:12])
     if found.features.shape != (len(found.cases), width) or len(found.digests) != len(found.cases):

@@ -37,6 +37,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+__all__ = ["ACELoss", "CombinedLoss", "CrossEntropyLoss", "SoftDiceLoss", "combine"]
+
 Activation = Literal["softmax", "sigmoid", "identity"]
 """How scores become probabilities: exclusive classes, independent classes, or they are probabilities already."""
 
@@ -68,6 +70,10 @@ class ACELoss(nn.Module):
     include_background: False leaves channel 0 out of the mean; it is still part of the softmax.
 
     Raises ValueError on a value that is none of these.
+
+        loss = ACELoss()
+        target = torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)
+        loss(network(images), target).backward()
     """
 
     def __init__(
@@ -86,8 +92,10 @@ class ACELoss(nn.Module):
         _check_choice("absent", absent, Absent)
         _check_choice("activation", activation, Activation)
         fewest = 2 if binning == "soft" else 1
-        if bins < fewest:
-            raise ValueError(f"bins = {bins} is not allowed; {binning} binning needs at least {fewest}")
+        if not isinstance(bins, int) or isinstance(bins, bool) or bins < fewest:
+            raise ValueError(
+                f"bins = {bins!r} is not allowed; {binning} binning needs a whole number of at least {fewest}"
+            )
         self.bins = bins
         self.binning = binning
         self.closed = closed
@@ -99,8 +107,8 @@ class ACELoss(nn.Module):
         """The loss, a scalar.
 
         scores: float "image class (z) y x", one to three spatial axes, on any device. target: the same shape, 1 where
-        the voxel is of the class, 0 elsewhere; any dtype. NaN in scores gives NaN. Raises ValueError on shapes that do
-        not fit.
+        the voxel is of the class, 0 elsewhere (not checked: that would wait for the GPU); any dtype. NaN in scores
+        gives NaN. Raises ValueError on shapes that do not fit.
         """
         _check_shapes(scores, target, self.activation, self.include_background)
         with torch.autocast(scores.device.type, enabled=False):
@@ -111,6 +119,11 @@ class ACELoss(nn.Module):
             # A product, here and in _mean: NaN times 0 is NaN, so a broken network never looks calibrated.
             error = (gaps * filled).sum(-1) / filled.sum(-1).clamp(min=1)
             return self._mean(error, target.flatten(2).sum(-1) != 0).to(probabilities.dtype)
+
+    def extra_repr(self) -> str:
+        """The options, for ``print(network)``."""
+        names = ("bins", "binning", "closed", "absent", "activation", "include_background")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def _gaps(self, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """abs(e - o) and whether the bin counts, both "image class bin". p: float64 "image class voxel"; y: float."""
@@ -229,6 +242,10 @@ class CombinedLoss(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
 
+    def extra_repr(self) -> str:
+        """The weights, for ``print(network)``."""
+        return ", ".join(f"{name}: {weight:g}" for name, weight in self.weights.items())
+
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
         """The loss, a scalar. scores, target and errors as in ACELoss.forward."""
         losses = [self.weights[name] * term(scores, target) for name, term in self.terms.items()]
@@ -255,7 +272,7 @@ def combine(
     unknown = sorted(set(weights) - {"dice", "ce", "ace"})
     if unknown or not weights:
         raise ValueError(f"weights for {unknown or 'nothing'}; a combined loss is made of 'dice', 'ce' and 'ace'")
-    if not all(0 < weight < float("inf") for weight in weights.values()):
+    if not all(isinstance(weight, (int, float)) and 0 < weight < float("inf") for weight in weights.values()):
         raise ValueError(f"weights must be positive numbers, not {dict(weights)}")
     terms: dict[str, nn.Module] = {}
     if "dice" in weights:
@@ -294,7 +311,8 @@ def _check_shapes(scores: Tensor, target: Tensor, activation: Activation, includ
     shape, other = tuple(scores.shape), tuple(target.shape)
     if shape != other:
         raise ValueError(
-            f"scores have shape {shape} and the target {other}; the target must be one-hot in the shape of the scores"
+            f"scores have shape {shape} and the target {other}; the target must be one-hot in the shape of the scores: "
+            "of label numbers, torch.nn.functional.one_hot(labels, classes).movedim(-1, 1)"
         )
     if len(shape) < 3 or 0 in shape:
         raise ValueError(f"scores have shape {shape}; it must be (images, classes, voxel axes), none of them 0")

@@ -78,15 +78,17 @@ def test_the_readme_shows_commands():
 
 
 def python_examples():
-    for page in sorted((ROOT / "docs").glob("*.md")):
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
             yield page.name, block
 
 
 @pytest.mark.parametrize(("page", "code"), list(python_examples()))
 def test_python_examples_run(page, code, tmp_path, monkeypatch):
-    """In a folder with the temperature that the README's example fits on the sample data."""
+    """In a folder with sample data, and with the temperature that the README's example fits on others of these."""
     monkeypatch.chdir(tmp_path)
+    for name in ("predictions", "labels"):
+        (tmp_path / f"test_{name}").symlink_to(ROOT / "sample_data" / "brain" / "test" / name)
     data = ROOT / "sample_data" / "brain" / "calibration"
     calibrate_fit.run(
         data / "predictions",

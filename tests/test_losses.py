@@ -1,5 +1,6 @@
 """Losses: the published numbers, gradients against finite differences, and an ACE written out voxel by voxel."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -318,6 +319,8 @@ def test_one_class_without_its_background_is_refused():
     [
         lambda: ACELoss(0),
         lambda: ACELoss(1, binning="soft"),
+        lambda: ACELoss(20.0),
+        lambda: ACELoss(True),
         lambda: ACELoss(binning="kernel"),
         lambda: ACELoss(closed="both"),
         lambda: ACELoss(absent="ignore"),
@@ -328,11 +331,42 @@ def test_one_class_without_its_background_is_refused():
         lambda: combine({"focal": 1}),
         lambda: combine({"dice": 1, "ace": 0}),
         lambda: combine({"dice": float("nan")}),
+        lambda: combine({"dice": "1"}),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make):
     with pytest.raises(ValueError, match=r"allowed|weights|logits"):
         make()
+
+
+def test_a_module_shows_its_options_and_weights():
+    text = repr(combine({"dice": 0.5, "ace": 1}, bins=10, activation="sigmoid"))
+    assert "dice: 0.5, ace: 1" in text
+    assert "bins=10, binning='hard', closed='right', absent='include', activation='sigmoid'" in text
+
+
+def test_only_soft_bins_give_the_slope_of_the_loss_over_a_whole_image():
+    """The derivative with respect to a temperature: hard bins leave out the voxels that cross an edge."""
+    torch.manual_seed(0)
+    scores = 8 * torch.randn(1, 1, 300, 300, dtype=torch.float64)
+    target = torch.rand_like(scores) < (0.3 * scores).sigmoid()
+    step, slopes = 0.05, {}
+    for binning in ("hard", "soft"):
+        loss = ACELoss(20, binning=binning, activation="sigmoid")
+        temperature = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+        loss(scores / temperature, target).backward()
+        across = loss(scores / (1 + step), target) - loss(scores / (1 - step), target)
+        slopes[binning] = temperature.grad.item(), across.item() / (2 * step)
+    assert slopes["soft"][0] == pytest.approx(slopes["soft"][1], rel=0.01)
+    assert abs(slopes["hard"][0] - slopes["hard"][1]) > 0.5 * abs(slopes["hard"][1])
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).parent.parent / "docs" / "losses.md").read_text(encoding="utf-8")
+    found: dict = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("96", "12"), found)
+    assert found["scores"].grad.isfinite().all()
+    assert found["regions"](found["scores"], found["target"]).item() > 0
 
 
 def test_the_module_needs_torch_and_nothing_else_of_segcal():

@@ -32,7 +32,7 @@ class Console:
         self._warnings: dict[str, list[str | None]] = {}
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._log = log_file.open("a", encoding="utf-8") if log_file else None
+        self._log = log_file.open("a", encoding="utf-8", errors="backslashreplace") if log_file else None
 
     # An Observer: what workflows say while they run.
 

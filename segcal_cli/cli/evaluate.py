@@ -38,27 +38,13 @@ def evaluate(
     other models, in one pass."""
     from segcal_cli.workflows import evaluate as workflow
 
+    request = requests.StudyRequest(
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, judging, beside, device
+    )
     exits.guarded(
         "evaluate",
         talking.console(),
         talking.json,
-        lambda observer: workflow.run(
-            predictions,
-            labels,
-            output,
-            outputs,
-            sourcing,
-            measuring,
-            drawing,
-            reading,
-            truth,
-            running,
-            writing,
-            judging,
-            observer,
-            sharding,
-            beside,
-            device,
-        ),
+        lambda observer: workflow.run(request, output, observer, outputs, writing, sharding),
         allow_partial=running.allow_partial,
     )

@@ -209,5 +209,10 @@ class _terminable:  # noqa: N801 - a context manager that reads as a word
             signal.signal(number, handler)
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM. A class of its own: Python remembers a plain KeyboardInterrupt that passed through exec, as
+    dataclasses use it, and at the end of ``python -m`` kills itself, whoever has dealt with it."""
+
+
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    raise Stopped

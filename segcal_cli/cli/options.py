@@ -46,6 +46,14 @@ ArtifactFile = Annotated[
 ]
 
 
+def _is_binary(path: Path) -> bool:
+    """Whether a file is a scan, say, rather than a log: a log is appended to, and nobody would get the scan back."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"\0" in file.read(BEGINNING)
+
+
 def _refuse_shard(value: str | None) -> None:
     if value is not None:
         raise typer.BadParameter(
@@ -62,6 +70,10 @@ NoShard = Annotated[
 ]
 
 
+BEGINNING = 4096
+"""So many bytes of a file are looked at: every format that segcal reads or writes has a zero byte among them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Talking:
     """What is said, and where; and what was said elsewhere. notices: warnings about that, no option."""
@@ -76,6 +88,8 @@ class Talking:
 
     def console(self) -> Console:
         try:
+            if self.log_file is not None and _is_binary(self.log_file):
+                raise typer.BadParameter(f"{self.log_file} is no text file", param_hint="--log-file")
             console = Console(QUIET if self.quiet else self.verbose, self.log_file)
         except OSError as error:
             what = f"cannot write {self.log_file}: {(error.strerror or str(error)).lower()}"

@@ -37,25 +37,13 @@ def reliability(
     report."""
     from segcal_cli.workflows import reliability as workflow
 
+    request = requests.StudyRequest(
+        predictions, labels, sourcing, measuring, drawing, reading, truth, running, device=device
+    )
     exits.guarded(
         "reliability",
         talking.console(),
         talking.json,
-        lambda observer: workflow.run(
-            predictions,
-            labels,
-            output,
-            picturing,
-            sourcing,
-            measuring,
-            drawing,
-            reading,
-            truth,
-            running,
-            writing,
-            covering,
-            observer,
-            device,
-        ),
+        lambda observer: workflow.run(request, output, observer, picturing, covering, writing),
         allow_partial=running.allow_partial,
     )

@@ -127,7 +127,7 @@ def group_rows(verdict: Verdict, group_of: Mapping[str, str]) -> list[dict[str, 
     spec, rows = verdict.calibration.spec, []
     tables = (verdict.calibration.table, verdict.table)
     groups = np.array([group_of[id] for table in tables for id in table.ids], dtype=object)
-    patients = np.array([group for table in tables for group in table.groups], dtype=object)
+    patients = np.array([group for table in tables for group in table.groups])
     for target, entry in enumerate(spec.targets):
         strata = np.concatenate([table.stratum[:, target] for table in tables])
         present = np.concatenate([table.present[:, target] for table in tables])
@@ -137,7 +137,9 @@ def group_rows(verdict: Verdict, group_of: Mapping[str, str]) -> list[dict[str, 
             for stratum, name in enumerate(verdict.calibration.strata):
                 for group in sorted(set(groups), key=str.encode):
                     inside = counted & (strata == stratum)
-                    mine, others = inside & (groups == group), inside & (groups != group)
+                    mine = inside & (groups == group)
+                    # A patient who was seen in both does not calibrate for itself.
+                    others = inside & (groups != group) & ~np.isin(patients, patients[mine])
                     if spec.strata and not mine.any():
                         continue
                     level = levels.get(side, verdict.alpha)

@@ -9,6 +9,7 @@ from segcal_cli.confidence.log_odds import probability
 from segcal_cli.confidence.scores import Score
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import TOO_FEW, Calibration, SideThreshold, ThresholdRow
+from segcal_cli.core.errors import count_text
 
 OVERLAPPED = (
     "No guarantee: some calibration cases had been used to fit the calibrator (--allow-overlap), so that new cases are "
@@ -66,15 +67,13 @@ def guarantee(
 
 def _for_whom(calibration: Calibration) -> str:
     spec, n = calibration.spec, calibration.table.n
-    patients = len(set(calibration.table.groups))
+    calibrating = count_text(len(set(calibration.table.groups)), "calibration patient")
     stratum = " of one stratum" if spec.strata else ""
     if spec.unit == "hcp":
-        return f"For a random case{stratum} of a new patient exchangeable with the {patients} calibration patients"
+        return f"For a random case{stratum} of a new patient exchangeable with the {calibrating}"
     if spec.unit == "max":
-        return (
-            f"For a new patient (all its cases{stratum} at once) exchangeable with the {patients} calibration patients"
-        )
-    return f"For a new case exchangeable with the {n} calibration cases"
+        return f"For a new patient (all its cases{stratum} at once) exchangeable with the {calibrating}"
+    return f"For a new case exchangeable with the {count_text(n, 'calibration case')}"
 
 
 def _promise(spec: SetSpec, rows: Sequence[ThresholdRow], alpha: float, weights: str) -> str:
@@ -179,13 +178,13 @@ def vacuous_text(calibration: Calibration, row: ThresholdRow, side: str, found: 
     """Why a side says nothing, what its set is then, and what would do."""
     spec, table = calibration.spec, calibration.table
     where = f"{row.target}{f', stratum {row.stratum}' if row.stratum is not None else ''}"
-    unit = "patients" if spec.unit != "case" else "cases"
+    units = count_text(found.n, "patient" if spec.unit != "case" else "case")
     if side == "outer" and spec.ranks_present:
-        unit += f" with {row.target}"
+        units += f" with {row.target}"
     what = "the inner set is empty" if side == "inner" else "the outer set is everything"
     if found.reason == TOO_FEW:
         return (
-            f"{where}: {found.n} {unit} cannot give alpha_{side} = {found.alpha:.6g}: threshold +inf, {what}; "
+            f"{where}: {units} cannot give alpha_{side} = {found.alpha:.6g}: threshold +inf, {what}; "
             f"{found.n_needed} would do"
         )
     if side == "inner":
@@ -198,7 +197,7 @@ def vacuous_text(calibration: Calibration, row: ThresholdRow, side: str, found: 
     advice = "; --empty-prediction peak or full would help" if blank else ""
     if outside:
         advice += "; truth outside the region of interest is missed by any set in it"
-    return f"{where}: too many complete misses among {found.n} {unit}: threshold +inf, {what}{advice}"
+    return f"{where}: too many complete misses among {units}: threshold +inf, {what}{advice}"
 
 
 def threshold_text(spec: SetSpec, target: int, side: str, value: float) -> str:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
 from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.names import escaped
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.distributed import Cluster, results_of
 from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, WorkerDied, attempt, attempt_both
@@ -212,9 +213,20 @@ def _in_processes(work: Work, waiting: list[Item], jobs: int) -> Generator[Resul
             waiting.insert(0, item)
             broken = True
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _ended(pool)
         for suspect in in_flight.values() if broken else ():
             yield _alone(work, suspect)
+
+
+def _ended(pool: Executor) -> None:
+    """Wait for the cases in flight. Asked to stop a second time, kill the workers instead: one that outlived this
+    process would complain of it."""
+    try:
+        pool.shutdown(wait=True, cancel_futures=True)
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
 
 
 def _alone(work: Work, item: Item) -> Result:
@@ -322,5 +334,5 @@ def file_of(error: Exception | None) -> str:
     """The file name that an error starts with, without its folder; empty where it names none."""
     if isinstance(error, SegcalError) and isinstance(error, InputError) and error.args:
         first = error.args[0]
-        return os.path.basename(os.fspath(first)) if isinstance(first, str | os.PathLike) else ""  # noqa: PTH119
+        return escaped(os.path.basename(os.fspath(first))) if isinstance(first, str | os.PathLike) else ""  # noqa: PTH119
     return ""

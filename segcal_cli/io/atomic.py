@@ -77,7 +77,8 @@ def temp_path(target: Path, tag: str) -> Path:
     stem = name[: len(name) - len(suffix)]
     tail = f".tmp-{tag}-{secrets.token_hex(6)}{suffix}"
     room = MAX_NAME_BYTES - len(os.fsencode(tail)) - 1
-    stem = stem.encode()[:room].decode(errors="ignore")
+    if len(os.fsencode(stem)) > room:  # cut between characters
+        stem = os.fsencode(stem)[:room].decode(errors="ignore")
     return target.with_name(f".{stem}{tail}")
 
 
@@ -132,7 +133,12 @@ def write_bytes(target: Path, data: bytes, *, tag: str = DEFAULT_TAG) -> None:
 
 def write_text(target: Path, text: str, *, tag: str = DEFAULT_TAG) -> None:
     """The same for text: UTF-8, line ends as given. Raises WriteError."""
-    write_bytes(target, text.encode(), tag=tag)
+    write_bytes(target, utf8(text), tag=tag)
+
+
+def utf8(text: str) -> bytes:
+    """Text as it is written. Bytes of a file name that are no UTF-8 stand there as JSON and Python escape them."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def remove_temps(folder: Path, tag: str, *, older_than_s: float = 0.0) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError, count_text
+from segcal_cli.core.paths import real_path
 from segcal_cli.io.problems import Problem, raise_all
 
 CROSS_VALIDATION = "cross-validation"
@@ -99,7 +100,7 @@ def same_predictions(cases: Sequence[CaseFiles]) -> tuple[SamePrediction, ...]:
     pairs: dict[tuple[str, str], None] = {}
     for case in cases:
         for file in case.predictions:
-            first = owner.setdefault(file.path.resolve(), case.id)
+            first = owner.setdefault(real_path(file.path), case.id)
             if first != case.id:
                 pairs[first, case.id] = None
     return tuple(SamePrediction(*ids) for ids in pairs)

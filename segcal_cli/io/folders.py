@@ -67,7 +67,7 @@ def list_folder(folder: Path) -> Listing:
                 suffix = Path(entry.name).suffix.lower()
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     (unread if suffix in VOLUME_FOLDERS else folders).append(entry.name)
                 elif split_suffix(entry.name)[1]:
                     files.append(entry.name)
@@ -76,6 +76,15 @@ def list_folder(folder: Path) -> Listing:
     except OSError as error:
         raise UnreadableFolder(folder, (error.strerror or str(error)).lower()) from error
     return Listing(*(tuple(sorted(names, key=os.fsencode)) for names in (files, unread, folders)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder is behind an entry. A link that leads nowhere, or round and round, is a file that will not open:
+    the trouble of its case alone."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def expand_folders(path: Path) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segcal_cli.core.errors import FormatError
-from segcal_cli.io.inputs import EmptyFile, unreadable
+from segcal_cli.io.inputs import EmptyFile, refuse_pipe, unreadable
 
 LEVEL = 2
 """isal's own default. Level 3 needs four times as long to save a further 0.3 % of a probability volume."""
@@ -79,6 +79,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
 
     damage = ""
     try:
+        refuse_pipe(path)
         with path.open("rb", buffering=0) as file:
             pending = file.read(INPUT_BYTES)
             if not pending:

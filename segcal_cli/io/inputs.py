@@ -6,6 +6,7 @@ are there before it allocates anything, and the limits for that stand here.
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,9 +60,16 @@ def unreadable(path: Path, error: OSError) -> UnreadableFile:
     return UnreadableFile(path, (error.strerror or str(error) or type(error).__name__).lower())
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise UnreadableFile for a pipe, which a run would open and wait for as long as nobody writes to it."""
+    if stat.S_ISFIFO(path.stat().st_mode):
+        raise UnreadableFile(path, "is a pipe, not a file")
+
+
 def open_input(path: Path) -> BinaryIO:
     """The file, opened for reading bytes. Raises UnreadableFile."""
     try:
+        refuse_pipe(path)
         return path.open("rb")
     except OSError as error:
         raise unreadable(path, error) from error
@@ -79,9 +87,13 @@ def input_size(path: Path) -> int:
 
 
 def read_text_bytes(path: Path) -> bytes:
-    """All bytes of a text file. Raises UnreadableFile, EmptyFile, OversizedText."""
-    with open_input(path) as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
+    """All bytes of a text file, which may be a pipe (``<(command)`` in a shell). Raises UnreadableFile, EmptyFile,
+    OversizedText."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not content:
         raise EmptyFile(path)
     if len(content) > MAX_TEXT_BYTES:

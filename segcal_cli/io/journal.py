@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import WriteError
+from segcal_cli.io.atomic import utf8
 from segcal_cli.io.seals import SEAL, is_sealed, sealed
 
 
@@ -23,7 +24,7 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            data = f"\n{line}\n".encode()
+            data = utf8(f"\n{line}\n")
             if os.write(descriptor, data) != len(data):
                 raise OSError(None, "no space left")
         finally:

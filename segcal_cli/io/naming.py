@@ -17,6 +17,7 @@ from typing import Literal
 
 from segcal_cli.core.errors import UsageError, WriteError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.paths import real_path
 
 Kind = Literal["probseg", "dseg", "mask", "map", "logits"]
 """What a file is: probabilities, a label volume, masks, a map of some quantity per voxel, logits."""
@@ -124,7 +125,7 @@ def output_path(folder: Path, name: str) -> Path:
     writing replaces it.
     """
     path = folder / name
-    if path.parent.resolve() != folder.resolve() or path.name != name or name in ("", "..") or "\\" in name:
+    if real_path(path.parent) != real_path(folder) or path.name != name or name in ("", "..") or "\\" in name:
         raise WriteError(path, f"it does not lie in {folder}")
     size = len(name.encode("utf-8", "surrogateescape"))
     if size > MAX_NAME_BYTES:

@@ -26,6 +26,7 @@ from segcal_cli.io.inputs import (
     check_case_size,
     check_expansion,
     input_size,
+    refuse_pipe,
     unreadable,
 )
 
@@ -251,6 +252,7 @@ def _head(path: Path, count: int, compressed: bool) -> bytes:
     if compressed:
         return gzipped.head(path, count)
     try:
+        refuse_pipe(path)
         with path.open("rb", buffering=0) as file:
             start = file.read(count)
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli.core.errors import FormatError, GeometryError, ProofError
+from segcal_cli.core.paths import real_path
 from segcal_cli.core.volume import Values
 from segcal_cli.io.axes import Orientation, fitting, from_ras, shape_text
 from segcal_cli.io.proof import Agreement, Painting, Status
@@ -95,7 +96,7 @@ class Placed:
 
 def find_model_files(predictions: Path) -> ModelFiles:
     """Look for ``dataset.json`` and ``plans.json`` in the folder (or that of the file), then one and two folders up."""
-    folder = predictions.resolve()
+    folder = real_path(predictions)
     folder = folder if folder.is_dir() else folder.parent
     folders = [folder, *folder.parents][: FOLDERS_UP + 1]
 

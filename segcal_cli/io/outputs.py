@@ -17,8 +17,9 @@ import numpy as np
 
 from segcal_cli.core.errors import UsageError, WriteError
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.paths import real_path
 from segcal_cli.io import nifti
-from segcal_cli.io.atomic import DEFAULT_TAG, writing_together
+from segcal_cli.io.atomic import DEFAULT_TAG, utf8, writing_together
 from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
@@ -88,10 +89,10 @@ def refuse_inside(output: Path, inputs: Iterable[Path | None]) -> None:
 
     Raises NoSuchInput for an input that is not there.
     """
-    resolved = output.resolve()
+    resolved = real_path(output)
     for given in inputs:
         for folder in () if given is None else expand_folders(given):
-            if resolved == folder.resolve() or (folder.is_dir() and folder.resolve() in resolved.parents):
+            if resolved == real_path(folder) or (folder.is_dir() and real_path(folder) in resolved.parents):
                 raise OutputInInput(output, folder)
 
 
@@ -99,16 +100,16 @@ def refuse_twice(targets: Sequence[Path]) -> None:
     """Raise OutputTwice for a file that two outputs would be."""
     seen: set[Path] = set()
     for path in targets:
-        if path.resolve() in seen:
+        if real_path(path) in seen:
             raise OutputTwice(path)
-        seen.add(path.resolve())
+        seen.add(real_path(path))
 
 
 def refuse_read(output: Path, files: Mapping[str, Path | None]) -> None:
     """Raise OutputIsInput if an output is one of the files, by option, that are read; whether or not outputs that exist
     may be replaced. None: an option that was not given."""
     for option, given in files.items():
-        if given is not None and given.resolve() == output.resolve():
+        if given is not None and real_path(given) == real_path(output):
             raise OutputIsInput(output, option)
 
 
@@ -151,7 +152,7 @@ def refuse_changed(folder: Path, texts: Mapping[str, str], *, overwrite: bool) -
     changed = [
         folder / name
         for name, text in texts.items()
-        if (folder / name).exists() and (folder / name).read_bytes() != text.encode()
+        if (folder / name).exists() and (folder / name).read_bytes() != utf8(text)
     ]
     refuse_existing(changed, overwrite=overwrite)
 
@@ -297,4 +298,4 @@ def _nifti_file(name: str, array: np.ndarray, place: Space, intent: int) -> File
 
 
 def _write_text(file: BinaryIO, text: str) -> None:
-    file.write(text.encode("utf-8"))
+    file.write(utf8(text))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segcal_cli.core.errors import NoCaseError, PairingError, UsageError, count_text
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.paths import real_path
 from segcal_cli.io.case_files import CROSS_VALIDATION, CaseFiles, LabelFile, Pairing, PredictionFile, missing_labels
 from segcal_cli.io.case_ids import BadCaseId, byte_order, common_tail, examples, fits_file_name
 from segcal_cli.io.class_files import (
@@ -99,7 +100,7 @@ def pair(
     space: the class table, which one file per class needs. Every problem of a case is collected in the result, a
     prediction without label too. Raises NoSuchInput, SameFolder, BadPattern, NoCaseMatched, UnreadFormat.
     """
-    if labels is not None and predictions.is_dir() and labels.is_dir() and predictions.resolve() == labels.resolve():
+    if labels is not None and predictions.is_dir() and labels.is_dir() and real_path(predictions) == real_path(labels):
         raise SameFolder
     predicted = find_files(predictions, _compiled(pattern, space, "--pattern"), space, proofs=True)
     truth = Found(labels or predictions, {})
@@ -200,7 +201,7 @@ def add_proofs(
     made = []
     for match in files:
         proof = siblings.proof_of(case, match.path)
-        if proof is not None and proof.resolve() in {mask.path.resolve() for mask in masks}:
+        if proof is not None and real_path(proof) in {real_path(mask.path) for mask in masks}:
             proof = None
         made.append(PredictionFile(match.path, match.sample, match.class_name, proof))
     return tuple(made)

@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segcal_cli.core.errors import CaseErrors, SegcalError
+from segcal_cli.core.names import escaped
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a case cannot be used. case: its id, or "" where the problem is that of several cases."""
+    """Why a case cannot be used. case: its id, or "" where the problem is that of several cases.
+
+    An id that is no text, because it comes from a file name that is no UTF-8, is kept as it would be shown: problems
+    are listed, sorted and written down like cases.
+    """
 
     case: str
     error: SegcalError
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "case", escaped(self.case))
 
 
 def raise_all(errors: Sequence[SegcalError]) -> None:

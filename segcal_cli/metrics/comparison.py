@@ -69,10 +69,10 @@ class DifferentCases(PairingError):
 class Compared:
     """One source in one measure and class, against the best one.
 
-    n: groups where both have a value; n_zero: those without a difference. median_difference: this minus best.
-    better_in: share of groups in which this source is the better one. p is None for the best source itself and with
-    fewer than two groups. bold: the best, or not told apart from it. pareto: on the front of dice and ece of this
-    class.
+    mean: macro; of a signed measure that of its size, by which sources are compared. n: groups where both have a value;
+    n_zero: those without a difference. median_difference: this minus best. better_in: share of groups in which this
+    source is the better one. p is None for the best source itself and with fewer than two groups. bold: the best, or
+    not told apart from it. pareto: on the front of dice and ece of this class.
     """
 
     metric: str
@@ -139,7 +139,7 @@ def _compare_metric(
                 name,
                 source,
                 best,
-                mean(values[source].values()),
+                mean(_size(value, metric) for value in values[source].values()),
                 d.size,
                 int((d == 0.0).sum()),
                 sign * float(np.median(d)) + 0.0 if d.size else None,
@@ -152,6 +152,15 @@ def _compare_metric(
             )
         )
     return rows
+
+
+def heading_of(metric: str) -> str:
+    """What is compared, as a table says it: of a signed measure its size."""
+    return f"|{metric}|" if metric in BY_SIZE else metric
+
+
+def _size(value: float | None, metric: str) -> float | None:
+    return abs(value) if value is not None and metric in BY_SIZE else value
 
 
 def _loss(value: float, metric: str) -> float:

@@ -157,4 +157,6 @@ def check_weights(weights: np.ndarray) -> None:
 
 def effective_sample_size(weights: np.ndarray) -> float:
     """(sum w)^2 / sum w^2: how many equally weighted units these are worth."""
-    return float(weights.sum() ** 2 / np.square(weights).sum())
+    # Only ratios matter, and squares of very large or small weights are no numbers.
+    shares = weights / weights.max()
+    return float(shares.sum() ** 2 / np.square(shares).sum())

@@ -35,10 +35,11 @@ class Interval:
     low: float | None
     high: float | None
 
-    def bars(self, scale: float = 1.0) -> list[list[float]]:
-        """Lengths of the error bar below and above the mean."""
-        low, high = (self.mean if end is None else end for end in (self.low, self.high))
-        return [[scale * max(self.mean - low, 0.0)], [scale * max(high - self.mean, 0.0)]]
+    def bars(self, scale: float = 1.0) -> list[list[float]] | None:
+        """Lengths of the error bar below and above the mean, None where there is no interval."""
+        if self.low is None or self.high is None:
+            return None
+        return [[scale * max(self.mean - self.low, 0.0)], [scale * max(self.high - self.mean, 0.0)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ def _pareto_figure(points: Sequence[Point], words: Words) -> Figure:
         )
         for point in points
     ]  # fmt: skip
-    legend.append(Line2D([], [], color=QUIET, lw=1.2, ls="--", label="Pareto front"))
+    front = sorted((point.dice.mean, PERCENT * point.ece.mean) for point in points if point.on_front)
+    if len(set(front)) > 1:
+        legend.append(Line2D([], [], color=QUIET, lw=1.2, ls="--", label="Pareto front"))
     sheet = Sheet(words, 5.4, 4.2, legend)
     axes = sheet.plot_box(left=0.72, right=0.25)
     for point in points:
@@ -96,7 +99,6 @@ def _pareto_figure(points: Sequence[Point], words: Words) -> Figure:
             color=point.look.colour, marker=point.look.marker, ms=7, mew=1.4, lw=0.9, capsize=3, zorder=3,
             mfc=point.look.colour if point.on_front else "none",
         )  # fmt: skip
-    front = sorted((point.dice.mean, PERCENT * point.ece.mean) for point in points if point.on_front)
     axes.step(*zip(*front, strict=True), where="pre", color=QUIET, lw=1.2, ls="--", zorder=2)
     axes.margins(0.12)
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))

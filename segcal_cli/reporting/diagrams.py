@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (
     BLUE,
@@ -247,7 +248,7 @@ def _errors_in_a_free_corner(axes: Axes, bins: Bins, errors: Errors) -> tuple[fl
     axes.text(
         0.03 if upper else 0.97,
         0.97 if upper else 0.03,
-        f"{errors.text}\n({bins.n.size} bins)",
+        f"{errors.text}\n({count_text(bins.n.size, 'bin')})",
         ha="left" if upper else "right",
         va="top" if upper else "bottom",
         transform=axes.transAxes,

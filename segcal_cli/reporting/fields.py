@@ -15,7 +15,7 @@ import numpy as np
 
 from segcal_cli.core.errors import count_text
 from segcal_cli.reporting.pictures import Drawing
-from segcal_cli.reporting.style import INK, PAPER, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis
+from segcal_cli.reporting.style import INK, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis, wrapped
 from segcal_cli.reporting.tables import short
 
 if TYPE_CHECKING:
@@ -28,10 +28,19 @@ PLANE_WIDTH, PLANE_GAP = 3.4, 0.35
 OVERLAY = 0.55
 """Opacity of a cluster's colour over the grey image."""
 
+DARKEST = 0.8
+"""How far below probability 0 black lies, in parts of the brightest: on black no cluster looks as in the legend."""
+
+INKS = ("#D55E00", "#56B4E9", "#CC79A7")
+"""Outlines of further maps: told apart by any colour vision, and light enough for dark clusters."""
+
 PALE = 0.25
 """Opacity of what noise alone could make."""
 
 VIOLIN_POINTS = 200
+
+LINE_INCHES = 0.15
+"""From line to line of the names below violins."""
 
 OUTLINES = ((0, ()), (0, (4, 1.5)), (0, (1, 1.2)))
 """Line styles of outlines of further maps."""
@@ -219,9 +228,8 @@ def _cluster_figure(
     k = len(legend)
     colours = [colormaps["cividis"](x) for x in (np.linspace(0.08, 1.0, k) if k > 1 else [0.5])]
     signs: list[Any] = [Patch(facecolor=c, edgecolor=INK, label=text) for c, text in zip(colours, legend, strict=True)]
-    inks = ("#D55E00", "#0072B2", "#009E73")
     for number, outline in enumerate(outlines):
-        ink, style = inks[number % len(inks)], OUTLINES[number % len(OUTLINES)]
+        ink, style = INKS[number % len(INKS)], OUTLINES[number % len(OUTLINES)]
         signs.append(
             Line2D([], [], color=ink, ls=style if style[1] else "-", lw=1.6, label=f"borders of {outline.name}")
         )
@@ -232,11 +240,11 @@ def _cluster_figure(
         how = {"extent": extent, "origin": _origin(plane), "aspect": "auto", "interpolation": "nearest"}
         if plane.grey is not None:
             top = max(float(np.nanmax(plane.grey)), 1e-6)
-            axes.imshow(plane.grey, cmap="gray", vmin=0, vmax=top, **how)
+            axes.imshow(plane.grey, cmap="gray", vmin=-DARKEST * top, vmax=top, **how)
         axes.imshow(plane.values, cmap=ListedColormap(colours), vmin=-0.5, vmax=k - 0.5, alpha=OVERLAY, **how)
         _borders(axes, plane.values, INK, "-", 0.8)
         for number, outline in enumerate(outlines):
-            ink, style = inks[number % len(inks)], OUTLINES[number % len(OUTLINES)]
+            ink, style = INKS[number % len(INKS)], OUTLINES[number % len(OUTLINES)]
             _borders(axes, outline.planes[index], ink, style if style[1] else "-", 1.6)
     return sheet.figure
 
@@ -245,12 +253,30 @@ def _borders(axes: Axes, labels: np.ndarray, colour: str, style: Any, width: flo
     """Lines between cells of different clusters."""
     from matplotlib.collections import LineCollection
 
+    axes.add_collection(LineCollection(chains(labels), colors=colour, linestyles=[style], linewidths=width))
+
+
+def chains(labels: np.ndarray) -> list[list[tuple[float, float]]]:
+    """Borders between cells of different clusters as lines (x, y) that are as long as can be: dashes start anew with
+    every line. labels: "row column"; the centre of the first cell is (0, 0)."""
+    beyond: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for along, far in (((0, 1), labels[:, 1:] != labels[:, :-1]), ((1, 0), labels[1:] != labels[:-1])):
+        for row, column in zip(*np.nonzero(far), strict=True):
+            end = (column + 0.5, row + 0.5)
+            start = (end[0] - along[0], end[1] - along[1])
+            beyond.setdefault(start, []).append(end)
+            beyond.setdefault(end, []).append(start)
     lines = []
-    rows, columns = np.nonzero(labels[:, 1:] != labels[:, :-1])
-    lines += [((c + 0.5, r - 0.5), (c + 0.5, r + 0.5)) for r, c in zip(rows, columns, strict=True)]
-    rows, columns = np.nonzero(labels[1:] != labels[:-1])
-    lines += [((c - 0.5, r + 0.5), (c + 0.5, r + 0.5)) for r, c in zip(rows, columns, strict=True)]
-    axes.add_collection(LineCollection(lines, colors=colour, linestyles=[style], linewidths=width))
+    # Open ends and crossings first, so that what is left are closed rings.
+    for start in sorted(beyond, key=lambda point: (len(beyond[point]) == 2, point)):
+        while beyond[start]:
+            line = [start]
+            while beyond[line[-1]]:
+                following = beyond[line[-1]].pop()
+                beyond[following].remove(line[-1])
+                line.append(following)
+            lines.append(line)
+    return lines
 
 
 def _value_figure(planes: Sequence[Plane], label: str, words: Words, *, signed: bool) -> Figure:
@@ -312,24 +338,29 @@ def _violin_figure(violins: Sequence[Violin], words: Words) -> Figure:
     from scipy.stats import gaussian_kde
 
     each = 1.25
-    sheet = Sheet(words, max(5.2, 0.9 + each * len(violins)), 4.2)
-    axes = sheet.plot_box(bottom=0.95)
-    top = max((float(np.quantile(one.values, 0.99)) for one in violins if one.values.size), default=0.1)
-    grid = np.linspace(0.0, 1.15 * top, VIOLIN_POINTS)
-    for at, one in enumerate(violins):
+    marks = [_marks(one.values) for one in violins]
+    # Numbers stand below the violins, where nothing is covered by them.
+    labels = [
+        [*wrapped(one.name, each - 0.1, SMALL_POINTS), f"mean {short(mean, 3)}", one.note]
+        for one, (_, mean, _) in zip(violins, marks, strict=True)
+    ]
+    below = 0.2 + LINE_INCHES * max(map(len, labels))
+    sheet = Sheet(words, max(5.2, 0.9 + each * len(violins)), 3.4 + below)
+    axes = sheet.plot_box(bottom=below)
+    top = max((float(one.values.max()) for one in violins if one.values.size), default=0.1)
+    for at, (one, (low, mean, high)) in enumerate(zip(violins, marks, strict=True)):
         colour = QUIET if one.look is None else one.look.colour
         if one.values.size > 1 and one.values.std() > 1e-9:
+            grid = np.linspace(one.values.min(), one.values.max(), VIOLIN_POINTS)
             density = gaussian_kde(one.values)(grid)
             half = 0.42 * density / density.max()
             axes.fill_betweenx(grid, at - half, at + half, facecolor=colour, alpha=0.35, lw=0)
-            axes.plot(at - half, grid, color=colour, lw=0.9)
-            axes.plot(at + half, grid, color=colour, lw=0.9)
-        low, mean, high = _marks(one.values)
+            around = np.concatenate([at - half, (at + half)[::-1], at - half[:1]])
+            axes.plot(around, np.concatenate([grid, grid[::-1], grid[:1]]), color=colour, lw=0.9)
         if mean is not None and low is not None and high is not None:
             axes.plot([at - 0.28, at + 0.28], [mean, mean], color=INK, lw=1.8)
             for value in (low, high):
                 axes.plot([at - 0.16, at + 0.16], [value, value], color=INK, lw=1.0, ls=(0, (2, 1.2)))
-            axes.text(at + 0.3, mean, short(mean, 3), size=SMALL_POINTS, va="bottom", ha="right", backgroundcolor=PAPER)
-    axes.set(xlim=(-0.6, len(violins) - 0.4), ylim=(0.0, 1.15 * top), ylabel="coverage error of a place")
-    axes.set_xticks(range(len(violins)), [f"{one.name}\n{one.note}" for one in violins], size=SMALL_POINTS)
+    axes.set(xlim=(-0.6, len(violins) - 0.4), ylim=(0.0, 1.05 * top), ylabel="coverage error of a place")
+    axes.set_xticks(range(len(violins)), ["\n".join(lines) for lines in labels], size=SMALL_POINTS)
     return sheet.figure

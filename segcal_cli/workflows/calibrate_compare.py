@@ -43,7 +43,7 @@ from segcal_cli.workflows.beside import (
 )
 from segcal_cli.workflows.calibrate_fit import FeaturesToFit, Judge
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, load_calibrator, refuse_misfit
-from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.conventions import NEEDS_ROI, RegionNeeded, intervals_of, refuse_meaningless, settings_of
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.idle_options import refuse_idle_measuring, refuse_overlap_alone
 from segcal_cli.workflows.inputs import files_of, open_inputs, reading_spec
@@ -159,6 +159,7 @@ def run(
         images=local.METHOD.name in extra or needs["images"],
     )
     inputs = open_inputs(predictions, labels, reading, truth, observer)
+    refuse_meaningless(measuring, inputs.space)
     plan = plan_of(running)
     if plan.on_failure == "stop":
         inputs.require_all()

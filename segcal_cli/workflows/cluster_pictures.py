@@ -141,6 +141,9 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
         if not 1 < k <= SHOWN_CLUSTERS:
             continue
         legend = _legend(one, channel, alpha)
+        unit = one.loaded.artifact.header.results["unit"]
+        far = f"Clusters: {unit} from the border of the predicted {name}, negative inside. "
+        far = far if model.regions.method == "boundary" else ""
         cells = model.regions.cells.get(channel)
         if cells is not None and not one.rows.found.snapshots:
             outlines = _outlines(one, every, channel)
@@ -158,7 +161,7 @@ def _maps(one: Shown, every: Sequence[Shown]) -> Iterator[Picture]:
             planes = _sections(clusters, shot.spacing, shot.has_mm, _brightest(grey), grey)
             words = Words(
                 f"Clusters of {name}: {one.label}, {case}",
-                _caption([one], f"Grey: probability of {name} in this scan. Thresholds at alpha {alpha:g}."),
+                _caption([one], f"Grey: probability of {name} in this scan. {far}Thresholds at alpha {alpha:g}."),
             )
             yield _picture("cluster-map", name, one, words, fields.cluster_map(planes, legend, words), case)
 
@@ -173,7 +176,7 @@ def _legend(one: Shown, channel: int, alpha: float) -> list[str]:
         slot = model.slots(channel).start + cluster
         code = int(limits[cluster])
         area = "" if cells is None else f"{100 * float((cells == cluster).mean()):.1f} % of the field, "
-        limit = "every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
+        limit = "in every set" if code == INFINITE else f"p >= {smallest_probability(code, model.shift):.3g}"
         entries.append(
             f"{cluster_name(model, channel, cluster)}: {area}{count_text(groups[slot], 'patient')}, "
             f"{count_text(voxels[slot], 'voxel')}, {limit}"
@@ -311,7 +314,9 @@ def _line(one: Shown, row: int, name: str, number: int, drawn: np.ndarray | None
         means = np.einsum("rg,gm->rm", weights, covered) / np.maximum(weights.sum(axis=1), 1)[:, None]
         low, high = percentile(means, LEVEL)
     count = f"{count_text(int(known.sum()), 'patient')}, {count_text(int(n.sum()), 'voxel')}"
-    return CoverageLine(name, covered.mean(axis=0), look(number), count, low, high)
+    # Level by level, as the table adds up: another order of the sum would be another last digit.
+    coverage = np.array([np.ascontiguousarray(column).mean() for column in covered.T])
+    return CoverageLine(name, coverage, look(number), count, low, high)
 
 
 def _cell_line(one: Shown, channel: int, text: str, number: int) -> CoverageLine:
@@ -359,9 +364,9 @@ def _violins(shown: Sequence[Shown]) -> Iterator[Picture]:
             f"Coverage error over places: {name}",
             _caption(
                 shown,
-                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. "
-                "Long bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as "
-                f"{first.label}. Values are comparable at equal n only.",
+                f"Below each name: places with {first.rows.min_positives} or more positives, of those with one. Long "
+                f"bar: mean; short bars: 5 and 95 %. Imagewise: one cluster, the same patients as {first.label}. "
+                "Values are comparable at equal n only.",
             ),
         )
         yield _picture("coverage-violin", name, None, words, fields.coverage_violin(violins, words))

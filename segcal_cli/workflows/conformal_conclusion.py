@@ -25,7 +25,7 @@ from segcal_cli.execution.engine import failure_records
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import write_artifact
 from segcal_cli.workflows.calibrators import LoadedCalibrator
-from segcal_cli.workflows.conformal_kind import sets_document, threshold_lines
+from segcal_cli.workflows.conformal_text import sets_document, threshold_lines
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import ConformalFitOptions
 from segcal_cli.workflows.strata import StrataRule, assigned

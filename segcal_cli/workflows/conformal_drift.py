@@ -15,6 +15,7 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, FormatError, WriteError
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
+from segcal_cli.io.locks import locked
 from segcal_cli.io.seals import is_sealed, sealed
 
 HISTORY = "drift.npz"
@@ -60,7 +61,7 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
             raise TypeError("its header is damaged")
         found = History(head["artifact"], tuple(head["cases"]), tuple(head["digests"]), arrays["features"])
     except (FormatError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise NoHistory(path, str(error)) from error
+        raise NoHistory(path, str(error).removeprefix(f"{path}: ")) from error
     if found.artifact != artifact.digest:
         raise OtherHistory(path, found.artifact[:12])
     if found.features.shape != (len(found.cases), width) or len(found.digests) != len(found.cases):
@@ -83,9 +84,8 @@ def watch(
     """
     import filelock
 
-    lock = filelock.FileLock(path.parent / f".{path.name}.lock", timeout=LOCK_SECONDS)
     try:
-        with lock:
+        with locked(path.parent / f".{path.name}.lock", LOCK_SECONDS):
             history = read_history(path, artifact, len(names))
             known = {*history.digests, *artifact.header.case_digests.values()}
             cases, digests, rows = list(history.cases), list(history.digests), list(history.features)

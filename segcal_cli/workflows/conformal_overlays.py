@@ -35,13 +35,7 @@ from segcal_cli.workflows.conformal_pictures import ON_SCANS, READING
 from segcal_cli.workflows.conformal_sources import loaded_sets, open_set_inputs, place_of, set_reader
 from segcal_cli.workflows.conformal_verdicts import judged_levels
 from segcal_cli.workflows.kinds import IN_SAMPLE
-from segcal_cli.workflows.requests import (
-    JudgeOptions,
-    LabelOptions,
-    PredictionOptions,
-    ReliabilityOptions,
-    RunOptions,
-)
+from segcal_cli.workflows.requests import ReliabilityOptions, StudyRequest
 from segcal_cli.workflows.running import cluster_of, jobs_of
 from segcal_cli.workflows.study import Study
 
@@ -83,13 +77,13 @@ class SliceMaker:
                 row = self.calibration.threshold(target, self.strata[case.id][target], alpha)
                 found.append(case_sets(view, spec, target, row.inner.value, row.outer.value))
             background = image if image is not None else background_of(view, labels_only=spec.labels_only)
-            planes = planes_of(view, found[0])
+            planes = planes_of(view, found)
             strips.append(
                 tuple(
                     Strip(
                         f"alpha {alpha:g}",
                         tuple(_slice(view, sets, background, axis, at) for axis, at in planes),
-                        _blank(sets),
+                        _blank(view, sets),
                     )
                     for alpha, sets in zip(self.alphas, found, strict=True)
                 )
@@ -144,15 +138,15 @@ def on_scans(
     study: Study,
     plots: Sequence[str],
     picturing: ReliabilityOptions,
-    judging: JudgeOptions,
-    predictions: Path,
-    labels: Path,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
+    request: StudyRequest,
     observer: Observer,
 ) -> list[Picture]:
-    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study."""
+    """Overlays, and score maps where they are asked for, of every conformal-sets artifact of the study; none where the
+    scans are not at hand.
+    """
+    predictions, labels, reading, truth = request.predictions, request.labels, request.reading, request.truth
+    if predictions is None or labels is None:
+        return []
     wanted = [plot for plot in ON_SCANS if plot in plots and (plot == "overlay" or picturing.show_scores)]
     made: list[Picture] = []
     for one in study.verdicts if wanted and picturing.max_cases else ():
@@ -160,7 +154,7 @@ def on_scans(
         if judged.artifact.header.kind != "conformal-sets":
             continue
         loaded = loaded_sets(judged.path, judged.artifact)
-        alpha, alphas = judged_levels(loaded, judging)
+        alpha, alphas = judged_levels(loaded, request.judging)
         verdict = Verdict(loaded.calibration, one.result, alpha, alphas, judged.artifact.header.seed)
         chosen = chosen_cases(verdict, picturing.max_cases)
         before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
@@ -169,7 +163,7 @@ def on_scans(
         maker = SliceMaker(
             loaded.calibration,
             {id: tuple(t.stratum for t in one.result[id].targets) for id in chosen},
-            overlay_alphas(picturing.alphas),
+            _drawn_alphas(picturing, alpha),
             sources,
             picturing.images,
             "score-maps" in wanted,
@@ -177,7 +171,7 @@ def on_scans(
         shown: dict[str, Shown] = {}
         work = Work(set_reader(inputs, before), maker)
         with contextlib.closing(
-            results(work, [sources[id] for id in chosen], jobs_of(running), cluster_of(running))
+            results(work, [sources[id] for id in chosen], jobs_of(request.running), cluster_of(request.running))
         ) as stream:
             for number, result in enumerate(stream, start=1):
                 observer.progress(number, len(chosen), "cutting slices")
@@ -187,6 +181,11 @@ def on_scans(
         end = IN_SAMPLE if one.in_sample else ""
         made += _pictures(judged.name, verdict, [shown[id] for id in chosen], wanted, picturing, end)
     return made
+
+
+def _drawn_alphas(picturing: ReliabilityOptions, judged: float) -> tuple[float, ...]:
+    """The levels of ``--alphas``, and the one that is judged, which the sheet of all cases shows."""
+    return tuple(dict.fromkeys((*overlay_alphas(picturing.alphas), judged)))
 
 
 def chosen_cases(verdict: Verdict, most: int) -> list[str]:
@@ -217,18 +216,19 @@ def background_of(view: TargetView, *, labels_only: bool) -> np.ndarray:
     return view.mask.astype(np.float32) if labels_only else view.log_odds.astype(np.float32)
 
 
-def planes_of(view: TargetView, sets: CaseSets) -> list[tuple[int, int]]:
-    """(axis, index) of the slices shown: across each long axis where most truth is, without truth most of O."""
-    mask = view.all_truth if view.all_truth.any() else sets.outer
+def planes_of(view: TargetView, found: Sequence[CaseSets]) -> list[tuple[int, int]]:
+    """(axis, index) of the slices shown: across each long axis where most truth is, without truth most of the first
+    outer set that is neither nothing nor everything; through the middle where there is none."""
+    seen = [view.all_truth, *(sets.outer for sets in found if not sets.outer.all())]
+    mask = next((mask for mask in seen if mask.any()), None)
     long = [axis for axis in range(3) if view.shape[axis] > 1]
     if len(long) < 3:
         short = next(axis for axis in range(3) if axis not in long or axis == 2)
         return [(short, 0)]
-    found = []
-    for axis in range(3):
-        counts = mask.sum(axis=tuple(other for other in range(3) if other != axis))
-        found.append((axis, int(counts.argmax())))
-    return found
+    if mask is None:
+        return [(axis, size // 2) for axis, size in enumerate(view.shape)]
+    places = [mask.sum(axis=tuple(other for other in range(3) if other != axis)).argmax() for axis in range(3)]
+    return [(axis, int(at)) for axis, at in enumerate(places)]
 
 
 def directions(affine: np.ndarray | None) -> tuple[str, str, str]:
@@ -260,12 +260,15 @@ def _slice(view: TargetView, sets: CaseSets, background: np.ndarray, axis: int, 
     )
 
 
-def _blank(sets: CaseSets) -> str:
-    """What no outline shows: a set that is nothing or everything."""
-    said = ["inner empty"] if not sets.inner.any() else []
-    if not sets.outer.any():
-        said.append("outer empty")
-    return ", ".join([*said, "outer everything"] if sets.outer.all() else said)
+def _blank(view: TargetView, sets: CaseSets) -> str:
+    """What no outline shows: a truth or a set that is nothing, an outer set that is everything."""
+    blank = {
+        "no target": not view.all_truth.any(),
+        "inner empty": not sets.inner.any(),
+        "outer empty": not sets.outer.any(),
+        "outer everything": sets.outer.all(),
+    }
+    return ", ".join(words for words, holds in blank.items() if holds)
 
 
 def _named(score: Score) -> str:
@@ -283,7 +286,7 @@ def _pictures(
         for row in verdict.case_rows()
     }
     alphas = overlay_alphas(picturing.alphas)
-    place = min(range(len(alphas)), key=lambda index: abs(alphas[index] - verdict.alpha))
+    place = _drawn_alphas(picturing, verdict.alpha).index(verdict.alpha)
     under = "the scan" if picturing.images is not None else "the log-odds"
     for target, entry in enumerate(spec.targets):
         label = entry.target.name
@@ -291,8 +294,7 @@ def _pictures(
         if "overlay" in wanted:
             words = Words(
                 f"Inner and outer sets: {label}, {name}",
-                f"{scores}Alpha {alphas[place]:g}. Wrong ones (at alpha {verdict.alpha:g}) first, then "
-                f"from tight to wide.{end}",
+                f"{scores}Alpha {verdict.alpha:g}. Wrong ones first, then from tight to wide.{end}",
             )
             strips = [
                 replace(one.strips[target][place], label="\n".join((one.case, *marks[one.case, label])))
@@ -303,12 +305,16 @@ def _pictures(
                 said = ", ".join(marks[one.case, label])
                 mark = f" ({said} at alpha {verdict.alpha:g})" if said else ""
                 words = Words(f"{one.case}: {label}, {name}{mark}", f"{scores}{READING['overlay'].how}{end}")
-                drawing = overlay(one.strips[target], words)
+                drawing = overlay(one.strips[target][: len(alphas)], words)
                 yield Picture("overlay", label, name, one.case, words.title, words.caption, drawing)
         if "score-maps" in wanted and shown:
             first = shown[0]
             slices, thresholds = first.maps[target]
-            words = Words(f"Score maps of {first.case}: {label}, {name}", READING["score-maps"].how)
+            levels = ", ".join(f"{alpha:g}" for alpha in alphas)
+            how = (
+                f"{READING['score-maps'].how} Thresholds of the scores in use at alpha {levels}, where they are finite."
+            )
+            words = Words(f"Score maps of {first.case}: {label}, {name}", how)
             drawing = score_maps(slices, thresholds, words)
             yield Picture("score-maps", label, name, first.case, words.title, words.caption, drawing)
 

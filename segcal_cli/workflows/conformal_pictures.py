@@ -38,8 +38,9 @@ READING: Mapping[str, Reading] = {
     ),
     "resplits": Reading(
         "Coverage over random resplits",
-        "Stored and new cases, mixed and dealt out anew: bars and line agree whatever the data. The picture shows how "
-        "much coverage may move by chance, and nothing about whether new cases are like the old ones.",
+        "Stored and new cases, mixed and dealt out anew: bars and line agree whatever the data, unless scores are "
+        "tied. The picture shows how much coverage may move by chance, and nothing about whether new cases are like "
+        "the old ones.",
     ),
     "set-scores": Reading(
         "Scores behind the thresholds",
@@ -53,7 +54,7 @@ READING: Mapping[str, Reading] = {
     ),
     "score-maps": Reading(
         "Score maps",
-        "What each score makes of the same slice, bright where it claims the target, with its threshold as a line.",
+        "What each score makes of the same slice, bright where it claims the target, with its thresholds as lines.",
     ),
 }
 """Plot -> how to read it."""

@@ -27,8 +27,9 @@ KEY = "conformal_sets"
 METHODS = ("crc", "rcps", "bonferroni")
 
 RESPLITS_SAY = (
-    "Random resplits follow the beta-binomial law whatever the data: they check the program and show the spread, and "
-    "prove nothing about exchangeability. Leaving out one group at a time (--by) is the test that can fail."
+    "Random resplits follow the beta-binomial law whatever the data, unless scores are tied: they check the program "
+    "and show the spread, and prove nothing about exchangeability. Leaving out one group at a time (--by) is the test "
+    "that can fail."
 )
 
 COVERAGE_SHOWN = (

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.labels import LabelSpace
 from segcal_cli.metrics.intervals import BadInterval, tails
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.metrics.selection import select_metrics
@@ -43,6 +44,18 @@ class RegionNeeded(UsageError):
     """A convention that measures inside a region of interest."""
 
     template = "--convention {0} measures inside a region of interest: give --roi FOLDER"
+
+
+class KernelUnused(UsageError):
+    """An option of a measure that is not computed."""
+
+    template = "--{0} is of kde_ece, which is not measured; add --metrics +kde_ece"
+
+
+class WithoutMeaning(UsageError):
+    """A convention of tables of another kind."""
+
+    template = "--{0} {1} means nothing here: {2}"
 
 
 class BadBandwidth(UsageError):
@@ -86,8 +99,20 @@ def given_settings(measuring: MeasureOptions, seed: int | None) -> dict[str, Any
 
 
 def settings_of(measuring: MeasureOptions, seed: int | None = None) -> Settings:
-    """The settings of a run. Raises UnknownSetting, BadBins, UnknownMetric, BadKernel, BadBandwidth."""
-    return Settings(**given_settings(measuring, seed))
+    """The settings of a run. Raises UnknownSetting, BadBins, UnknownMetric, BadKernel, BadBandwidth, KernelUnused."""
+    settings = Settings(**given_settings(measuring, seed))
+    for name in ("kde_sample", "kde_bandwidth"):
+        if getattr(measuring, name) is not None and "kde_ece" not in settings.wanted:
+            raise KernelUnused(name.replace("_", "-"))
+    return settings
+
+
+def refuse_meaningless(measuring: MeasureOptions, space: LabelSpace) -> None:
+    """Raise WithoutMeaning for an option that was given and that this class table has no use for."""
+    if measuring.decision == "argmax" and not space.exclusive:
+        raise WithoutMeaning("decision", "argmax", "each class is decided by itself, by p > 0.5")
+    if measuring.background == "include" and (space.binary or not space.exclusive):
+        raise WithoutMeaning("background", "include", "no background is measured by itself")
 
 
 def intervals_of(options: IntervalOptions, before: Intervals | None = None) -> Intervals:

@@ -13,9 +13,10 @@ from segcal_cli.execution.work import Result
 from segcal_cli.io.atomic import write_text
 from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_twice, require_file_place
 from segcal_cli.reporting.tables import csv_text
-from segcal_cli.workflows.beside import ALONE, ANYWHERE, folders_of
+from segcal_cli.workflows.beside import folders_of
 from segcal_cli.workflows.conventions import settings_of
 from segcal_cli.workflows.idle_options import refuse_idle_bins, refuse_idle_sources
+from segcal_cli.workflows.joint_cases import parse_folder
 from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
 from segcal_cli.workflows.kinds import Compared, Presented
 from segcal_cli.workflows.measure_document import evaluation_json
@@ -33,19 +34,13 @@ from segcal_cli.workflows.measure_tables import (
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
-    CompanionOptions,
-    DeviceOptions,
     EvaluateOptions,
-    IntervalOptions,
     JudgeOptions,
-    LabelOptions,
-    MeasureOptions,
     OutputOptions,
-    PredictionOptions,
     RoundOptions,
-    RunOptions,
     ShardOptions,
     SourceOptions,
+    StudyRequest,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
 from segcal_cli.workflows.sharding import Job, carried_out, parse_shard
@@ -64,29 +59,20 @@ MERGED = {"html": "merge with --histograms, and give these to segcal evaluate --
 
 COMMAND = "evaluate"
 
-WHOLE = ShardOptions()
-"""One run over all cases."""
+PLAIN, NEW, WHOLE = EvaluateOptions(), OutputOptions(), ShardOptions()
+"""The table of cases alone, in no other file's place, of one run over all cases."""
 
 
 def run(
-    predictions: Path | None,
-    labels: Path | None,
+    request: StudyRequest,
     output: Path,
-    outputs: EvaluateOptions,
-    sourcing: SourceOptions,
-    measuring: MeasureOptions,
-    drawing: IntervalOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
-    writing: OutputOptions,
-    judging: JudgeOptions,
     observer: Observer,
+    outputs: EvaluateOptions = PLAIN,
+    writing: OutputOptions = NEW,
     sharding: ShardOptions = WHOLE,
-    along: CompanionOptions = ALONE,
-    device: DeviceOptions = ANYWHERE,
 ) -> Outcome:
     """Measure every source, write the tables. Raises what reading and measuring raise; then nothing is written."""
+    predictions, labels, sourcing, judging = request.predictions, request.labels, request.sourcing, request.judging
     if parse_shard(sharding.shard) is not None:
         _refuse_tables(outputs, sourcing)
     targets = [
@@ -100,14 +86,14 @@ def run(
     refuse_unasked(judging, ASKED_OF, promised)
     refuse_idle_sources(sourcing, outputs)
     if sourcing.saved is None:
-        refuse_idle_bins(measuring, settings_of(measuring, drawing.seed), outputs)
+        refuse_idle_bins(request.measuring, settings_of(request.measuring, request.drawing.seed), outputs)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]
     beside += [path_beside(output, kind, end) for kind, end in compared_files(promised)]
-    others = [Path(text.partition("=")[2]) for text in sourcing.also]
+    others = [parse_folder(text).path for text in sourcing.also]
     for path in targets:
         # A folder of --also that is not there is refused later, by what reads it.
         refuse_inside(
-            path, [predictions, labels, *folders_of(along), *(folder for folder in others if folder.exists())]
+            path, [predictions, labels, *folders_of(request.along), *(folder for folder in others if folder.exists())]
         )
     refuse_existing([*targets, *beside], overwrite=writing.overwrite)
     for path in targets:
@@ -116,28 +102,22 @@ def run(
         # Pictures are only imported where some are asked for.
         from segcal_cli.workflows.reliability import require_pictured
 
-        require_pictured(settings_of(measuring, drawing.seed))
+        require_pictured(settings_of(request.measuring, request.drawing.seed))
     if sharding.shard is not None and predictions is not None and labels is not None:
-        ready = prepare(
-            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=True, judging=judging, along=along, device=device,
-        )  # fmt: skip
+        ready = prepare(request, observer, with_digests=True)
         job = Job(
             COMMAND, ready.estimator, ready.reader, ready.joint, ready.failures, ready.inputs,
             MeasureConclusion(ready.rest, judging), MEASURING,
         )  # fmt: skip
         return carried_out(job, ready.plan, RoundOptions(sharding.shard), output, observer)
     heard = Recorder(observer)
-    study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard,
-        with_digests=outputs.histograms is not None or outputs.html is not None, judging=judging, along=along,
-        device=device,
-    )  # fmt: skip
+    with_digests = outputs.histograms is not None or outputs.html is not None
+    study = measured_or_loaded(request, heard, with_digests=with_digests)
     page = None
     if outputs.html is not None:
         from segcal_cli.workflows.reliability import report_alone
 
-        page = partial(report_alone, study, reading, truth, heard, judging)
+        page = partial(report_alone, study, request, heard)
     return written(study, output, outputs, judging, heard, page)
 
 

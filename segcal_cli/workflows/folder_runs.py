@@ -22,7 +22,7 @@ from segcal_cli.io import journal
 from segcal_cli.io.atomic import remove_temps, write_text
 from segcal_cli.io.case_sources import CaseReader, CaseSource
 from segcal_cli.io.fingerprints import InputFile, output_entry
-from segcal_cli.io.locks import held
+from segcal_cli.io.locks import held, no_locks
 from segcal_cli.io.outputs import make_folder, refuse_existing
 from segcal_cli.io.run_files import RunFiles
 from segcal_cli.reporting.documents import json_text
@@ -241,7 +241,9 @@ def running_on(
     Raises InUse, LeftToAnother, WriteError.
     """
     make_folder(files.folder)
-    with held(files, writing.if_locked):
+    with held(files, writing.if_locked) as alone:
+        if not alone:
+            observer.warn(no_locks(files))
         run = FolderRun(files, settings, inputs, writing, running, observer)
         remove_temps(files.folder, files.tag)
         run.known = known_entries(files, observer)

@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from segcal_cli.core.errors import FormatError, UsageError
+from segcal_cli.core.errors import ArtifactError, FormatError, UsageError
 from segcal_cli.core.observer import Observer
+from segcal_cli.core.paths import real_path
 from segcal_cli.io.documents import read_json
-from segcal_cli.io.locks import held
+from segcal_cli.io.locks import held, no_locks
 from segcal_cli.io.outputs import refuse_existing
 from segcal_cli.io.parts import PART, NotAPart, PartHeader, digest_of, write_part
 from segcal_cli.io.run_files import RunFiles, Shard
 from segcal_cli.io.seals import is_sealed
-from segcal_cli.workflows.folder_runs import FolderRun
+from segcal_cli.workflows.folder_runs import STANDING, FolderRun
 from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import FolderOptions, RunOptions, ShardOptions
@@ -46,6 +47,12 @@ class OtherPlace(UsageError):
     """Records are merged where their outputs lie."""
 
     template = "-o {0}: the outputs of these shards belong to {1}; records are merged there"
+
+
+class OutputGone(ArtifactError):
+    """A record of what is not there any more."""
+
+    template = "{0}: {1} of {2} is gone; run this shard again with --skip-existing"
 
 
 class Tables(Protocol):
@@ -133,7 +140,7 @@ def place_of(records: Sequence[Path], output: Path) -> RunFiles:
     """The whole run that these shards are of. Raises NotAPart, OtherPlace."""
     places = [replace(files_of(path), shard=None) for path in records]
     for place in places:
-        if place.target.resolve() != output.resolve():
+        if real_path(place.target) != real_path(output):
             raise OtherPlace(output, place.target)
     return places[0]
 
@@ -146,12 +153,17 @@ def joined(
     running: RunOptions,
     observer: Observer,
 ) -> Outcome:
-    """Make one record of the shards' and write the tables. Raises NotAPart, OutputExists, InUse, WriteError."""
+    """Make one record of the shards' and write the tables. Raises NotAPart, OutputGone, OutputExists, InUse,
+    WriteError."""
     refuse_existing(
         [place.record, *(place.folder / name for name in remaining.tables.names)], overwrite=writing.overwrite
     )
-    with held(place, writing.if_locked):
+    with held(place, writing.if_locked) as alone:
+        if not alone:
+            observer.warn(no_locks(place))
         documents = [_document(path) for path in records]
+        for path in records:
+            _require_outputs(path)
         run = FolderRun.of_entries(
             place,
             remaining.settings,
@@ -164,6 +176,14 @@ def joined(
         outcome = remaining.tables.conclude(run)
         run.write_record(run.exit_code)
     return outcome
+
+
+def _require_outputs(path: Path) -> None:
+    """Raise OutputGone unless what a shard has written is there."""
+    for entry in recorded_cases(path):
+        for output in entry["outputs"] if entry["status"] in STANDING else ():
+            if not (path.parent / output["file"]).is_file():
+                raise OutputGone(path, output["file"], entry["case"])
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from segcal_cli.core.errors import (
 )
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
+from segcal_cli.core.paths import real_path
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.work import Result
 from segcal_cli.io import files
@@ -178,9 +179,9 @@ def with_members(pairing: Pairing, predictions: Path, reading: PredictionOptions
     """The cases with the files of every member folder as further samples; without what a member lacks. Raises
     MemberTwice."""
     cases, problems = list(pairing.cases), list(pairing.problems)
-    seen = {path.resolve() for path in expand_folders(predictions)}
+    seen = {real_path(path) for path in expand_folders(predictions)}
     for number, folder in enumerate(reading.member, start=2):
-        own_folders = {path.resolve() for path in expand_folders(Path(folder))}
+        own_folders = {real_path(path) for path in expand_folders(Path(folder))}
         if seen & own_folders:
             raise MemberTwice(folder)
         seen |= own_folders

@@ -12,7 +12,7 @@ from segcal_cli.metrics.columns import CALIBRATION_COLUMNS, OVERLAP_COLUMNS, TOP
 from segcal_cli.metrics.intervals import MIN_GROUPS
 from segcal_cli.metrics.measures import CaseMeasures
 from segcal_cli.metrics.summaries import Spread, Summary
-from segcal_cli.workflows.measure_tables import Evaluation, SourceResult, comparison_rows, guarantee_of
+from segcal_cli.workflows.measure_tables import Evaluation, SourceResult, comparison_rows
 from segcal_cli.workflows.measure_text import comparison_note
 
 Reason = Callable[[str], str]
@@ -25,7 +25,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "options": _options(evaluation),
         "conventions": evaluation.conventions,
-        "guarantee": guarantee_of(evaluation.n_groups),
+        "guarantee": evaluation.guarantee,
         "activation": evaluation.space.activation,
         "classes": [*evaluation.space.names, *(region.name for region in evaluation.space.regions)],
         "n_cases": len(first.cases),

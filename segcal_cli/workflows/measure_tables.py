@@ -38,14 +38,7 @@ BIN_COLUMNS = (
 POOLED_CASES = "(micro)"
 """Stands for all cases pooled in the column of cases."""
 
-
-def guarantee_of(patients: int) -> str:
-    """What the measures of so many patients promise."""
-    return (
-        f"Descriptive measures; no coverage guarantee. Intervals: bootstrap over {count_text(patients, 'patient')}, "
-        "valid if patients are independent."
-    )
-
+DESCRIPTIVE = "Descriptive measures; no coverage guarantee."
 
 IN_SAMPLE_MARK = "†"
 """Marks a source whose calibrator was fitted on some of these cases."""
@@ -129,6 +122,10 @@ class Evaluation:
         return [(case.case, name) for case in cases for name, row in case.classes.items() if row["n_label"] == 0]
 
     @property
+    def binning(self) -> str:
+        return f"{count_text(self.settings.bins, 'bin')}, {self.settings.closed}-closed"
+
+    @property
     def conventions(self) -> str:
         """What was counted and how, in one line."""
         s = self.settings
@@ -136,10 +133,20 @@ class Evaluation:
         background = "" if self.space.binary or not self.space.exclusive else f", background {s.background}d"
         where = "voxels of the region of interest" if self.roi else "all voxels"
         parts = [
-            f"{s.bins} bins, {s.closed}-closed", f"empty bins: {s.empty_bins}", f"absent classes: {s.absent}",
+            self.binning, f"empty bins: {s.empty_bins}", f"absent classes: {s.absent}",
             f"decision: {s.decision if self.space.exclusive else 'p > 0.5'}{background}", dice, where,
         ]  # fmt: skip
+        if "kde_ece" in s.wanted:
+            width = "the likeliest bandwidth" if s.kde_bandwidth is None else f"bandwidth {s.kde_bandwidth:g}"
+            parts.append(f"kde_ece: {s.kde_sample} voxels of a case, {width}")
         return "; ".join(parts)
+
+    @property
+    def guarantee(self) -> str:
+        """What the numbers promise: nothing, and on what their intervals rest."""
+        if self.n_groups < 2 or not self.intervals.resamples:
+            return f"{DESCRIPTIVE} No intervals{': one patient' if self.n_groups < 2 else ''}."
+        return f"{DESCRIPTIVE} Intervals: bootstrap over {self.n_groups} patients, valid if patients are independent."
 
 
 def table_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

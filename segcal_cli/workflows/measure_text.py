@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
-from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared
+from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared, heading_of
 from segcal_cli.reporting.tables import Table, short
-from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult, guarantee_of
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult
 
 BEST_MARK = "*"
 """Marks the best source and those that no test tells apart from it."""
@@ -75,7 +75,7 @@ def _means(evaluation: Evaluation) -> Table:
     how = "All voxels pooled (micro), [interval] over" if micro else "Mean ± standard deviation over"
     caption = f"{how} {count_text(evaluation.n_groups, 'patient')} ({count_text(len(first.cases), 'case')}). "
     caption += f"{evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += guarantee_of(evaluation.n_groups)
+    caption += evaluation.guarantee
     if any(source.in_sample for source in evaluation.sources):
         caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
     return Table("", ("source", "class", *(one.heading for one in shown)), tuple(rows), caption)
@@ -88,8 +88,7 @@ def _on_top(evaluation: Evaluation) -> Table:
         (_name(source), *(_cell(evaluation, source, ALL_CLASSES, one, micro=True) for one in shown))
         for source in evaluation.sources
     )
-    caption = f"The most probable class; {evaluation.settings.bins} bins, {evaluation.settings.closed}-closed, all as "
-    caption += "below."
+    caption = f"The most probable class; {evaluation.binning}, all as below."
     return Table("", ("source", *(one.heading for one in shown)), rows, caption)
 
 
@@ -98,15 +97,13 @@ def _comparison(evaluation: Evaluation) -> Table:
     name = ALL_CLASSES
     names = {source.name: _name(source) for source in evaluation.sources}
     rows = [
-        (one.heading, names[row.source], *_compared(row, one.factor))
+        (heading_of(one.key) if one.key == one.heading else one.heading, names[row.source], *_compared(row, one.factor))
         for one in (*_compared_on_top(evaluation), *_shown(evaluation))
         for row in evaluation.comparison
         if row.name == name and row.metric == one.key
     ]
-    caption = f"{comparison_note(evaluation)} Macro means over patients; {evaluation.settings.bins} bins, "
-    caption += (
-        f"{evaluation.settings.closed}-closed, conventions as above. Difference: median of this source minus the "
-    )
+    caption = f"{comparison_note(evaluation)} Macro means over patients; {evaluation.binning}, conventions as above. "
+    caption += "Difference: median of this source minus the "
     caption += "best; better in: share of patients; p Holm: adjusted for the number of sources."
     if name in evaluation.fronts:
         front = ", ".join(names[source] for source in evaluation.fronts[name])

@@ -14,7 +14,7 @@ from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.comparison import COMPARED, Compared
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.tables import Table, short
-from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult, guarantee_of
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult
 from segcal_cli.workflows.measure_text import BEST_MARK, SHOWN_BY_CONVENTION, comparison_note
 
 MEASURES = ("dice", "ece", "ace", "mce", "brier", "nll", "joint_nll", "joint_brier", "accuracy")
@@ -96,4 +96,4 @@ def _caption(evaluation: Evaluation, folds: int) -> str:
         text += f"{IN_SAMPLE_MARK} fitted on some of these cases: in-sample, biased low. "
     front = ", ".join(evaluation.fronts.get(ALL_CLASSES, ()))
     text += f"Pareto front of Dice and ECE: {front}. " if front else ""
-    return f"{text}{evaluation.conventions}. {guarantee_of(patients)}"
+    return f"{text}{evaluation.conventions}. {evaluation.guarantee}"

@@ -104,7 +104,7 @@ class Scene:
     def conventions(self) -> str:
         s = self.evaluation.settings
         where = "voxels of the region of interest" if self.evaluation.roi else "all voxels"
-        return f"{s.bins} bins, {s.closed}-closed; empty bins: {s.empty_bins}; absent classes: {s.absent}; {where}."
+        return f"{self.evaluation.binning}; empty bins: {s.empty_bins}; absent classes: {s.absent}; {where}."
 
     @property
     def overlap_conventions(self) -> str:

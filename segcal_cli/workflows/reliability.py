@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.page import render
 from segcal_cli.reporting.pictures import Picture, refuse_same_names
 from segcal_cli.reporting.style import FORMATS, SVG
-from segcal_cli.workflows.beside import ANYWHERE, needs_of
+from segcal_cli.workflows.beside import needs_of
 from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
@@ -38,22 +38,20 @@ from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
     CompanionOptions,
     CoverageOptions,
-    DeviceOptions,
-    IntervalOptions,
     JudgeOptions,
-    LabelOptions,
-    MeasureOptions,
     OutputOptions,
     PredictionOptions,
     ReliabilityOptions,
-    RunOptions,
-    SourceOptions,
+    StudyRequest,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
 from segcal_cli.workflows.shown_cases import ShownCases
 from segcal_cli.workflows.study import NamedArtifact, Study, named_artifacts, say
 
 REPORT = "report.html"
+
+EVERYTHING, AS_FITTED, NEW = ReliabilityOptions(), CoverageOptions(), OutputOptions()
+"""Every picture, at the levels that artifacts were fitted at, in a folder of its own."""
 
 EVERY = "all"
 
@@ -65,6 +63,12 @@ NEEDED = {
     "corp": frozenset({"brier_mcb", "brier_dsc", "brier_unc"}),
 }
 """Plot -> further measures that stand in it."""
+
+USERS = {
+    "show_cases": frozenset({"case-diagram"}),
+    "min_voxels": frozenset({"dataset-histogram", "case-violin", "mean-curve"}),
+}
+"""Option -> the plots that look at it."""
 
 MIN_DPI, MAX_DPI = 50, 1200
 
@@ -81,6 +85,12 @@ class BadNumber(UsageError):
     template = "{0} {1} is not allowed; {2}"
 
 
+class NothingUses(UsageError):
+    """An option of pictures that are not made."""
+
+    template = "--{0} is of {1}, of which none is asked for"
+
+
 class MeasureNeeded(UsageError):
     """A selection of measures without one that a picture shows."""
 
@@ -88,37 +98,31 @@ class MeasureNeeded(UsageError):
 
 
 def run(
-    predictions: Path | None,
-    labels: Path | None,
+    request: StudyRequest,
     output: Path,
-    picturing: ReliabilityOptions,
-    sourcing: SourceOptions,
-    measuring: MeasureOptions,
-    drawing: IntervalOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
-    writing: OutputOptions,
-    covering: CoverageOptions,
     observer: Observer,
-    device: DeviceOptions = ANYWHERE,
+    picturing: ReliabilityOptions = EVERYTHING,
+    covering: CoverageOptions = AS_FITTED,
+    writing: OutputOptions = NEW,
 ) -> Outcome:
     """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
     is written.
     """
-    judging = JudgeOptions(**asdict(covering))
+    predictions, labels, sourcing = request.predictions, request.labels, request.sourcing
     plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
+    _refuse_unused(picturing, set(plots))
     refuse_numbers(picturing)
-    require_pictured(settings_of(measuring, drawing.seed), plots)
+    require_pictured(settings_of(request.measuring, request.drawing.seed), plots)
     refuse_idle_pictures(picturing, plots)
     refuse_idle_sources(sourcing)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     named, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(covering, ASKED_OF, promised)
     refuse_unasked(picturing, DRAWN_OF, promised)
-    along = _companions(picturing, reading, named, promised)
+    along = _companions(picturing, request.reading, named, promised)
+    request = replace(request, judging=JudgeOptions(**asdict(covering)), along=along)
     folders = [folder for folder in (predictions, labels, picturing.features, picturing.images) if folder is not None]
     refuse_inside(output, folders)
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
@@ -126,23 +130,19 @@ def run(
     shown = ShownCases.parse(picturing.show_cases)
     if shown.ids and predictions is not None:
         # Before hours of measuring: a misspelt id.
-        shown.require([case.id for case in find_cases(predictions, labels, reading, truth)[1].cases])
+        shown.require([case.id for case in find_cases(predictions, labels, request.reading, request.truth)[1].cases])
 
     heard = Recorder(observer)
-    study = measured_or_loaded(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, heard, with_digests=True,
-        judging=judging, along=along, device=device,
-    )  # fmt: skip
+    study = measured_or_loaded(request, heard, with_digests=True)
     evaluation = study.evaluation
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, judging, picturing.cells)]
-    if predictions is not None and labels is not None:
-        pictures += on_scans(study, plots, picturing, judging, predictions, labels, reading, truth, running, heard)
+    pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
+    pictures += on_scans(study, plots, picturing, request, heard)
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
-    options = list(_options(study, picturing, reading, truth, covering))
+    options = list(_options(study, picturing, request, covering))
     write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
@@ -171,18 +171,16 @@ def _companions(
     return CompanionOptions(picturing.features, picturing.images if seen else None)
 
 
-def report_alone(
-    study: Study, reading: PredictionOptions, truth: LabelOptions, heard: Recorder, judging: JudgeOptions
-) -> str:
+def report_alone(study: Study, request: StudyRequest, heard: Recorder) -> str:
     """The HTML of the report with every picture in it, for ``evaluate --html``, which writes no other picture."""
     picturing = ReliabilityOptions()
     cases = study.evaluation.sources[0].cases
     scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
-        for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), judging))
+        for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), request.judging))
     ]
-    options = list(_options(study, picturing, reading, truth))
+    options = list(_options(study, picturing, request))
     return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))
 
 
@@ -195,6 +193,13 @@ def chosen_items(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     if not asked:
         raise UnknownItem(flag, repr(text), ", ".join(known))
     return tuple(item for item in known if item in asked or EVERY in asked)
+
+
+def _refuse_unused(picturing: ReliabilityOptions, plots: set[str]) -> None:
+    """Raise NothingUses for an option with a value of its own that no picture looks at."""
+    for name, users in USERS.items():
+        if getattr(picturing, name) != getattr(ReliabilityOptions(), name) and plots.isdisjoint(users):
+            raise NothingUses(name.replace("_", "-"), " and ".join(sorted(users)))
 
 
 def _check_numbers(picturing: ReliabilityOptions) -> None:
@@ -234,11 +239,7 @@ def _write(file: Any, data: bytes) -> None:
 
 
 def _options(
-    study: Study,
-    picturing: ReliabilityOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    covering: CoverageOptions | None = None,
+    study: Study, picturing: ReliabilityOptions, request: StudyRequest, covering: CoverageOptions | None = None
 ) -> Iterator[tuple[str, str]]:
     """Every option that changes what is shown, defaults included. Of paths only the name: places are not results."""
     evaluation = study.evaluation
@@ -255,7 +256,7 @@ def _options(
         "seed": intervals.seed,
         **asdict(picturing),
     }
-    records: list[Any] = [reading, truth, *([] if covering is None else [covering])]
+    records: list[Any] = [request.reading, request.truth, *([] if covering is None else [covering])]
     for record in records:
         default = type(record)()
         for one in fields(record):

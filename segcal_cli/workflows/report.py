@@ -8,14 +8,14 @@ from segcal_cli import __version__
 from segcal_cli.core.errors import count_text
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.core.observer import Recorder
-from segcal_cli.metrics.comparison import Compared
+from segcal_cli.metrics.comparison import Compared, heading_of
 from segcal_cli.metrics.summaries import Spread
 from segcal_cli.reporting.page import Cell, Page, Section, Shown, SortableTable
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.reporting.tables import short
 from segcal_cli.workflows.judged import PICTURED, reading_of
 from segcal_cli.workflows.kinds import Reading
-from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, guarantee_of
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
 from segcal_cli.workflows.pictures import marked
 from segcal_cli.workflows.study import Study
@@ -106,7 +106,7 @@ def page(
     return Page(
         version=__version__,
         summary=_summary(evaluation),
-        guarantee=guarantee_of(evaluation.n_groups),
+        guarantee=evaluation.guarantee,
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
@@ -148,7 +148,7 @@ def summary_table(evaluation: Evaluation) -> SortableTable:
     cases = len(evaluation.sources[0].cases)
     caption = f"Means over {count_text(evaluation.n_groups, 'patient')} (unit; {count_text(cases, 'case')}), "
     caption += f"[{level} interval]. {evaluation.conventions}. {len(evaluation.absent)} absent (case, class) pairs. "
-    caption += guarantee_of(evaluation.n_groups)
+    caption += evaluation.guarantee
     if any(source.in_sample for source in evaluation.sources):
         caption += f" {IN_SAMPLE_MARK} fitted on some of these cases: in-sample."
     return SortableTable(
@@ -182,7 +182,7 @@ def _compared(row: Compared, names: Mapping[str, str]) -> tuple[Cell, ...]:
     share = None if best else row.better_in
     return (
         Cell(row.name),
-        Cell(row.metric),
+        Cell(heading_of(row.metric)),
         Cell(names[row.source]),
         Cell(short(row.mean) + (" *" if row.bold else ""), row.mean, row.bold),
         _number(None if best else row.median_difference),

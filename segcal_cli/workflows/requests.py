@@ -420,3 +420,24 @@ class ClusterApplyOptions:
     emit: str = "sets,size"
     atlas: Path | None = None
     roi: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRequest:
+    """A study: which predictions are measured against which labels, through and beside what, and how.
+
+    predictions, labels: folders or files; None where saved counts stand for them (``sourcing.saved``). judging: how
+    artifacts that are no calibrators are judged. along: what calibrators look at besides.
+    """
+
+    predictions: Path | None
+    labels: Path | None
+    sourcing: SourceOptions = SourceOptions()
+    measuring: MeasureOptions = MeasureOptions()
+    drawing: IntervalOptions = IntervalOptions()
+    reading: PredictionOptions = PredictionOptions()
+    truth: LabelOptions = LabelOptions()
+    running: RunOptions = RunOptions()
+    judging: JudgeOptions = JudgeOptions()
+    along: CompanionOptions = CompanionOptions()
+    device: DeviceOptions = DeviceOptions()

@@ -24,23 +24,13 @@ from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS
 from segcal_cli.metrics.counting import SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
-from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of
+from segcal_cli.workflows.beside import companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.kinds import SAVED
-from segcal_cli.workflows.measure_tables import Evaluation, SourceResult, guarantee_of
-from segcal_cli.workflows.requests import (
-    CompanionOptions,
-    DeviceOptions,
-    IntervalOptions,
-    JudgeOptions,
-    LabelOptions,
-    MeasureOptions,
-    PredictionOptions,
-    RunOptions,
-    SourceOptions,
-)
-from segcal_cli.workflows.study import Study, measure
+from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
+from segcal_cli.workflows.requests import IntervalOptions, MeasureOptions, SourceOptions, StudyRequest
+from segcal_cli.workflows.study import ImagesNeeded, Study, measure
 
 WHOLE_OF_ALL = ("n_voxels", "n_classes")
 """Columns of the row ``(all)`` that are no means."""
@@ -74,45 +64,22 @@ class SourcesFixed(UsageError):
     template = "--from brings its own sources; {0} cannot be given beside it"
 
 
-class ImagesNeeded(UsageError):
-    """Neither images nor saved measures, or both."""
-
-    template = "give either PREDICTIONS and LABELS, or --from FILE.npz"
-
-
 class DamagedStudy(ArtifactError):
     """An artifact whose arrays do not make a study."""
 
     template = "{0} is not a segcal artifact: its arrays are damaged ({1})"
 
 
-def measured_or_loaded(
-    predictions: Path | None,
-    labels: Path | None,
-    sourcing: SourceOptions,
-    measuring: MeasureOptions,
-    drawing: IntervalOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
-    observer: Observer,
-    *,
-    with_digests: bool = False,
-    judging: JudgeOptions | None = None,
-    along: CompanionOptions = ALONE,
-    device: DeviceOptions = ANYWHERE,
-) -> Study:
+def measured_or_loaded(request: StudyRequest, observer: Observer, *, with_digests: bool = False) -> Study:
     """The study of the images, or of ``--from``. Raises ImagesNeeded, and what measuring and loading raise."""
-    if sourcing.saved is not None and predictions is None:
-        companions_of(along, reading, features=False, images=False)
-        device_of(device, cpu_only="--from")
-        return load_study(sourcing.saved, sourcing, measuring, drawing)
-    if sourcing.saved is None and predictions is not None and labels is not None:
-        return measure(
-            predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-            with_digests=with_digests, judging=judging, along=along, device=device,
-        )  # fmt: skip
-    raise ImagesNeeded
+    saved = request.sourcing.saved
+    if saved is None:
+        return measure(request, observer, with_digests=with_digests)
+    if request.predictions is not None:
+        raise ImagesNeeded
+    companions_of(request.along, request.reading, features=False, images=False)
+    device_of(request.device, cpu_only="--from")
+    return load_study(saved, request.sourcing, request.measuring, request.drawing)
 
 
 def save_study(path: Path, study: Study) -> str:
@@ -139,7 +106,7 @@ def save_study(path: Path, study: Study) -> str:
         group_ids=tuple(case.group for case in cases),
         case_digests=dict(study.digests),
         fit_input_digest=_input_digest(cases, study),
-        guarantee=guarantee_of(evaluation.n_groups),
+        guarantee=evaluation.guarantee,
         seed=evaluation.settings.seed,
         # Without the messages, which say where the files lie.
         dropped=tuple({key: failure[key] for key in ("case", "file", "error")} for failure in study.failures),

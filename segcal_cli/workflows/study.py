@@ -25,7 +25,7 @@ from segcal_cli.io.checks import OnlyHardMasks
 from segcal_cli.metrics.counting import WHOLE
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.metrics.selection import needs_soft
-from segcal_cli.workflows.beside import ALONE, ANYWHERE, companions_of, needs_of, on, require_companions
+from segcal_cli.workflows.beside import companions_of, needs_of, on, require_companions
 from segcal_cli.workflows.calibrators import (
     CalibratorTransform,
     Loaded,
@@ -34,7 +34,14 @@ from segcal_cli.workflows.calibrators import (
     loaded_calibrator,
     refuse_misfit,
 )
-from segcal_cli.workflows.conventions import NEEDS_ROI, Intervals, RegionNeeded, intervals_of, settings_of
+from segcal_cli.workflows.conventions import (
+    NEEDS_ROI,
+    Intervals,
+    RegionNeeded,
+    intervals_of,
+    refuse_meaningless,
+    settings_of,
+)
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.idle_options import refuse_idle_measuring, refuse_overlap_alone
 from segcal_cli.workflows.inputs import Inputs, open_inputs, reading_spec
@@ -42,17 +49,7 @@ from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, j
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
-from segcal_cli.workflows.requests import (
-    CompanionOptions,
-    DeviceOptions,
-    IntervalOptions,
-    JudgeOptions,
-    LabelOptions,
-    MeasureOptions,
-    PredictionOptions,
-    RunOptions,
-    SourceOptions,
-)
+from segcal_cli.workflows.requests import PredictionOptions, StudyRequest
 from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import (
@@ -78,6 +75,12 @@ FIRST = "raw"
 """The name of the first source where none is given."""
 
 
+class ImagesNeeded(UsageError):
+    """Neither images nor saved measures, or both."""
+
+    template = "give either PREDICTIONS and LABELS, or --from FILE.npz"
+
+
 class NothingToCompare(UsageError):
     """No source is left."""
 
@@ -96,6 +99,12 @@ class NamedArtifact:
 
     name: str
     loaded: LoadedCalibrator
+
+
+class NameUnused(UsageError):
+    """A name for a source that is left out."""
+
+    template = "--name is of PREDICTIONS as they are, which --no-raw leaves out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,54 +210,25 @@ class Preparation:
     rest: StudyRest
 
 
-def measure(
-    predictions: Path,
-    labels: Path,
-    sourcing: SourceOptions,
-    measuring: MeasureOptions,
-    drawing: IntervalOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
-    observer: Observer,
-    *,
-    with_digests: bool = False,
-    judging: JudgeOptions | None = None,
-    along: CompanionOptions = ALONE,
-    device: DeviceOptions = ANYWHERE,
-) -> Study:
+def measure(request: StudyRequest, observer: Observer, *, with_digests: bool = False) -> Study:
     """Measure every source of a study. Raises what preparing, reading and measuring raise."""
-    ready = prepare(
-        predictions, labels, sourcing, measuring, drawing, reading, truth, running, observer,
-        with_digests=with_digests, judging=judging, along=along, device=device,
-    )  # fmt: skip
+    ready = prepare(request, observer, with_digests=with_digests)
     import_ahead("scipy.optimize")
     traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
     return ready.rest.study(traced, [*ready.failures, *failures], observer)
 
 
-def prepare(
-    predictions: Path,
-    labels: Path,
-    sourcing: SourceOptions,
-    measuring: MeasureOptions,
-    drawing: IntervalOptions,
-    reading: PredictionOptions,
-    truth: LabelOptions,
-    running: RunOptions,
-    observer: Observer,
-    *,
-    with_digests: bool = False,
-    judging: JudgeOptions | None = None,
-    along: CompanionOptions = ALONE,
-    device: DeviceOptions = ANYWHERE,
-) -> Preparation:
+def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = False) -> Preparation:
     """Open every case and artifact of a study. with_digests: hash what is read even if nothing is compared with it.
-    judging: how artifacts that are no sources are judged. along: features and scans, for calibrators that look at them.
 
-    Raises what finding and opening raise.
+    Raises ImagesNeeded, and what finding and opening raise.
     """
-    plan = plan_of(running)
+    predictions, labels = request.predictions, request.labels
+    if predictions is None or labels is None:
+        raise ImagesNeeded
+    sourcing, reading, truth = request.sourcing, request.reading, request.truth
+    measuring, drawing = request.measuring, request.drawing
+    plan = plan_of(request.running)
     settings, intervals = settings_of(measuring, drawing.seed), intervals_of(drawing)
     refuse_idle_measuring(measuring, drawing, settings, intervals)
     seen_by = bool(sourcing.artifact) or reading.calibrator is not None
@@ -259,20 +239,23 @@ def prepare(
     folders = [parse_folder(text) for text in sourcing.also]
     named, judged = named_artifacts(sourcing.artifact)
     first = FIRST if sourcing.name is None else sourcing.name
+    if sourcing.name is not None and not sourcing.raw:
+        raise NameUnused
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     fitted = [entry.loaded for entry in named]
     heavy = [one.calibrator.record.on_gpu for one in [*fitted, *([] if before is None else [before])]]
-    where = device_of(device, cpu_only=None if any(heavy) else "measuring without such a calibrator")
+    where = device_of(request.device, cpu_only=None if any(heavy) else "measuring without such a calibrator")
     named = [replace(entry, loaded=on(entry.loaded, where)) for entry in named]
     before = None if before is None else on(before, where)
     fitted = [entry.loaded for entry in named]
-    companions = companions_of(along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
+    companions = companions_of(request.along, reading, **needs_of([*fitted, *([] if before is None else [before])]))
 
     inputs = open_inputs(
         predictions, labels, reading, truth, observer, volumes=True, hard=not soft, regions=True,
         also=bool(folders),
     )  # fmt: skip
+    refuse_meaningless(measuring, inputs.space)
     require_companions(companions, inputs.sources)
     joint, opening_failures = join(inputs, first, folders, reading, truth, observer, hard=not soft)
     if plan.on_failure == "stop" or not joint:
@@ -305,8 +288,7 @@ def prepare(
         refuse_seen(one.artifact, one.path, rest.who, {}, allow=sourcing.allow_overlap)
 
     promises = {
-        one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, judging or JudgeOptions())
-        for one in judged
+        one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, request.judging) for one in judged
     }
     # Measuring one source takes about as long as decoding, which is to have a core of its own while cases follow.
     decoding = int(len(joint) > 1 and len(calibrators) + len(rest.others) == 1)

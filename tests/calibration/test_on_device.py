@@ -95,7 +95,9 @@ def test_linear_sums_are_those_of_numpy(exclusive: bool, device: str):
 
 
 @pytest.mark.parametrize("device", AGAINST)
-@pytest.mark.parametrize("space", SPACES, ids=NAMES)
+@pytest.mark.parametrize(
+    "space", [SPACES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in SPACES[1:])], ids=NAMES
+)
 def test_auxiliary_by_torch_is_that_of_numpy(space, device: str):
     cpu, gpu = both_fits(textured_cases(space), replace(QUIET, method="auxiliary", voxels=1000, refine=30), device)
     assert gpu.objective["gradient"] < 1e-8

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -107,6 +109,46 @@ def test_forty_scans_are_worked_off_each_version_once(fitted, tmp_path):
 @pytest.mark.slow
 def test_two_hundred_scans_are_worked_off_each_version_once(fitted, tmp_path):
     worked_off(Ward(tmp_path, fitted), 200, 12)
+
+
+@pytest.mark.slow
+def test_runs_that_overlap_and_are_killed_while_scans_arrive_and_change_leave_what_one_run_makes(fitted, tmp_path):
+    """Twenty seconds of processes on one folder, up to three at a time, some of them killed, each way of waiting."""
+    ward, draw = Ward(tmp_path, fitted), random.Random(SEED)
+    cases = [f"scan-{number:03d}" for number in range(40)]
+    command = [sys.executable, "-m", "segcal_cli", "conformal-sets", "apply", str(fitted.root / "sets.npz")]
+    command += [str(ward.arriving), "--skip-existing", "-q", "-o"]
+    root = Path(__file__).parents[2]
+    running: list[subprocess.Popen[str]] = []
+    end = time.monotonic() + 20.0
+    while time.monotonic() < end:
+        for case in draw.sample(cases, 3):
+            ward.arrive(case)
+        if sum(run.poll() is None for run in running) < 3:
+            wait = ["--if-locked", draw.choice(["fail", "skip", "wait"])]
+            words = [*command, str(ward.out), *wait]
+            running.append(subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=root))
+        if draw.random() < 0.2:
+            draw.choice(running).send_signal(draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        time.sleep(draw.uniform(0.1, 0.5))
+    for run in running:
+        said = run.communicate(timeout=120)[1]
+        assert run.returncode in (0, 4, 8, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT), said
+        # A signal that comes before segcal has begun is Python's to tell.
+        assert "Traceback" not in said or "KeyboardInterrupt" in said
+    for case in cases:
+        ward.arrive(case)
+    for out in (ward.out, tmp_path / "whole"):
+        subprocess.run([*command, str(out)], check=True, cwd=root)
+    assert set(states(ward.out)) == set(cases)
+    assert made_files(ward.out) == made_files(tmp_path / "whole")
+    assert temps(ward.out) == []
+
+
+def made_files(folder: Path) -> dict[str, bytes]:
+    """Outputs; not records, and not what remembers every scan that was ever seen."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    return {name: content for name, content in found.items() if "segcal" not in name and "drift" not in name}
 
 
 def test_a_scan_that_still_arrives_waits_and_is_no_failure(fitted, tmp_path, monkeypatch):

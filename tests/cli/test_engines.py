@@ -211,3 +211,39 @@ def test_ctrl_c_ends_dask_workers_without_a_word_of_theirs(work: Work, tmp_path:
     assert running.wait(60) in (0, 130)
     assert "Traceback" not in said
     assert not list(tmp_path.glob(".*tmp*"))
+
+
+@pytest.mark.slow
+def test_a_dask_worker_that_is_killed_and_a_case_that_fails_leave_the_bytes_of_one_run(tmp_path: Path):
+    """kill -9 of one of two workers in the middle of forty cases, one of which is damaged."""
+    folders = make_folders(tmp_path / "scans", make_scans(40, 1))
+    path = folders.predictions / "case_05.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    command = ["conformal-sets", "fit", *folders.arguments, *PROBABILITIES, "--on-failure", "continue"]
+    closing = "segcal: 40 cases, 39 done, 1 failed: case_05 (exit 8)"
+    assert segcal(*command, "-o", tmp_path / "serial.npz").closing == closing
+    words = [*command, "-o", tmp_path / "dask.npz", "--engine", "dask", "--jobs", "2", "-v"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "segcal_cli.cli.app", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    killed, said = 0, []
+    for line in running.stderr:
+        said.append(line)
+        if line.startswith("fitting: 1 of") and not killed:
+            killed = workers_of(running.pid)[0]
+            os.kill(killed, signal.SIGKILL)
+    running.stderr.close()
+    assert killed
+    assert running.wait(120) == 8, "".join(said)
+    assert said[-1].strip() == closing
+    assert not any("Traceback" in line for line in said)
+    assert (tmp_path / "dask.npz").read_bytes() == (tmp_path / "serial.npz").read_bytes()
+
+
+def workers_of(pid: int) -> list[int]:
+    """Processes of a local cluster: children that spawn made to work, not the resource tracker."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    threads = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
+    children = [*children, *(child for one in threads for child in one.read_text().split())]
+    return sorted({int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()})

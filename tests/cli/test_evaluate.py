@@ -319,6 +319,39 @@ def test_a_convention_sets_what_no_flag_says(data, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("options", "said"), [
+    (("--kde-sample", "50"), "--kde-sample is of kde_ece, which is not measured; add --metrics +kde_ece"),
+    (("--metrics", "ece", "--kde-bandwidth", "0.1"), "--kde-bandwidth is of kde_ece, which is not measured"),
+    (("--name", "a", "--no-raw"), "--name is of PREDICTIONS as they are, which --no-raw leaves out"),
+])  # fmt: skip
+def test_an_option_of_what_is_not_measured_is_refused(data, tmp_path, options, said):
+    run = evaluate(data, tmp_path, *options)
+    assert (run.code, said in run.closing) == (2, True)
+
+
+def test_conventions_that_a_class_table_has_no_use_for_are_refused(tmp_path):
+    scans = [
+        replace(scan, logits=scan.logits[1:2], labels=(scan.labels == 1).astype(np.uint8)) for scan in make_scans(3)
+    ]
+    data = make_folders(tmp_path / "one", scans)
+    for option, value, why in (
+        ("--decision", "argmax", "each class is decided by itself, by p > 0.5"),
+        ("--background", "include", "no background is measured by itself"),
+    ):
+        run = evaluate(data, tmp_path, option, value)
+        assert (run.code, f"{option} {value} means nothing here: {why}" in run.closing) == (2, True)
+
+
+def test_the_conventions_of_the_kernel_estimate_and_of_no_intervals_are_said(data, tmp_path):
+    kernel = ("--metrics", "ece,kde_ece", "--kde-sample", "50", "--kde-bandwidth", "0.1")
+    said = evaluate(data, tmp_path, *kernel, "--bootstrap", "0", "--bins", "1").stderr
+    assert "all voxels; kde_ece: 50 voxels of a case, bandwidth 0.1." in said
+    assert " 1 bin, right-closed" in said
+    assert "Descriptive measures; no coverage guarantee. No intervals." in said
+    said = evaluate(data, tmp_path, "--metrics", "ece,kde_ece", "--kde-sample", "50", "--overwrite").stderr
+    assert "kde_ece: 50 voxels of a case, the likeliest bandwidth." in said
+
+
 def test_the_convention_of_rousseau_needs_a_region(data, tmp_path):
     said = evaluate(data, tmp_path, "--convention", "rousseau")
     assert (said.code, said.closing) == (
@@ -356,7 +389,7 @@ def test_classification_shows_the_most_probable_class_first_over_all_voxels(data
     ],
 )
 def test_measures_are_chosen(data, tmp_path, text, there, empty):
-    sample = ["--kde-sample", "60"] if "kde" in text else []
+    sample = ("--kde-sample", "60") if "kde_ece" in text else ()
     assert evaluate(data, tmp_path, "--metrics", text, *sample, "-q").code == 0
     row = first(tmp_path, source="raw", **{"class": "(all)"})
     assert all(row[key] for key in there)
@@ -413,6 +446,11 @@ def test_impossible_options_are_usage_errors_before_anything_is_read(data, tmp_p
     assert said.code == 2
     jsonschema.validate(said.document, SCHEMA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_folder_without_a_name_is_told_so(data, tmp_path):
+    said = evaluate(data, tmp_path, "--also", "elsewhere")
+    assert (said.code, said.closing) == (2, "segcal: --also elsewhere: give it a name, NAME=FOLDER (exit 2)")
 
 
 def test_with_one_bin_the_error_is_the_size_of_the_bias(data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -191,3 +192,27 @@ def test_three_shards_at_once_on_one_folder_merge_into_the_files_of_one_run(stud
     assert len(outputs) >= 60
     assert {name: content for name, content in tree(out).items() if "segcal" not in name} == outputs
     assert segcal(*arguments, out, "--skip-existing").closing == "segcal: 60 cases, 0 done, 60 skipped (exit 0)"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_a_run_goes_on_and_says_so(code, study, tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(code, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    ran = segcal(*command(study, tmp_path / "out"))
+    assert ran.code == 0
+    warning = (
+        f"warning: {tmp_path / 'out'}: this file system has no locks; let no other run work there at the same time"
+    )
+    assert warning in ran.err.splitlines()
+    assert set(states(tmp_path / "out").values()) == {"done"}
+
+
+def test_a_lock_that_fails_is_a_write_error(study, tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    ran = segcal(*command(study, tmp_path / "out"))
+    assert ran.closing == f"segcal: cannot write {tmp_path / 'out' / '.segcal.lock'}: input/output error (exit 4)"

@@ -224,3 +224,14 @@ def test_pictures_of_a_shard_are_refused_with_what_to_do_instead(tmp_path: Path)
     assert (
         "join the parts with segcal merge --histograms counts.npz, and draw with reliability --from counts.npz" in words
     )
+
+
+def test_records_of_outputs_that_are_gone_are_not_merged(study: Study, tmp_path: Path):
+    shards(study.command("calibrate"), tmp_path)
+    name = "new_case_04_desc-calibrated_probseg.nii.gz"
+    (tmp_path / name).unlink()
+    said = segcal("merge", *records(tmp_path), "-o", tmp_path)
+    assert said.code == 5
+    assert f"{name} of new_case_04 is gone; run this shard again with --skip-existing" in said.stderr
+    shards(study.command("calibrate"), tmp_path, "--skip-existing")
+    assert segcal("merge", *records(tmp_path), "-o", tmp_path).closing.endswith("(exit 0)")

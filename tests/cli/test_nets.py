@@ -207,7 +207,7 @@ def test_reliability_draws_what_looks_at_features_or_scans(tmp_path: Path, metho
     assert method == "fine-tune" or said.document["result"]["facts"]["training"]["kept"]
     beside = ["--features", tmp_path / "features"] if method == "fine-tune" else scans
     draw = ["reliability", study.predictions, study.folders.labels, *study.reading, "--allow-overlap"]
-    draw += ["--plots", "dataset-diagram", "--format", "svg", "--show-cases", "worst:1", "--bootstrap", "0"]
+    draw += ["--plots", "dataset-diagram", "--format", "svg", "--bootstrap", "0"]
     for number, how in enumerate((["--artifact", f"it={made}"], ["--calibrator", made])):
         out = tmp_path / f"pictures{number}"
         lacking = segcal(*draw, *how, "-o", out)

@@ -157,6 +157,15 @@ def test_a_log_that_cannot_be_written_is_a_usage_error(study, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["t.npz", "predictions/case-1.nii.gz"])
+def test_a_log_is_not_written_into_a_scan_or_an_artifact(name, study, tmp_path):
+    before = (study.root / name).read_bytes()
+    ran = segcal(*_done(study, tmp_path / "out"), "--log-file", study.root / name)
+    assert ran.code == 2
+    assert "is no text file" in " ".join(ran.err.replace("│", " ").split())
+    assert (study.root / name).read_bytes() == before
+
+
 def test_color_is_never_written_to_a_file(study, tmp_path):
     ran = process(*_done(study, tmp_path / "out"), FORCE_COLOR="", NO_COLOR="1", TERM="xterm-256color")
     assert ran.returncode == 0
@@ -211,7 +220,7 @@ main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["typer", "segcal_cli.cli.evaluate", "segcal_cli.workflows.convert"])
+@pytest.mark.parametrize("module", ["typer", "segcal_cli.cli.convert", "segcal_cli.workflows.convert"])
 def test_a_signal_while_modules_are_imported_is_an_interrupt_like_any_other(module, number, tmp_path):
     code = EARLY.format(module=module, number=int(number))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -220,6 +229,32 @@ def test_a_signal_while_modules_are_imported_is_an_interrupt_like_any_other(modu
     )
     assert (ran.returncode, ran.stdout) == (130, "")
     assert ran.stderr == "segcal: interrupted before the first case (exit 130)\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_while_python_closes_down_changes_nothing(number, tmp_path):
+    again = f"import atexit; atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\nclass Eager"
+    code = EARLY.format(module="segcal_cli.workflows.convert", number=int(number)).replace("class Eager", again)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (130, "segcal: interrupted before the first case (exit 130)\n")
+
+
+def test_a_signal_in_the_middle_of_exec_is_an_interrupt_like_any_other(tmp_path):
+    """Importing makes dataclasses, whose methods are made by exec. As ``python -m``, which looks at what passed by."""
+    (tmp_path / "program.py").write_text(
+        "import os, sys; from segcal_cli.workflows import convert\n"
+        "convert.run = lambda *_: exec('os.kill(os.getpid(), 2)\\nfor _ in range(1000): pass')\n"
+        "sys.argv = ['segcal', 'convert', 'nowhere', '-o', 'out']\n"
+        "from segcal_cli.cli.entry import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-m", "program"], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (130, "segcal: interrupted before the first case (exit 130)\n")
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):

@@ -56,7 +56,12 @@ def test_estimated_weights_are_clipped_and_survive_a_constant_feature():
     weights, of_new = estimated_weights(old, new)
     assert weights.min() >= 1 / LARGEST_RATIO
     assert of_new.max() == LARGEST_RATIO
+
+
+def test_the_effective_number_hangs_on_ratios_of_weights_alone():
     assert effective_sample_size(np.ones(7)) == 7
+    assert effective_sample_size(np.array([1e300, 1e-300])) == 1
+    assert effective_sample_size(np.full(5, 1e-300)) == 5
 
 
 def test_weights_that_are_no_ratios():

@@ -101,6 +101,13 @@ def test_regions_and_ignored_voxels_limit_the_statement():
     )
 
 
+def test_one_case_is_no_plural():
+    said = sentence(table=plain_table(*scores(1)))
+    assert said.startswith("For a new case exchangeable with the 1 calibration case, ")
+    assert "lesion: 1 case cannot give alpha_inner" in said
+    assert "lesion: 1 case with lesion cannot give alpha_outer" in said
+
+
 def test_a_vacuous_side_says_what_its_set_is_and_what_would_do():
     said = sentence(table=plain_table(*scores(15)), alpha=0.1)
     assert (

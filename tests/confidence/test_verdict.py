@@ -60,6 +60,16 @@ def test_leaving_out_a_group_under_max_ranks_the_larger_of_both_scores():
     assert (rows["new"]["n"], rows["new"]["m"], rows["new"]["covered"]) == (9, 2, 1)
 
 
+def test_a_patient_seen_in_two_groups_does_not_calibrate_for_itself():
+    """Patient p is at both sites. With site b left out, the eight others of site a calibrate, not p itself."""
+    table = plain_table(np.arange(9.0), np.arange(9.0), groups=tuple("abcdefghp"))
+    new = [outcome("n0", "p", 5.0, 5.0)]
+    made = verdict(spec_of(unit="max"), table, new)
+    rows = group_rows(made, {**dict.fromkeys(table.ids, "a"), "n0": "b"})
+    assert [(row["n"], row["m"]) for row in rows if row["group"] == "b"] == [(8, 1), (8, 1)]
+    assert [(row["n"], row["m"]) for row in rows if row["group"] == "a"] == [(0, 9), (0, 9)]
+
+
 def test_leaving_out_a_group_stays_within_the_stratum():
     """Two strata on different scales: each new case is held against its own."""
     table = plain_table(np.r_[np.arange(9.0), 100 + np.arange(9.0)], np.zeros(18), stratum=np.repeat([0, 1], 9))

@@ -8,8 +8,10 @@ import io
 import itertools
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import click
@@ -118,6 +120,24 @@ def test_a_trial_is_taken_out_of_its_chunk_alone():
     assert list(without(work, "png", 2)) == [work[0], ("png", range(3, 6)), work[2]]
     assert list(without(work, "png", 6)) == work[:2]
     assert list(without(work, "npy", 3)) == [("npy", range(3)), ("npy", range(4, 5)), *work[1:]]
+
+
+def test_a_thread_that_is_waited_for_is_told_with_where_it_stands(stage, monkeypatch):
+    end = threading.Event()
+
+    def run(self, command):
+        def stuck_decoder():
+            end.wait(20)
+
+        with ThreadPoolExecutor(1) as decoder:
+            decoder.submit(stuck_decoder).result()
+
+    monkeypatch.setattr(trials, "SECONDS", 0.2)
+    monkeypatch.setattr(Stage, "_run", run)
+    finding = stage.trial(7, 3)
+    end.set()
+    assert finding.what == "no end after 0.2 s"
+    assert "in stuck_decoder" in finding.said
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited by the kernel of Linux")

@@ -12,6 +12,8 @@ import itertools
 import resource
 import shutil
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -97,7 +99,7 @@ class Stage:
                 code, said = self._run(command)
             what = self._verdict(code, said)
         except Hang:
-            what, said = f"no end after {SECONDS} s", traceback.format_exc()
+            what, said = f"no end after {SECONDS} s", traceback.format_exc() + _other_threads()
         finally:
             path.write_bytes(self.contents[victim.file])
             self._clear()
@@ -135,6 +137,15 @@ class Stage:
 
     def _clear(self) -> None:
         shutil.rmtree(self.root / OUT, ignore_errors=True)
+
+
+def _other_threads() -> str:
+    """Where the other threads stand: the main one may wait for one of them."""
+    frames = sys._current_frames().items()
+    own = threading.get_ident()
+    return "".join(
+        f"thread {number}\n{''.join(traceback.format_stack(frame))}" for number, frame in frames if number != own
+    )
 
 
 @contextlib.contextmanager

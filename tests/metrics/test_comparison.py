@@ -120,9 +120,17 @@ def test_equal_sources_differ_with_p_one():
     assert row.bold
 
 
+def test_a_signed_measure_is_compared_and_averaged_by_its_size():
+    both = sources(10, -1.5)
+    for row in compare(both, "lesion", ["volume_bias"]):
+        sizes = [abs(case.classes["lesion"]["volume_bias"]) for case in both[row.source]]
+        assert row.mean == pytest.approx(np.mean(sizes), rel=1e-12)
+
+
 def test_the_sign_of_a_volume_bias_does_not_make_it_better():
-    rows = {row.source: row for row in compare(sources(10, -1.5), "lesion", ["volume_bias"])}
-    assert rows["bad"].mean < rows["good"].mean
+    both = sources(10, -1.5)
+    rows = {row.source: row for row in compare(both, "lesion", ["volume_bias"])}
+    assert all(case.classes["lesion"]["volume_bias"] < -0.1 for case in both["bad"])
     assert rows["bad"].best == "good"
 
 

@@ -7,30 +7,42 @@ covered that rarely, with 2000 draws fewer than 1757.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import betabinom, kstest
+from scipy.stats import betabinom, binom, kstest
 
-from segcal_cli.confidence.drift import stream_p_values, stream_test
+from segcal_cli.confidence.drift import batch_p_values, outlier, stream_p_values, stream_test
 from segcal_cli.confidence.maps import MapRules
 from segcal_cli.confidence.risk_control import UNITS, crc_budget, grid_threshold, missed_below, missed_units
 from segcal_cli.confidence.scan import scan
 from segcal_cli.confidence.scores import parse_score
-from segcal_cli.confidence.scoring import ScoringRules, case_scores, covers, outer_score
+from segcal_cli.confidence.scoring import (
+    ScoringRules,
+    case_scores,
+    covers,
+    inner_truth,
+    outer_score,
+    outer_truth,
+)
 from segcal_cli.confidence.sets import case_sets
+from segcal_cli.confidence.targets import Target
 from segcal_cli.confidence.thresholds import Calibration, raised, unit_scores
 from segcal_cli.confidence.validation import resplit_coverages
 from segcal_cli.confidence.views import views
 from segcal_cli.core.conformal import conformal_quantile, conformal_rank
 from segcal_cli.metrics.coverage import confident_rank, hierarchical_quantile, weighted_quantile
-from tests.confidence.builders_synth2d import TARGETS, binary_case, plain_table, spec_of
+from tests.confidence.builders_synth2d import PER_TARGET, TARGETS, binary_case, plain_table, spec_of
 
 DRAWS, N, ALPHA = 600, 19, 0.1
 AT_LEAST, AT_MOST = 516, 561
 MANY, MANY_AT_LEAST, MANY_AT_MOST = 2000, 1757, 1840
 
 SCORES = ("log-odds", "smooth:1", "distance", "smooth-distance:1", "boxes", "hybrid:0.5")
+ATYPICAL = 0.05
+"""At a p up to this a case is flagged."""
+
 CONTINUOUS = {"log-odds", "smooth:1"}
 
 
@@ -154,7 +166,9 @@ def test_plain_scores_and_the_levels_that_are_wrong(n, controls):
 
 
 @pytest.mark.validity
-@pytest.mark.parametrize("outside", [0.04, 0.3], ids=["rarely", "often"])
+@pytest.mark.parametrize(
+    "outside", [pytest.param(0.04, marks=pytest.mark.slow, id="rarely"), pytest.param(0.3, id="often")]
+)
 def test_all_of_the_target_is_held_although_some_lies_outside_the_region_of_interest(outside):
     """Half of the image is no region; in some images the disc crosses its border. The masks themselves, 19 + 1 images.
 
@@ -181,6 +195,149 @@ def test_all_of_the_target_is_held_although_some_lies_outside_the_region_of_inte
         cut += not (new.all_truth & ~(outer & new.domain)).any()
     assert held >= AT_LEAST
     assert outside < ALPHA or cut < AT_LEAST
+
+
+@pytest.mark.validity
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ratios", "boxes"])
+def test_ratios_and_boxes_are_held_by_the_masks_themselves(name):
+    """19 + 1 images. Ratios: O holds 90 % of the truth, of I at most a tenth of the prediction lies outside it. Boxes:
+    O holds the boxes around the parts of the truth, I lies in the largest boxes inside them. Control for the ratios:
+    the same sets asked to hold all of the truth."""
+    rules = ScoringRules(box_truth=True) if name == "boxes" else ScoringRules(coverage_ratio=0.9, inner_ratio=0.9)
+    logits, truth = draw_images(np.random.default_rng(20260218), DRAWS * (N + 1))
+    made = [views(binary_case("c", z, y), TARGETS)[0] for z, y in zip(logits, truth, strict=True)]
+    spec, score = spec_of("distance", scoring=rules), parse_score("distance")
+    held, whole = np.zeros(2, int), 0
+    for draw in range(DRAWS):
+        *old, new = made[draw * (N + 1) : (draw + 1) * (N + 1)]
+        tau, gamma = np.array([case_scores(view, score, score, rules) for view in old]).T
+        row = Calibration(spec, plain_table(tau, gamma)).threshold(0, 0, ALPHA)
+        sets = case_sets(new, spec, 0, row.inner.value, row.outer.value)
+        if name == "boxes":
+            held[0] += not (sets.inner & ~inner_truth(new, rules)).any()
+            held[1] += not (outer_truth(new, rules) & ~sets.outer).any()
+        else:
+            held[0] += 10 * (sets.inner & ~new.truth).sum() <= new.mask.sum()
+            held[1] += 10 * (new.truth & ~sets.outer).sum() <= new.truth.sum()
+            whole += not (new.truth & ~sets.outer).any()
+    assert (held >= AT_LEAST).all()
+    assert name == "boxes" or whole < AT_LEAST
+
+
+def several_targets(spec, scores):
+    """A calibration of as many targets as there are. scores: "target side case"."""
+    entries = tuple(replace(spec.targets[0], target=Target(str(t), (t,))) for t in range(len(scores)))
+    tables = [plain_table(*one) for one in scores]
+    joined = {name: np.concatenate([getattr(table, name) for table in tables], axis=1) for name in PER_TARGET}
+    return Calibration(replace(spec, targets=entries), replace(tables[0], **joined))
+
+
+@pytest.mark.validity
+@pytest.mark.parametrize("how", ["split", "max"])
+def test_all_sets_of_all_targets_hold_at_once_if_that_is_promised(how):
+    """Three targets, two sides, 79 + 1 cases. Control: each target with its own statement, called one for all."""
+    rng = np.random.default_rng(20260219)
+    spec = spec_of("log-odds", joint=how, across=how)
+    each = spec_of("log-odds", joint="split")
+    held = wrong = 0
+    for _ in range(MANY // 4):
+        scores = rng.normal(size=(3, 2, 80)) + 0.3 * rng.normal(size=80)
+        for asked in (spec, each):
+            rows = several_targets(asked, scores[..., :-1]).thresholds(ALPHA)
+            lambdas = np.array([(row.inner.value, row.outer.value) for row in rows])
+            right = bool((scores[..., -1] <= raised(lambdas)).all())
+            held += right and asked is spec
+            wrong += right and asked is each
+    # Of 500 draws with a probability of .9 fewer than 428 are right with a probability of .001.
+    assert held >= 428
+    assert wrong < 428
+
+
+@pytest.mark.validity
+def test_confidence_holds_for_both_sides_of_a_split_at_once():
+    """200 uniform scores a side, whose threshold is its own coverage. Control: confidence .9 a side, about .81."""
+    spec = spec_of("log-odds", joint="split", confidence=0.9)
+    level, sure = ALPHA / 2, spec.side_confidence()
+    draws = np.sort(np.random.default_rng(20260220).uniform(size=(MANY, 2, 200)), axis=2)
+
+    def both(confidence):
+        return (draws[:, :, confident_rank(200, level, confidence) - 1] >= 1 - level).all(axis=1).sum()
+
+    assert both(sure) >= MANY_AT_LEAST
+    assert both(0.7) < MANY_AT_LEAST
+    row = Calibration(spec, plain_table(*draws[0])).threshold(0, 0, ALPHA)
+    assert row.inner.rank == row.outer.rank == confident_rank(200, level, sure)
+
+
+@pytest.mark.validity
+def test_scores_chosen_on_other_cases_keep_the_promise():
+    """Of 20 scores the one with the lowest threshold on 19 learning cases. Control: chosen on the 19 that calibrate."""
+    rng = np.random.default_rng(20260221)
+    good = poor = 0
+    for _ in range(MANY):
+        scores = rng.normal(size=(20, 39))
+        learn, calibrate, new = scores[:, :19], scores[:, 19:38], scores[:, 38]
+        thresholds = np.array([conformal_quantile(row, ALPHA) for row in calibrate])
+        chosen = int(np.argmin([conformal_quantile(row, ALPHA) for row in learn]))
+        good += new[chosen] <= thresholds[chosen]
+        poor += new[int(thresholds.argmin())] <= thresholds.min()
+    assert good >= MANY_AT_LEAST
+    assert poor < MANY_AT_LEAST
+
+
+@pytest.mark.validity
+def test_all_cases_of_a_patient_in_a_stratum_are_covered_by_its_threshold():
+    """Patients with small and large lesions, large ones harder. Control: thresholds of cases within the stratum."""
+    rng = np.random.default_rng(20260222)
+    spec = spec_of(unit="max", strata=("small", "large"), mondrian="volume:1")
+    held = asked = naive = 0
+    for _ in range(MANY):
+        which, scores = patients(rng, 41)
+        large = (rng.random(which.size) < 0.5).astype(int)
+        scores = scores * (1 + large)
+        old = which < 40
+        new = scores[~old & (large == 1)]
+        if not new.size:
+            continue
+        table = plain_table(scores[old], scores[old], groups=which[old], stratum=large[old])
+        asked += 1
+        held += new.max() <= Calibration(spec, table).threshold(0, 1, ALPHA).inner.value
+        naive += new.max() <= conformal_quantile(scores[old & (large == 1)], ALPHA)
+    allowed = binom.ppf(0.001, asked, 0.9)
+    assert held >= allowed
+    assert naive < allowed
+
+
+@pytest.mark.validity
+def test_a_case_like_the_others_is_called_atypical_at_most_one_time_in_twenty():
+    """39 + 1 cases of five correlated features. Control: p without the + 1 calls more of them so."""
+    rng = np.random.default_rng(20260223)
+    mixing = rng.normal(size=(5, 5)) * 0.5 + np.eye(5)
+    rung = loose = 0
+    for _ in range(MANY):
+        cases = streams(rng, mixing, 40)
+        p, _ = outlier(cases[:-1], cases[-1])
+        rung += p <= ATYPICAL
+        loose += p - 1 / 40 <= ATYPICAL
+    most = binom.ppf(0.999, MANY, ATYPICAL)
+    assert rung <= most
+    assert loose > most
+
+
+@pytest.mark.validity
+def test_a_batch_like_calibration_seldom_has_a_small_p_in_any_feature():
+    """80 and 40 cases, five correlated features, at .05. Control: the smallest p without the correction."""
+    rng = np.random.default_rng(20260224)
+    mixing = rng.normal(size=(5, 5)) * 0.5 + np.eye(5)
+    rung = loose = 0
+    for _ in range(500):
+        smallest = batch_p_values(streams(rng, mixing, 80), streams(rng, mixing, 40)).min()
+        rung += smallest <= 0.05
+        loose += smallest / 5 <= 0.05
+    most = binom.ppf(0.999, 500, 0.05)
+    assert rung <= most
+    assert loose > most
 
 
 def patients(rng, count=31):

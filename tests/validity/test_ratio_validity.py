@@ -75,8 +75,9 @@ SPLIT_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("level", ["0.68", "0.90"])
-@pytest.mark.parametrize("n", [38, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("n", "level"), [
+    (38, "0.90"), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((38, "0.68"), (100, "0.68"), (100, "0.90"))),
+])  # fmt: skip
 def test_coverage_width_and_tertiles_over_200_splits_are_those_of_the_reference(n, level):
     """The same permutations, so agreement is to the rounding of what is printed."""
     expected = POOLS_EXPECTED[f"good/ntr/level {level}/n {n}"]

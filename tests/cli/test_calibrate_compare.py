@@ -110,7 +110,7 @@ def test_without_folds_every_method_is_marked_as_in_sample(folders: Folders, tmp
     [
         (["--methods", "temperature,temperature"], "--methods temperature,temperature: temperature stands there twice"),
         (["--methods", ","], "--methods ,: an empty name is none of temperature, platt"),
-        (["--methods", "platt", "--seed", "-1"], "--seed -1: it is 0 or more"),
+        (["--methods", "platt", "--seed", "-1"], "seed = -1 is not allowed; it must be 0 or more"),
         (["--methods", "magic"], "--methods magic: magic is none of temperature, platt"),
         (["--methods", "matrix"], "--method matrix does not fit probabilities"),
         (["--methods", "platt", "--odir", "1"], "--odir 1.0: it is for dirichlet, which is not compared"),
@@ -272,7 +272,7 @@ def test_one_patient_and_one_source_are_named_in_the_singular(tmp_path: Path):
         "Means over classes, then over 1 patient (1 case), each measured with parameters that it had a part in." in text
     )
     assert "† fitted on some of these cases: in-sample, biased low." in text
-    assert "bootstrap over 1 patient, valid" in text
+    assert "No intervals: one patient." in text
 
 
 def test_what_a_dagger_means_is_said_beside_folds_too(folders: Folders, tmp_path: Path):

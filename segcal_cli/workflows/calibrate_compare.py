@@ -177,6 +177,8 @@ def run(
     for name in ON_REQUEST if comparing.methods is None else ():
         if name not in specs and name in rivals_for(inputs.space, values):
             observer.note(f"{name} is not compared: {ON_REQUEST[name]}")
+    if local.METHOD.name in specs:
+        observer.note("local: a network is trained for every fold once all cases have been read; it can take minutes")
     fits = RivalFits(specs, inputs.space, values, threads, equipment)
     estimator = WithFacts(Fitting(fits, settings, threads), judge=Judge(inputs.v1_files))
     transform = None if before is None else CalibratorTransform(before.calibrator)

@@ -231,6 +231,7 @@ def test_what_is_given_decides_whether_tuned_and_trained_methods_take_part(tmp_p
     assert full.code == 0, full.stderr
     assert full.document["result"]["methods"] == [*plain.document["result"]["methods"], "fine-tune", "local"]
     assert "is not compared" not in full.stderr
+    assert "local: a network is trained for every fold once all cases have been read" in full.stderr
     assert full.document["result"]["left_out"] == {}
 
 

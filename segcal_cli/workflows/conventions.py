@@ -46,12 +46,6 @@ class RegionNeeded(UsageError):
     template = "--convention {0} measures inside a region of interest: give --roi FOLDER"
 
 
-class KernelUnused(UsageError):
-    """An option of a measure that is not computed."""
-
-    template = "--{0} is of kde_ece, which is not measured; add --metrics +kde_ece"
-
-
 class WithoutMeaning(UsageError):
     """A convention of tables of another kind."""
 
@@ -99,12 +93,8 @@ def given_settings(measuring: MeasureOptions, seed: int | None) -> dict[str, Any
 
 
 def settings_of(measuring: MeasureOptions, seed: int | None = None) -> Settings:
-    """The settings of a run. Raises UnknownSetting, BadBins, UnknownMetric, BadKernel, BadBandwidth, KernelUnused."""
-    settings = Settings(**given_settings(measuring, seed))
-    for name in ("kde_sample", "kde_bandwidth"):
-        if getattr(measuring, name) is not None and "kde_ece" not in settings.wanted:
-            raise KernelUnused(name.replace("_", "-"))
-    return settings
+    """The settings of a run. Raises UnknownSetting, BadBins, UnknownMetric, BadKernel, BadBandwidth."""
+    return Settings(**given_settings(measuring, seed))
 
 
 def refuse_meaningless(measuring: MeasureOptions, space: LabelSpace) -> None:

@@ -63,12 +63,6 @@ NEEDED = {
 }
 """Plot -> further measures that stand in it."""
 
-USERS = {
-    "show_cases": frozenset({"case-diagram"}),
-    "min_voxels": frozenset({"dataset-histogram", "case-violin", "mean-curve"}),
-}
-"""Option -> the plots that look at it."""
-
 MIN_DPI, MAX_DPI = 50, 1200
 
 
@@ -82,12 +76,6 @@ class BadNumber(UsageError):
     """A number out of range."""
 
     template = "{0} {1} is not allowed; {2}"
-
-
-class NothingUses(UsageError):
-    """An option of pictures that are not made."""
-
-    template = "--{0} is of {1}, of which none is asked for"
 
 
 class MeasureNeeded(UsageError):
@@ -111,7 +99,6 @@ def run(
     plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
     formats = chosen_items("--format", picturing.format, FORMATS)
     _check_numbers(picturing)
-    _refuse_unused(picturing, set(plots))
     refuse_numbers(picturing)
     require_pictured(settings_of(request.measuring, request.drawing.seed), plots)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
@@ -190,13 +177,6 @@ def chosen_items(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     if not asked:
         raise UnknownItem(flag, repr(text), ", ".join(known))
     return tuple(item for item in known if item in asked or EVERY in asked)
-
-
-def _refuse_unused(picturing: ReliabilityOptions, plots: set[str]) -> None:
-    """Raise NothingUses for an option with a value of its own that no picture looks at."""
-    for name, users in USERS.items():
-        if getattr(picturing, name) != getattr(ReliabilityOptions(), name) and plots.isdisjoint(users):
-            raise NothingUses(name.replace("_", "-"), " and ".join(sorted(users)))
 
 
 def _check_numbers(picturing: ReliabilityOptions) -> None:

@@ -101,12 +101,6 @@ class NamedArtifact:
     loaded: LoadedCalibrator
 
 
-class NameUnused(UsageError):
-    """A name for a source that is left out."""
-
-    template = "--name is of PREDICTIONS as they are, which --no-raw leaves out"
-
-
 @dataclass(frozen=True, slots=True)
 class Study:
     """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
@@ -239,8 +233,6 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     folders = [parse_folder(text) for text in sourcing.also]
     named, judged = named_artifacts(sourcing.artifact)
     first = FIRST if sourcing.name is None else sourcing.name
-    if sourcing.name is not None and not sourcing.raw:
-        raise NameUnused
     _check_names([*([first] if sourcing.raw else []), *(e.name for e in named), *(f.name for f in folders)])
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     fitted = [entry.loaded for entry in named]

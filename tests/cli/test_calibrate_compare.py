@@ -274,6 +274,7 @@ def test_one_patient_and_one_source_are_named_in_the_singular(tmp_path: Path):
     )
     assert "† fitted on some of these cases: in-sample, biased low." in text
     assert "1 patients" not in text
+    assert "No intervals: one patient." in text
 
 
 def test_what_a_dagger_means_is_said_beside_folds_too(folders: Folders, tmp_path: Path):

@@ -171,7 +171,7 @@ def test_copies_are_warned_about_and_counted(tmp_path):
     for part in ("predictions", "labels"):
         shutil.copy(root / part / f"{name_of(CAL[0])}.nii.gz", root / part / "copy.nii.gz")
     said = fit(root, tmp_path / "a.npz", *NONE)
-    assert "1 pairs of cases hold the same prediction and label (copy and image_060)" in said.stderr
+    assert "1 pair of cases holds the same prediction and label (copy and image_060)" in said.stderr
     assert read_artifact(tmp_path / "a.npz").header.results["duplicate_pairs"] == 1
 
 

@@ -319,16 +319,6 @@ def test_a_convention_sets_what_no_flag_says(data, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("options", "said"), [
-    (("--kde-sample", "50"), "--kde-sample is of kde_ece, which is not measured; add --metrics +kde_ece"),
-    (("--metrics", "ece", "--kde-bandwidth", "0.1"), "--kde-bandwidth is of kde_ece, which is not measured"),
-    (("--name", "a", "--no-raw"), "--name is of PREDICTIONS as they are, which --no-raw leaves out"),
-])  # fmt: skip
-def test_an_option_of_what_is_not_measured_is_refused(data, tmp_path, options, said):
-    run = evaluate(data, tmp_path, *options)
-    assert (run.code, said in run.closing) == (2, True)
-
-
 def test_conventions_that_a_class_table_has_no_use_for_are_refused(tmp_path):
     scans = [
         replace(scan, logits=scan.logits[1:2], labels=(scan.labels == 1).astype(np.uint8)) for scan in make_scans(3)

@@ -303,11 +303,6 @@ def test_mostly_exact_voxels_are_said_in_the_report(tmp_path):
         (("--show-cases", "worst:1,case_9"), "--show-cases: case_9 is no case; give worst:N, median:N, best:N, all"),
         (("--metrics", "ece,dice"), "--metrics leaves out ace, "),
         (("--level", "2"), "level = 2.0 is not allowed"),
-        (("--plots", "mass", "--show-cases", "all"), "--show-cases is of case-diagram, of which none is asked for"),
-        (
-            ("--plots", "mass", "--min-voxels", "5"),
-            "--min-voxels is of case-violin and dataset-histogram and mean-curve",
-        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(data, tmp_path, flags, text):

@@ -15,7 +15,7 @@ from segcal_cli.io.outputs import refuse_existing, refuse_inside, refuse_twice, 
 from segcal_cli.reporting.tables import csv_text
 from segcal_cli.workflows.beside import folders_of
 from segcal_cli.workflows.conventions import settings_of
-from segcal_cli.workflows.idle_options import refuse_idle_bins, refuse_idle_comparison
+from segcal_cli.workflows.idle_options import refuse_idle_bins, refuse_idle_sources
 from segcal_cli.workflows.joint_cases import parse_folder
 from segcal_cli.workflows.judged import ASKED_OF, compare, compared_files, entries, file_ends, refuse_unasked
 from segcal_cli.workflows.kinds import Compared, Presented
@@ -84,7 +84,7 @@ def run(
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(judging, ASKED_OF, promised)
-    refuse_idle_comparison(sourcing, outputs)
+    refuse_idle_sources(sourcing, outputs)
     if sourcing.saved is None:
         refuse_idle_bins(request.measuring, settings_of(request.measuring, request.drawing.seed), outputs)
     beside = [path_beside(output, one.name, end) for one in promised for end in file_ends(one)]

@@ -7,7 +7,7 @@ voxel to be read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from segcal_cli.core.errors import UsageError
 from segcal_cli.io import files
@@ -20,6 +20,7 @@ from segcal_cli.workflows.requests import (
     IntervalOptions,
     MeasureOptions,
     PredictionOptions,
+    ReliabilityOptions,
     SourceOptions,
 )
 
@@ -28,6 +29,12 @@ BINNED = frozenset({"ece", "ace", "mce", "mce_bin", "n_bins", "top_ece", "top_ac
 
 BIN_OPTIONS = ("bins", "closed", "empty_bins")
 """Fields of MeasureOptions that change nothing else."""
+
+DRAWN_WITH = {
+    "show_cases": ("case-diagram",),
+    "min_voxels": ("corp", "dataset-histogram", "case-violin", "mean-curve"),
+}
+"""Field of ReliabilityOptions -> the plots that it changes."""
 
 
 class IdleOption(UsageError):
@@ -77,7 +84,10 @@ def refuse_idle_measuring(
 ) -> None:
     """Raise IdleOption for options of measures that are not taken, and of intervals that are not drawn."""
     wanted = settings.wanted
+    unsampled = "without kde_ece among the measures (--metrics +kde_ece)"
     idle = {
+        "--kde-sample": (measuring.kde_sample is not None and "kde_ece" not in wanted, unsampled),
+        "--kde-bandwidth": (measuring.kde_bandwidth is not None and "kde_ece" not in wanted, unsampled),
         "--empty-dice": (
             measuring.empty_dice is not None and not set(OVERLAP_COLUMNS) & set(wanted),
             f"without {' or '.join(OVERLAP_COLUMNS)} among the measures",
@@ -99,11 +109,34 @@ def refuse_idle_bins(measuring: MeasureOptions, settings: Settings, outputs: Eva
     _refuse({f"--{name.replace('_', '-')}": (getattr(measuring, name) is not None, words) for name in BIN_OPTIONS})
 
 
-def refuse_idle_comparison(sourcing: SourceOptions, outputs: EvaluateOptions) -> None:
-    """Raise IdleOption for a comparison of one source."""
+def refuse_idle_sources(sourcing: SourceOptions, outputs: EvaluateOptions | None = None) -> None:
+    """Raise IdleOption for the name of a source that is not measured, and for a comparison of one."""
+    if sourcing.saved is not None:
+        return
     count = int(sourcing.raw) + len(sourcing.artifact) + len(sourcing.also)
-    alone = sourcing.saved is None and outputs.comparison is not None and count == 1
-    _refuse({"--comparison": (alone, "with one source; give --artifact or --also")})
+    _refuse(
+        {
+            "--name": (sourcing.name is not None and not sourcing.raw, "with --no-raw: that source is left out"),
+            "--comparison": (
+                outputs is not None and outputs.comparison is not None and count == 1,
+                "with one source; give --artifact or --also",
+            ),
+        }
+    )
+
+
+def refuse_idle_pictures(picturing: ReliabilityOptions, plots: Iterable[str]) -> None:
+    """Raise IdleOption for what only plots that are not drawn would show."""
+    default, drawn = ReliabilityOptions(), set(plots)
+    _refuse(
+        {
+            f"--{name.replace('_', '-')}": (
+                getattr(picturing, name) != getattr(default, name) and drawn.isdisjoint(of),
+                f"without --plots {' or '.join(of)}",
+            )
+            for name, of in DRAWN_WITH.items()
+        }
+    )
 
 
 def _refuse(idle: dict[str, tuple[bool, str]]) -> None:

@@ -19,6 +19,7 @@ from segcal_cli.workflows.beside import needs_of
 from segcal_cli.workflows.calibrators import load_calibrator
 from segcal_cli.workflows.conformal_overlays import on_scans, refuse_numbers
 from segcal_cli.workflows.conventions import settings_of
+from segcal_cli.workflows.idle_options import refuse_idle_pictures, refuse_idle_sources
 from segcal_cli.workflows.inputs import find_cases
 from segcal_cli.workflows.judged import (
     ASKED_OF,
@@ -101,6 +102,8 @@ def run(
     _check_numbers(picturing)
     refuse_numbers(picturing)
     require_pictured(settings_of(request.measuring, request.drawing.seed), plots)
+    refuse_idle_pictures(picturing, plots)
+    refuse_idle_sources(sourcing)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     named, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(covering, ASKED_OF, promised)

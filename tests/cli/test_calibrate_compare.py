@@ -273,7 +273,6 @@ def test_one_patient_and_one_source_are_named_in_the_singular(tmp_path: Path):
         "Means over classes, then over 1 patient (1 case), each measured with parameters that it had a part in." in text
     )
     assert "† fitted on some of these cases: in-sample, biased low." in text
-    assert "1 patients" not in text
     assert "No intervals: one patient." in text
 
 

@@ -33,8 +33,8 @@ EVERYWHERE = [
 
 MEASURED = [
     (["--level", "0.9", "--bootstrap", "0"], "--level has no meaning without resamples (--bootstrap)"),
-    (["--kde-sample", "9"], "--kde-sample is of kde_ece, which is not measured; add --metrics +kde_ece"),
-    (["--kde-bandwidth", "0.1"], "--kde-bandwidth is of kde_ece, which is not measured"),
+    (["--kde-sample", "9"], "--kde-sample has no meaning without kde_ece among the measures (--metrics +kde_ece)"),
+    (["--kde-bandwidth", "0.1"], "--kde-bandwidth has no meaning without kde_ece among the measures"),
 ]
 
 BINS = "has no meaning without a measure of bins, such as ece"
@@ -65,8 +65,8 @@ OWN = {
     ],
     "reliability": [
         (["--allow-overlap"], "--allow-overlap has no meaning without --artifact or --calibrator"),
-        (["--plots", "pareto", "--show-cases", "all"], "--show-cases is of case-diagram, of which none is asked for"),
-        (["--plots", "pareto", "--min-voxels", "3"], "--min-voxels is of case-violin"),
+        (["--plots", "pareto", "--show-cases", "all"], "--show-cases has no meaning without --plots case-diagram"),
+        (["--plots", "pareto", "--min-voxels", "3"], "--min-voxels has no meaning without --plots corp or"),
         *MEASURED,
     ],
 }
@@ -95,7 +95,7 @@ def test_a_name_of_the_source_that_is_left_out(folders: Folders, tmp_path: Path)
     words = ["evaluate", *folders.arguments, "--values", "probabilities", "--no-raw", "--name", "mine"]
     said = segcal(*words, "--also", f"other={folders.predictions}", "-o", tmp_path / "m.csv")
     assert said.code == 2
-    assert "--name is of PREDICTIONS as they are, which --no-raw leaves out" in said.closing
+    assert "--name has no meaning with --no-raw: that source is left out" in said.closing
 
 
 def test_bins_have_a_meaning_where_a_file_tells_them(folders: Folders, tmp_path: Path):

@@ -165,6 +165,8 @@ def _check(fitting: ConformalFitOptions) -> None:
     """Raise BadOption for options that contradict each other whatever the data."""
     if not 0.0 < fitting.alpha < 1.0:
         raise BadOption(f"--alpha {fitting.alpha:g} is not allowed; it must lie strictly between 0 and 1")
+    if fitting.seed < 0:
+        raise BadOption(f"--seed {fitting.seed} is not allowed; it must be 0 or more")
     if fitting.joint == "max" and fitting.present_only:
         raise BadOption("--joint max ranks all cases, so it does not go with --present-only")
     if fitting.alpha_split is not None and fitting.joint != "split":

@@ -562,6 +562,7 @@ def test_a_region_of_interest_is_wanted_at_fit_and_apply_or_at_neither(cal, new,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--seed", "-1"), "--seed -1 is not allowed"),
         (("--alpha", "1.5"), "--alpha 1.5 is not allowed"),
         (("--target", "liver"), "liver is neither a class name nor a label value"),
         (("--target", "x=lesion+lesion", "--target", "x=1"), "--target x is given twice"),

@@ -410,7 +410,7 @@ def test_what_cannot_be_fitted_is_refused():
     good = binary_cases(1, 100, 0)[0]
     with pytest.raises(AllConstant):
         run([constant])
-    with pytest.raises(AllHard, match=r"^1 of 1 predictions hold only 0 and 1"):
+    with pytest.raises(AllHard, match=r"^1 of 1 prediction holds only 0 and 1"):
         run([hard])
     with pytest.raises(NothingGiven):
         CalibrationFit(QUIET, space, "logits").finish(CalibrationFit(QUIET, space, "logits").empty())

@@ -175,7 +175,8 @@ def record_missed(row, regions, pools, new):
 
 
 @pytest.mark.parametrize(("options", "draws"), [
-    ({"method": "kmeans", "min_count": 3}, 300),
+    ({"method": "kmeans", "min_count": 3}, 100),
+    pytest.param({"method": "kmeans", "min_count": 3}, 300, marks=pytest.mark.slow),
     pytest.param({"method": "annuli", "shape": "circle"}, 300, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_every_cluster_of_a_learned_map_misses_at_most_a_tenth_on_average(options, draws):

@@ -18,6 +18,7 @@ from segcal_cli.cli import entry
 
 WARM = (
     "filelock", "isal.igzip", "nibabel", "rich.progress", "segcal_cli.calibration.result", "segcal_cli.cli.app",
+    "segcal_cli.cli.calibrate", "segcal_cli.cli.conformal_sets", "segcal_cli.cli.ntr_interval",
     "segcal_cli.workflows.calibrate_apply", "segcal_cli.workflows.conformal_apply", "segcal_cli.workflows.ratio_apply",
     "scipy.ndimage", "scipy.stats", "scipy.spatial",
 )  # fmt: skip

@@ -104,6 +104,17 @@ def test_help_imports_nothing_heavy():
     assert "calibrate" in run.stdout
 
 
+def test_evaluating_one_source_imports_no_scipy(tmp_path):
+    brain = PACKAGE.parent / "sample_data" / "brain" / "test"
+    code = (
+        "import sys; sys.argv = ['segcal', 'evaluate', *sys.argv[1:]]\nfrom segcal_cli.cli.entry import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code, 'scipy' in sys.modules, file=sys.stderr)"
+    )
+    words = [brain / "predictions", brain / "labels", "--values", "logits", "-q", "-o", tmp_path / "t.csv"]
+    run = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+    assert run.stderr.split()[-2:] == ["0", "False"]
+
+
 def test_every_module_says_what_it_is_about():
     for path in modules():
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"

@@ -20,10 +20,10 @@ class CaseFacts:
     """What reading a case showed, besides its numbers. Small: it travels between processes and into records.
 
     digest: sha256 over the array of the prediction, the identity that overlap checks and the search for duplicates
-    compare ("" where nobody asked, and for a blank prediction, which is nobody's). checksum: shape and checksums of the
-    same array where only copies within one run are looked for, "" elsewhere. proof: ``proved``, ``background`` (only
-    the shape is proved) or "" (no segmentation beside it). hard: no value strictly inside (0, 1). constant: every voxel
-    holds the same values. stored: type on disk. grid_distance_mm: how far the corners of the label's grid are.
+    compare ("" where nobody asked, and for a blank prediction, which is nobody's). checksum: shape, crc32 and extremes
+    of the same array where only copies within one run are looked for, "" elsewhere. proof: ``proved``, ``background``
+    (only the shape is proved) or "" (no segmentation beside it). hard: no value strictly inside (0, 1). constant: every
+    voxel holds the same values. stored: type on disk. grid_distance_mm: how far the corners of the label's grid are.
     padding_share: share of voxels never predicted. source: ``cross-validation`` or "". warnings: sentences. turned: how
     the label was brought onto the grid, or "". saturation: class -> shares of the voxels with p = 0, p = 1, p < 1e-6, p
     > 1 - 1e-6; empty for logits.

@@ -1,6 +1,6 @@
 """The engine: runs work over cases, and estimators over passes.
 
-Serial runs decode the next two cases in threads while one is computed. With more jobs, cases go to spawned
+Serial runs decode the next cases in a thread while one is computed. With more jobs, cases go to spawned
 processes, a few ahead of the consumer, so that memory is bounded by the number of jobs. Dask workers may stand in
 for processes (``distributed.py``). Estimator states merge
 exactly and in any order, so neither way, nor the order in which cases finish, can be seen in what comes out.
@@ -36,9 +36,8 @@ AHEAD = 1
 HELD_BACK = (signal.SIGINT, signal.SIGTERM)
 """Signals that end a run, held back while a worker is being started."""
 
-DECODERS = 2
-"""Cases decoded at a time while one is computed. A single decoder would set the pace, since most computing is faster
-than decoding; with two, two cores are busy, and three cases are in memory."""
+DECODED_AHEAD = 2
+"""Cases decoded, or about to be, while one is computed; so three are in memory."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """One BLAS thread per worker: more would oversubscribe the cores, and change last digits."""
@@ -158,26 +157,51 @@ class _Update:
 
 
 def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
+    """Cases in their order; a thread decodes the next ones.
+
+    While there is nothing to compute, this thread decodes too. So two cores are busy whichever half takes longer, and
+    no second decoder takes its core from what is computed.
+    """
     waiting = iter(items)
-    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as decoders:
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
 
-        def ahead(count: int) -> list[Future[Result]]:
-            return [decoders.submit(attempt, item.id, work.load, item) for item in islice(waiting, count)]
+        def ahead(count: int) -> list[_Decoding]:
+            return [_Decoding.begun(decoder, work, item) for item in islice(waiting, count)]
 
-        # The first case has nothing beside it to count; then as many are decoded as there are threads.
-        pending = ahead(DECODERS)
+        pending = ahead(DECODED_AHEAD)
         try:
             while pending:
-                loaded = pending.pop(0).result()
-                pending += ahead(1)
+                first, *others = pending
+                if not first.future.done() and others:
+                    others[0].take_over()
+                loaded = first.future.result()
+                pending = others + ahead(1)
+                del first, others
                 if loaded.error is None:
                     yield attempt(loaded.id, work.compute, loaded.value)
                 else:
                     yield loaded
                 del loaded
         finally:
-            for future in pending:
-                future.cancel()
+            for decoding in pending:
+                decoding.future.cancel()
+
+
+class _Decoding:
+    """The decoding of one case, by the decoder or by whoever takes it over."""
+
+    def __init__(self, work: Work, item: Item, future: Future[Result]) -> None:
+        self.work, self.item, self.future = work, item, future
+
+    @classmethod
+    def begun(cls, decoder: Executor, work: Work, item: Item) -> _Decoding:
+        return cls(work, item, decoder.submit(attempt, item.id, work.load, item))
+
+    def take_over(self) -> None:
+        """Decode in this thread what the decoder has not begun with."""
+        if self.future.cancel():
+            self.future = Future()
+            self.future.set_result(attempt(self.item.id, self.work.load, self.item))
 
 
 def _parallel(work: Work, items: Sequence[Item], jobs: int) -> Generator[Result, None, None]:

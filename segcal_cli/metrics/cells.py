@@ -33,6 +33,8 @@ CELLS_PER_OCTAVE = 8
 SMALLEST_EXPONENT = -40
 """p and 1 - p below 2^-40 share one cell: their logarithms come from running sums, not from cells."""
 
+SMALLEST_CELL = 2.0**SMALLEST_EXPONENT
+
 
 class BadBins(UsageError):
     """The number of bins is out of range."""
@@ -114,7 +116,7 @@ def geometric_cell(q: np.ndarray) -> np.ndarray:
     With (f, e) = frexp(q) this is 8 (e + 39) + floor(8 (2 f - 1)), which is what the bits of a float say from the third
     mantissa bit up.
     """
-    return (np.maximum(q, 2.0**SMALLEST_EXPONENT).view(np.int64) >> 49) - FIRST_KEY64
+    return (np.maximum(q, SMALLEST_CELL).view(np.int64) >> 49) - FIRST_KEY64
 
 
 FIRST_KEY32 = (127 + SMALLEST_EXPONENT) * CELLS_PER_OCTAVE

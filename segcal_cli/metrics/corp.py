@@ -26,11 +26,31 @@ class Decomposition:
 
 def recalibrated(cells: BinTable) -> np.ndarray:
     """float64 "cell": isotonic regression of the frequency on p, weighted by voxels; cells without voxels left out."""
-    from scipy.optimize import isotonic_regression
-
     filled = cells.n > 0
     n = cells.n[filled].astype(np.float64)
-    return np.clip(isotonic_regression(cells.hits[filled] / n, weights=n).x, 0.0, 1.0)
+    return np.clip(isotonic(cells.hits[filled] / n, n), 0.0, 1.0)
+
+
+def isotonic(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64 "cell": the rising numbers nearest to y in weighted least squares, by pooling adjacent violators.
+
+    SciPy's function gives the same (and fits calibrators). Importing it takes longer than all else that starts up
+    ``evaluate``, which needs no more than this for a few hundred cells.
+    """
+    means: list[float] = []
+    totals: list[float] = []
+    lengths: list[int] = []
+    for mean, total in zip(y.tolist(), weights.tolist(), strict=True):
+        length = 1
+        while means and means[-1] >= mean:
+            before = totals.pop()
+            mean = (means.pop() * before + mean * total) / (before + total)
+            total += before
+            length += lengths.pop()
+        means.append(mean)
+        totals.append(total)
+        lengths.append(length)
+    return np.repeat(means, lengths)
 
 
 def decompose(cells: BinTable, brier: float, nll: float) -> tuple[Decomposition, Decomposition]:
@@ -38,10 +58,10 @@ def decompose(cells: BinTable, brier: float, nll: float) -> tuple[Decomposition,
     filled = cells.n > 0
     n, hits = cells.n[filled].astype(np.float64), cells.hits[filled].astype(np.float64)
     rate = np.full(n.shape, hits.sum() / n.sum())
-    isotonic = recalibrated(cells)
+    fitted = recalibrated(cells)
     parts = []
     for score, of_p in ((_brier, brier), (_nll, nll)):
-        best, uncertainty = score(n, hits, isotonic), score(n, hits, rate)
+        best, uncertainty = score(n, hits, fitted), score(n, hits, rate)
         parts.append(Decomposition(of_p - best, uncertainty - best, uncertainty))
     return parts[0], parts[1]
 
@@ -52,6 +72,7 @@ def _brier(n: np.ndarray, hits: np.ndarray, r: np.ndarray) -> float:
 
 def _nll(n: np.ndarray, hits: np.ndarray, r: np.ndarray) -> float:
     """0 log 0 = 0: the isotonic fit is 0 or 1 only where all voxels agree with it."""
-    from scipy.special import xlog1py, xlogy
-
-    return float(-(xlogy(hits, r) + xlog1py(n - hits, -r)).sum() / n.sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_hits = np.where(hits > 0.0, hits * np.log(r), 0.0)
+        of_misses = np.where(n > hits, (n - hits) * np.log1p(-r), 0.0)
+    return float(-(of_hits + of_misses).sum() / n.sum())

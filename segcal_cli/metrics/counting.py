@@ -19,14 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from segcal_cli.core.scores import Scores
-from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, CellGrid, geometric_cell
+from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, SMALLEST_CELL, CellGrid, geometric_cell
 from segcal_cli.metrics.likelihood import complement, compressed, joined, most_probable, nll_of_hits, nll_of_misses
 
 NEAR = 1e-6
 """Probabilities closer than this to 0 or 1 are reported as near it."""
 
-PIECE_VOXELS = 1 << 15
-"""Voxels whose cells are computed at a time: what is computed from them fits the cache of a core."""
+PIECE_VOXELS = 1 << 16
+"""Voxels whose cells are computed at a time: few enough that what is computed from them stays in a cache, and enough
+that numpy's start of a computation costs little beside it."""
 
 LANES = 4
 """Neighbours often share a cell, and an addition waits for the one before it; so voxels in turn add to tables of their
@@ -247,6 +248,7 @@ class BlockCounter:
         squares = 0.0
         length = min(PIECE_VOXELS, p.size)
         keys, ds, bits = np.empty(length, np.intp), np.empty(length), np.empty(length, kind)
+        floats = np.empty(length, np.float32 if narrow else np.float64)
         lane = self.lanes[kind]
         starts = np.arange(0, p.size, PIECE_VOXELS)
         borders = [*np.searchsorted(rest, starts).tolist(), rest.size]
@@ -258,8 +260,9 @@ class BlockCounter:
             if upper:
                 np.subtract(1.0, d, out=d)
                 q = complement(scores, channel, slice(start, start + piece.size))
-            np.right_shift(q.view(kind), shift, out=bit)
-            np.maximum(bit, first, out=bit)
+            # Of floats: the maximum of integers takes several times as long.
+            raised = np.maximum(q, SMALLEST_CELL, out=floats[: piece.size])
+            np.right_shift(raised.view(kind), shift, out=bit)
             if upper:  # channels that sum to a little more than 1 can leave 1 - p above the bin that p is in
                 np.minimum(bit, first + tail - 1, out=bit)
             np.add(bit, lane[: piece.size], out=key)

@@ -33,7 +33,7 @@ ROOT_TOLERANCE = 1e-8
 def smooth_ece(cells: BinTable) -> float:
     """Smooth ECE from the cells of one class, which differ from single voxels by less than 1e-5."""
     waves = _difference_waves(cells)
-    return _smoothed_size(waves, _width(waves))
+    return _smoothed_size(waves, _width(cells, waves))
 
 
 def smoothed_frequency(cells: BinTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def smoothed_frequency(cells: BinTable) -> tuple[np.ndarray, np.ndarray, np.ndar
     Returns t, the kernel-weighted frequency there, and the sum of kernel weights (1 for a voxel at t itself), float64
     "node". Where that sum is small the frequency says little, and where it is 0 it is NaN.
     """
-    width = _width(_difference_waves(cells))
+    width = _width(cells, _difference_waves(cells))
     voxels, hits = (_smoothed(_waves(cells, counts), width) for counts in (cells.n, cells.hits))
     step = max(1, (voxels.size - 1) // SHOWN_NODES)
     voxels, hits = voxels[::step], hits[::step]
@@ -51,18 +51,35 @@ def smoothed_frequency(cells: BinTable) -> tuple[np.ndarray, np.ndarray, np.ndar
     return np.linspace(0.0, 1.0, voxels.size), frequency, reach
 
 
-def _width(waves: np.ndarray) -> float:
-    """s with E(s) = s, or the narrowest kernel if even that finds no more than its own width."""
-    from scipy.optimize import brentq
+def _width(cells: BinTable, waves: np.ndarray) -> float:
+    """s with E(s) = s, or the narrowest kernel if even that finds no more than its own width.
 
-    if _smoothed_size(waves, NARROWEST) <= NARROWEST:
-        return NARROWEST
-    return float(brentq(lambda s: _smoothed_size(waves, s) - s, NARROWEST, 1.0, xtol=ROOT_TOLERANCE))
+    E falls from E(0), the sum of what the cells err by, so the root lies between any s and E(s). The next s is where
+    the line through the last two points meets it, or the middle if that lies outside.
+    """
+    low, high = NARROWEST, float(np.abs(_differences(cells)).sum())
+    before, excess_before = 0.0, high
+    width = high
+    while high - low > ROOT_TOLERANCE:
+        size = _smoothed_size(waves, width)
+        low, high = max(low, min(width, size)), min(high, max(width, size))
+        excess = size - width
+        slope = (excess - excess_before) / (width - before)
+        before, excess_before = width, excess
+        width -= excess / slope
+        if not low < width < high:
+            width = (low + high) / 2.0
+    return max(low, width)
+
+
+def _differences(cells: BinTable) -> np.ndarray:
+    """float64 "cell": the sum of p - y over a cell, per voxel of all cells."""
+    return (cells.p - cells.hits) / cells.n.sum()
 
 
 def _difference_waves(cells: BinTable) -> np.ndarray:
     """Cosine coefficients of the mean differences p - y."""
-    return _waves(cells, (cells.p - cells.hits) / cells.n.sum())
+    return _waves(cells, _differences(cells))
 
 
 def _waves(cells: BinTable, weights: np.ndarray) -> np.ndarray:

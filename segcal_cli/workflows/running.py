@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import math
-import threading
 
 from segcal_cli.core.errors import UsageError
 from segcal_cli.execution.distributed import Cluster, require_dask
@@ -115,16 +112,3 @@ def threads_of(plan: Plan, *, spare: int = 0) -> int:
     """
     alone = plan.jobs == 1 and plan.cluster is None
     return max(1, min(MAX_THREADS, usable_cores() - spare)) if alone else 1
-
-
-def import_ahead(module: str) -> None:
-    """Import a module that the first case will need while that case is being decoded, which leaves a core idle.
-
-    Whoever imports it meanwhile waits for this import, and meets its errors anew.
-    """
-    threading.Thread(target=_imported, args=(module,), daemon=True).start()
-
-
-def _imported(module: str) -> None:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(module)

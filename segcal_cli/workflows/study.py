@@ -50,7 +50,7 @@ from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
 from segcal_cli.workflows.requests import PredictionOptions, StudyRequest
-from segcal_cli.workflows.running import import_ahead, plan_of, threads_of
+from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import (
     Traced,
@@ -207,7 +207,6 @@ class Preparation:
 def measure(request: StudyRequest, observer: Observer, *, with_digests: bool = False) -> Study:
     """Measure every source of a study. Raises what preparing, reading and measuring raise."""
     ready = prepare(request, observer, with_digests=with_digests)
-    import_ahead("scipy.optimize")
     traced, failures = run_estimator(ready.estimator, ready.reader, ready.joint, ready.plan, observer, MEASURING)
     return ready.rest.study(traced, [*ready.failures, *failures], observer)
 

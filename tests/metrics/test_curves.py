@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq, isotonic_regression
 from sklearn.isotonic import IsotonicRegression
 
+from segcal_cli.metrics import smooth_error
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid
+from segcal_cli.metrics.corp import isotonic
 from segcal_cli.metrics.curves import BAND_CELLS, band_counts, corp_band, corp_curve
 from segcal_cli.metrics.frequencies import case_frequencies, joint_histogram
 from segcal_cli.metrics.measures import Settings
@@ -57,6 +60,21 @@ def test_case_frequencies_are_left_out_below_the_least_number_of_voxels():
     tables = [BinTable(np.array([0, 4, 10]), np.array([0, 1, 5]), np.zeros(3))]
     np.testing.assert_array_equal(case_frequencies(tables, 5), [[np.nan, np.nan, 0.5]])
     np.testing.assert_array_equal(case_frequencies(tables, 0), [[np.nan, 0.25, 0.5]])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pooling_adjacent_violators_equals_scipy(seed):
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 1700))
+    y = rng.choice([0.0, 0.25, 0.5, 1.0], size) if seed % 2 else rng.random(size) + np.linspace(0.0, seed / 10.0, size)
+    weights = rng.integers(1, 10**7, size).astype(float)
+    expected = isotonic_regression(y, weights=weights).x
+    np.testing.assert_allclose(isotonic(y, weights), expected, rtol=0, atol=1e-12)
+
+
+def test_pooling_leaves_what_rises_and_levels_what_falls():
+    assert isotonic(np.array([0.1, 0.2, 0.7]), np.ones(3)).tolist() == [0.1, 0.2, 0.7]
+    assert isotonic(np.array([3.0, 2.0, 1.0]), np.array([1.0, 1.0, 2.0])).tolist() == [1.75] * 3
 
 
 def test_the_corp_curve_is_isotonic_regression_of_the_cells():
@@ -127,6 +145,17 @@ def test_a_resample_without_voxels_in_a_cell_borrows_from_its_neighbours():
     assert centers == pytest.approx([0.105, 0.505, 0.905])
     assert band.low[1] == pytest.approx(0.5)
     assert band.high[1] == 1.0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_smooth_ece_is_the_root_that_scipy_finds(seed):
+    rng = np.random.default_rng(seed)
+    p = 1.0 / (1.0 + np.exp(-rng.normal(seed - 6.0, 1.0 + seed % 4, 4000)))
+    cells = cells_of(p.astype(np.float32), rng.random(4000) < p ** (1.0 + 0.2 * (seed % 3)))
+    waves = smooth_error._difference_waves(cells)
+    excess = lambda width: smooth_error._smoothed_size(waves, width) - width  # noqa: E731
+    root = brentq(excess, smooth_error.NARROWEST, 1.0, xtol=1e-12) if excess(smooth_error.NARROWEST) > 0 else None
+    assert smooth_ece(cells) == pytest.approx(smooth_error._smoothed_size(waves, root or 1e-3), abs=2e-8)
 
 
 def test_the_smoothed_frequency_is_the_kernel_mean_of_single_voxels():

@@ -98,6 +98,7 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
         if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
             raise ValueError("alpha or number of patients")
         _require_roles(header)
+        _require_circumstances(header)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
     return loaded
@@ -110,6 +111,16 @@ def _require_roles(header: Header) -> None:
         raise ValueError("cases of the map")
     if not isinstance(calibrated, list) or not set(calibrated) <= set(header.case_ids):
         raise ValueError("calibration cases that were not fitted on")
+
+
+def _require_circumstances(header: Header) -> None:
+    """Raise KeyError or ValueError unless the header says of what scans the map was made, and how many patients."""
+    results = header.results
+    known_words = isinstance(results["unit"], str) and isinstance(results["atlas"], str | None)
+    if results["dimension"] not in (2, 3) or not known_words:
+        raise ValueError("dimension, unit or atlas")
+    if not all(isinstance(results[name], int) for name in ("n_map_groups", "n_calibration_groups", "reuse")):
+        raise ValueError("number of patients")
 
 
 def place_of(source: CaseSource) -> Space:

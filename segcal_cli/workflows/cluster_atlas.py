@@ -157,10 +157,14 @@ def read_atlas(path: Path) -> tuple[np.ndarray, Space]:
     raw = numbers.raw.reshape(shape)
     scaled = (numbers.slope, numbers.inter) != (1.0, 0.0)
     if scaled or raw.dtype.kind == "f":
-        exact = raw * numbers.slope + numbers.inter if scaled else raw
-        whole = np.rint(exact)
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = raw * numbers.slope + numbers.inter if scaled else raw
+            whole = np.rint(exact)
         if not (np.isfinite(exact).all() and np.array_equal(whole, exact)):
             raise AtlasNotWhole(path, "holds fractions")
         raw = whole
+    kept = np.iinfo(np.int32)
+    if raw.size and (raw.min() < kept.min or raw.max() > kept.max):
+        raise AtlasNotWhole(path, "holds numbers beyond 32 bits")
     kind = np.uint8 if raw.size and raw.min() >= 0 and raw.max() <= 255 else np.int32
     return raw.astype(kind), files.place(header, shape)

@@ -6,6 +6,7 @@ An atlas is turned like a label, without loss, and never resampled. One file for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.estimator import require_state
 from segcal_cli.core.volume import Grid
 from segcal_cli.io import files
 from segcal_cli.io.case_sources import CaseSource
@@ -106,6 +108,10 @@ class WithAtlas:
 
     def merge(self, a: Any, b: Any) -> Any:
         return self.inner.merge(a, b)
+
+    def require_state(self, state: Any, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        require_state(self.inner, state, cases)
 
     def finish(self, state: Any) -> Any:
         return self.inner.finish(state)

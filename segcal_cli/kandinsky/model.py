@@ -223,6 +223,8 @@ def from_arrays(
         tuple(data["atlas_values"]),
         tuple(data["grid"]),
     )
+    if method == "grid" and (len(regions.blocks) not in (2, 3) or min(regions.blocks) < 1):
+        raise Damaged("its grid has no blocks")
     placed_by_field = any(size > 1 for size in sizes) and method not in ("grid", "atlas", "boundary")
     if (placing is None and placed_by_field) or (placing is not None and not placing.sound):
         raise Damaged("its field has no cells")

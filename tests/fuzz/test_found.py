@@ -331,6 +331,10 @@ def _grid(header: dict) -> None:
     header["results"]["model"]["grid"] = [4, 4, 4]
 
 
+def _gridless(header: dict) -> None:
+    header["results"]["model"]["grid"] = []
+
+
 def _placeless(header: dict) -> None:
     header["method"] = "pixel"
 
@@ -340,7 +344,8 @@ def _strangers(header: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "change"), [("kmeans", _block), ("grid", _grid), ("grid", _placeless), ("grid", _strangers)]
+    ("method", "change"),
+    [("kmeans", _block), ("grid", _grid), ("grid", _gridless), ("grid", _placeless), ("grid", _strangers)],
 )
 def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, tmp_path):
     damaged = reforged(clusters / f"{method}.npz", change)

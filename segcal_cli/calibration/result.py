@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from segcal_cli.calibration.method import Sketched, filled
 from segcal_cli.calibration.patients import Patients
 from segcal_cli.calibration.registry import METHODS, joint
 from segcal_cli.calibration.spec import FitSpec
+from segcal_cli.core.annotations import Count, NotEmpty, Positive
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, count_text
 from segcal_cli.core.labels import LabelSpace
@@ -40,6 +41,78 @@ TRIED_VOXELS, TRIED_LOGIT = 9, 20.0
 
 HOODED = (auxiliary.METHOD.name, local.METHOD.name)
 """Methods that look at neighbours, and so depend on the size of voxels."""
+
+
+class KeptSpec(TypedDict):
+    """What of ``FitSpec.to_json()`` makes a calibrator; the rest of it says how it was found."""
+
+    nesting: Literal["project", "none"]
+    kernel: NotRequired[int]
+    dim: NotRequired[Literal[2, 3]]
+    pad: NotRequired[Literal["replicate", "zero"]]
+    slice_axis: NotRequired[Literal["auto", "x", "y", "z"]]
+
+
+class Objective(TypedDict):
+    loss: str
+    before: float
+    after: float
+    gradient: float
+    iterations: Count
+    nll_before: float
+    nll_after: float
+
+
+class Change(TypedDict):
+    before: float | None
+    after: float | None
+
+
+class AllClasses(TypedDict):
+    all: dict[str, float | None]
+
+
+class Pooled(TypedDict):
+    micro: AllClasses
+
+
+class Summary(TypedDict):
+    before: Pooled
+    after: Pooled
+    evaluated_on: str
+
+
+class TrainingNll(TypedDict):
+    alone: float
+    after: float
+
+
+class TrainingFacts(TypedDict):
+    epochs: Count
+    best: Count
+    kept: bool
+    nll: TrainingNll
+
+
+class Facts(TypedDict):
+    spacing_mm: Annotated[list[Annotated[list[Positive], 3]], 2] | None
+    training: NotRequired[TrainingFacts]
+
+
+class KeptResults(TypedDict):
+    """What of ``FitResult.results()`` is shown, or looked at, by whoever uses the artifact."""
+
+    method: str
+    parameters: dict[str, float | NotEmpty[float] | NotEmpty[NotEmpty[float]] | dict[str, float]]
+    objective: Objective
+    threshold: dict[str, float | None]
+    dice: dict[str, Change]
+    summary: Summary | None
+    passes: Count
+    split_kind: str
+    warnings: list[str]
+    notes: list[str]
+    facts: Facts
 
 
 def canonical_of(spec: FitSpec, space: LabelSpace) -> str:
@@ -305,6 +378,8 @@ def to_artifact_parts(result: FitResult) -> tuple[dict[str, Any], dict[str, np.n
 def calibrator_from(artifact: Artifact) -> Calibrator:
     """The calibrator of an artifact. Raises NotACalibrator, and ValueError for parameters that do not work."""
     header = artifact.header
+    if header.results["method"] != header.method:
+        raise ValueError("results.method is not that of the header")
     fits = header.kind == "calibrate" and header.method in METHODS
     if not fits or kind_of(header.space) not in METHODS[header.method].families:
         raise NotACalibrator(header.kind, header.method, ", ".join(METHODS))

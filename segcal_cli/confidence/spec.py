@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from segcal_cli.confidence.maps import MapRules
-from segcal_cli.confidence.scores import LABEL_SCORES, Score, parse_score
+from segcal_cli.confidence.scores import LABEL_SCORES, EmptyRule, Metric, Score, parse_score
 from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.targets import Target
+from segcal_cli.core.annotations import Count, NotEmpty
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.labels import LabelSpace
 
@@ -19,6 +20,37 @@ Unit = Literal["case", "max", "hcp"]
 
 SPLIT_ROUNDING = 1e-9
 """alpha_I + alpha_O may exceed alpha by this much rounding."""
+
+
+class TargetDocument(TypedDict):
+    name: str
+    channels: NotEmpty[Count]
+    inner_score: str
+    outer_score: str
+    share_inner: float
+    share_outer: float
+    standard: Annotated[list[Annotated[list[float], 2]], 2]
+
+
+class SpecDocument(TypedDict):
+    """What ``SetSpec.to_json`` makes."""
+
+    targets: NotEmpty[TargetDocument]
+    alpha: float
+    joint: Joint
+    across_targets: Across
+    metric: Metric
+    empty_prediction: EmptyRule
+    coverage_ratio: float
+    inner_ratio: float
+    box_truth: bool
+    present_only: bool
+    unit: Unit
+    confidence: float | None
+    labels_only: bool
+    length_unit: Literal["mm", "px"]
+    strata: list[str]
+    mondrian: str | None
 
 
 class BadOption(UsageError):
@@ -157,34 +189,34 @@ class SetSpec:
 
 
 def spec_from_json(data: Mapping[str, Any]) -> SetSpec:
-    """The spec of a header. Raises KeyError, TypeError, ValueError or UsageError for a damaged one."""
+    """The spec of a header. data: a SpecDocument. Raises UsageError for scores that there are not."""
     targets = tuple(
         TargetSpec(
-            Target(str(entry["name"]), tuple(int(c) for c in entry["channels"])),
+            Target(entry["name"], tuple(entry["channels"])),
             parse_score(entry["inner_score"]),
             parse_score(entry["outer_score"]),
-            float(entry["share_inner"]),
-            float(entry["share_outer"]),
-            tuple((float(a), float(b)) for a, b in entry["standard"]),  # type: ignore[arg-type]
+            entry["share_inner"],
+            entry["share_outer"],
+            tuple((a, b) for a, b in entry["standard"]),  # type: ignore[arg-type]
         )
         for entry in data["targets"]
     )
     return SetSpec(
         targets=targets,
-        alpha=float(data["alpha"]),
+        alpha=data["alpha"],
         joint=data["joint"],
         across=data["across_targets"],
         rules=ScoringRules(
             MapRules(data["metric"], data["empty_prediction"]),
-            float(data["coverage_ratio"]),
-            float(data["inner_ratio"]),
-            bool(data["box_truth"]),
+            data["coverage_ratio"],
+            data["inner_ratio"],
+            data["box_truth"],
         ),
-        present_only=bool(data["present_only"]),
+        present_only=data["present_only"],
         unit=data["unit"],
-        confidence=None if data["confidence"] is None else float(data["confidence"]),
-        labels_only=bool(data["labels_only"]),
-        length=str(data["length_unit"]),
-        strata=tuple(map(str, data["strata"])),
+        confidence=data["confidence"],
+        labels_only=data["labels_only"],
+        length=data["length_unit"],
+        strata=tuple(data["strata"]),
         mondrian=data["mondrian"],
     )

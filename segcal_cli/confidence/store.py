@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from segcal_cli.confidence.features import LABEL_FEATURES, SOFT_FEATURES
 from segcal_cli.confidence.learning import Learned
 from segcal_cli.confidence.spec import spec_from_json
 from segcal_cli.confidence.table import ARRAYS, CaseTable
@@ -67,8 +68,10 @@ def calibration_of(header: Header, arrays: Mapping[str, np.ndarray]) -> Calibrat
     spec = spec_from_json(header.spec)
     n, targets = header.n_cases, len(spec.targets)
     found = {name: np.asarray(arrays[name]) for name in ARRAYS}
+    width = len(LABEL_FEATURES if spec.labels_only else SOFT_FEATURES)
+    shapes = {"features": (n, targets, width), "spacing": (n, 3), "voxel_volume": (n,), "grid_voxels": (n,)}
     for name, array in found.items():
-        if len(array) != n or (array.ndim > 1 and name != "spacing" and array.shape[1] != targets):
+        if array.shape != shapes.get(name, (n, targets)):
             raise ValueError(f"{name} has the shape {array.shape} for {n} cases and {targets} targets")
     for name, array in found.items():
         if array.dtype.kind != KINDS.get(name, "f") or (array.dtype.kind == "f" and array.dtype != np.float64):

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from segcal_cli import __version__
+from segcal_cli.core.annotations import Count, OtherType, require_type
 from segcal_cli.core.artifact import FORMAT_VERSION, Artifact, Header
 from segcal_cli.core.errors import ArtifactError, FormatError, SegcalError
-from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.labels import Activation, LabelSpace
+from segcal_cli.core.volume import Values
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.seals import is_sealed, sealed
@@ -54,6 +56,56 @@ UNMERGED = frozenset({"part", "round"})
 """Kinds of file that ``io/parts.py`` writes."""
 
 
+class ClassEntry(TypedDict):
+    name: str
+    values: list[int]
+
+
+class Dropped(TypedDict):
+    """A case that was left out."""
+
+    case: str
+    file: NotRequired[str]
+    error: NotRequired[str]
+
+
+class ReadAs(TypedDict, total=False):
+    """Of a spec: how predictions were read, as every kind says it."""
+
+    calibrator: str | None
+    reduce: str | None
+    members: int | None
+    prove: bool
+    source: str
+    roi: bool
+    ignore_label: int | None
+    overlap_allowed: bool
+
+
+class HeaderDocument(TypedDict):
+    """The header of any kind; what its spec and its results hold besides is the kind's own affair."""
+
+    format_version: Count
+    kind: str
+    method: str
+    segcal_version: str
+    classes: list[ClassEntry]
+    regions: NotRequired[list[ClassEntry]]
+    activation: Activation
+    ignore: int | None
+    paint: list[int] | None
+    values: Values
+    spec: ReadAs
+    case_ids: list[str]
+    group_ids: list[str]
+    case_digests: dict[str, str]
+    fit_input_digest: str
+    seed: Count
+    guarantee: str
+    dropped: list[Dropped]
+    results: dict[str, Any]
+
+
 def write_artifact(path: Path, artifact: Artifact) -> str:
     """Write an artifact whole or not at all; returns the sha256 of the file. Raises WriteError."""
     header = sealed(_header_to_json(artifact.header), artifact.arrays)
@@ -82,6 +134,16 @@ def read_artifact(path: Path, kind: str | None = None, command: str = "") -> Art
     if kind is not None and header.kind != kind:
         raise OtherKind(path, header.kind, command, kind)
     return Artifact(header, arrays, file_digest(path))
+
+
+def require_kept(path: Path, header: Header, spec: Any, results: Any) -> None:
+    """Raise NotAnArtifact unless spec and results of a header are what its kind keeps there. spec, results: their
+    declared types."""
+    try:
+        require_type(header.spec, spec, "spec")
+        require_type(header.results, results, "results")
+    except OtherType as error:
+        raise NotAnArtifact(path, f"its header is damaged ({error})") from error
 
 
 def file_digest(path: Path) -> str:
@@ -144,6 +206,7 @@ def _header_to_json(header: Header) -> dict[str, Any]:
 
 def _header_from_json(path: Path, data: dict[str, Any]) -> Header:
     try:
+        require_type(data, HeaderDocument)
         space = LabelSpace.from_json(
             {
                 "channels": data["classes"],
@@ -151,35 +214,24 @@ def _header_from_json(path: Path, data: dict[str, Any]) -> Header:
                 **{key: data[key] for key in ("activation", "ignore", "paint")},
             }
         )
-        header = Header(
-            kind=_text(data["kind"]),
-            method=_text(data["method"]),
-            space=space,
-            values=data["values"],
-            spec=dict(data["spec"]),
-            case_ids=tuple(map(_text, data["case_ids"])),
-            group_ids=tuple(map(_text, data["group_ids"])),
-            case_digests={_text(case): _text(digest) for case, digest in data["case_digests"].items()},
-            fit_input_digest=_text(data["fit_input_digest"]),
-            guarantee=_text(data["guarantee"]),
-            seed=int(data["seed"]),
-            dropped=tuple({key: _text(value) for key, value in entry.items()} for entry in data["dropped"]),
-            results=dict(data["results"]),
-            segcal_version=_text(data["segcal_version"]),
-            format_version=data["format_version"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, SegcalError) as error:
-        raise NotAnArtifact(path, f"its header is damaged ({type(error).__name__}: {error})") from error
-    if header.values not in ("logits", "probabilities") or len(header.case_ids) != len(header.group_ids):
-        raise NotAnArtifact(path, "its header is damaged (values or group ids)")
-    if header.seed < 0:
-        raise NotAnArtifact(path, "its header is damaged (seed)")
-    if not all("case" in entry for entry in header.dropped):
-        raise NotAnArtifact(path, "its header is damaged (dropped)")
-    return header
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
-    return value
+    except (ValueError, SegcalError) as error:
+        raise NotAnArtifact(path, f"its header is damaged ({error})") from error
+    if len(data["case_ids"]) != len(data["group_ids"]):
+        raise NotAnArtifact(path, "its header is damaged (group_ids are not as many as case_ids)")
+    return Header(
+        kind=data["kind"],
+        method=data["method"],
+        space=space,
+        values=data["values"],
+        spec=data["spec"],
+        case_ids=tuple(data["case_ids"]),
+        group_ids=tuple(data["group_ids"]),
+        case_digests=data["case_digests"],
+        fit_input_digest=data["fit_input_digest"],
+        guarantee=data["guarantee"],
+        seed=data["seed"],
+        dropped=tuple(data["dropped"]),
+        results=data["results"],
+        segcal_version=data["segcal_version"],
+        format_version=data["format_version"],
+    )

@@ -216,13 +216,13 @@ def probe(path: Path) -> NiftiHeader:
     slope, inter = _scaling(path, float(fields["scl_slope"]), float(fields["scl_inter"]))
     units, scale = UNITS_MM.get(int(fields["xyzt_units"]) & 7, UNITS_MM[2])
     spatial = min(len(shape), 3)
-    pixdim = fields["pixdim"].astype(np.float64)
-    # A 2-D file need not say how thick it is; one unit is as good as any thickness.
-    edges = np.concatenate((pixdim[1 : 1 + spatial], np.ones(3 - spatial)))
     sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
     to_mm = np.diag([scale, scale, scale, 1.0])
     # Infinities and NaN are for check_usable to name; here they must not become warnings.
     with np.errstate(invalid="ignore", over="ignore"):
+        pixdim = fields["pixdim"].astype(np.float64)
+        # A 2-D file need not say how thick it is; one unit is as good as any thickness.
+        edges = np.concatenate((pixdim[1 : 1 + spatial], np.ones(3 - spatial)))
         sform = to_mm @ _sform(fields["srow"]) if sform_code > 0 else None
         qform = to_mm @ _qform(fields["quatern"], fields["qoffset"], edges, pixdim[0]) if qform_code > 0 else None
         by_pixdim = to_mm @ np.diag([*np.abs(edges), 1.0])

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcal_cli import __version__
+from segcal_cli.core.annotations import require_fields
 from segcal_cli.core.errors import ArtifactError, FormatError
 from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
 from segcal_cli.io.atomic import writing
@@ -143,13 +144,10 @@ def _document(path: Path, array: np.ndarray | None) -> dict[str, Any]:
 def _header(path: Path, document: Mapping[str, Any]) -> PartHeader:
     data = {name: value for name, value in document.items() if name not in OF_THE_FILE}
     try:
-        header = PartHeader(**{**data, "cases": tuple(map(str, data["cases"]))})
-    except (KeyError, TypeError) as error:
+        header = PartHeader(**{**data, "cases": tuple(data["cases"])})
+        require_fields(header)
+    except (KeyError, TypeError, ValueError) as error:
         raise NotAPart(path, f"its header is damaged ({type(error).__name__}: {error})") from error
-    for field in fields(PartHeader):
-        expected = {"str": str, "int": int, "tuple[str, ...]": tuple}[str(field.type)]
-        if type(getattr(header, field.name)) is not expected:
-            raise NotAPart(path, f"its header is damaged ({field.name})")
     if not 0 <= header.shard <= header.shards:
         raise NotAPart(path, f"its header is damaged (shard {header.shard} of {header.shards})")
     return header

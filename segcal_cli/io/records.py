@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from segcal_cli.core.annotations import require_fields
 from segcal_cli.core.errors import SegcalError
 
 PACKAGE = "segcal_cli"
@@ -123,7 +124,7 @@ class _Restorer:
             "frozenset": lambda tree: frozenset(self.value(one) for one in tree["frozenset"]),
             "dict": lambda tree: {self.value(key): self.value(one) for key, one in tree["dict"]},
             "tuple": lambda tree: tuple(self.value(one) for one in tree["tuple"]),
-            "named": lambda tree: _class_of(tree["named"], _is_named)(*(self.value(one) for one in tree["items"])),
+            "named": self._named,
             "record": self._record,
             "error": self._error,
         }
@@ -140,7 +141,10 @@ class _Restorer:
 
     def _record(self, tree: dict[str, Any]) -> Any:
         cls = _class_of(tree["record"], dataclasses.is_dataclass)
-        return cls(**{name: self.value(one) for name, one in tree["fields"].items()})
+        return _checked(cls(**{name: self.value(one) for name, one in tree["fields"].items()}))
+
+    def _named(self, tree: dict[str, Any]) -> Any:
+        return _checked(_class_of(tree["named"], _is_named)(*(self.value(one) for one in tree["items"])))
 
     def _error(self, tree: dict[str, Any]) -> SegcalError:
         error = _class_of(tree["error"], _is_error)(*(self.value(one) for one in tree["args"]))
@@ -157,6 +161,12 @@ class _Restorer:
         if place not in self._known or self._known[place].shape != tuple(shape) or not count:
             self._known[place] = pool[start : start + count].reshape(shape, order="F" if order == "F" else "C")
         return self._known[place]
+
+
+def _checked(record: Any) -> Any:
+    """The record, which holds what its annotations say. Raises OtherType."""
+    require_fields(record)
+    return record
 
 
 def _name_of_type(dtype: np.dtype) -> str:

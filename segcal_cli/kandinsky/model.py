@@ -10,16 +10,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 
+from segcal_cli.core.annotations import Count, NotEmpty, Positive, require_type
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.codes import INFINITE
 from segcal_cli.kandinsky.learning import ClassMap
-from segcal_cli.kandinsky.places import Placing
+from segcal_cli.kandinsky.places import Coordinates, Placing
 from segcal_cli.kandinsky.pools import Pools, Weighting
 from segcal_cli.kandinsky.regions import Method, Regions
 from segcal_cli.kandinsky.spec import MapSpec
@@ -32,6 +33,42 @@ class Damaged(ArtifactError):
     """Arrays that do not belong together."""
 
     template = "{0}"
+
+
+class PlacingDocument(TypedDict):
+    coords: Coordinates
+    shape: Annotated[list[Count], 3]
+    spacing: Annotated[list[Positive], 3]
+    block: Count
+
+
+class MapDocument(TypedDict):
+    """What is known of the map of a class; of shells about a centre also what they are."""
+
+    objective: float
+    objective_one_cluster: float
+    unit: NotRequired[str]
+    centre: NotRequired[list[float]]
+    axes: NotRequired[NotEmpty[Positive]]
+    angles: NotRequired[list[float]]
+    radii: NotRequired[list[float]]
+    order: NotRequired[int]
+    roughness: NotRequired[float]
+
+
+class ModelDocument(TypedDict):
+    """What ``to_json`` makes."""
+
+    shift: Count
+    placing: PlacingDocument | None
+    edges: dict[str, list[float]]
+    atlas_values: list[int]
+    grid: list[Count]
+    maps: dict[str, MapDocument]
+
+
+OF_SHELLS = frozenset({"centre", "axes", "radii"})
+"""What is known of shells, all or nothing."""
 
 
 @dataclass(frozen=True)
@@ -160,19 +197,18 @@ def to_json(model: Model) -> dict[str, Any]:
 def from_arrays(
     space: LabelSpace, method: Method, weighting: Weighting, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> Model:
-    """The model of an artifact. Raises KeyError, TypeError, ValueError, Damaged for arrays that do not fit."""
+    """The model of an artifact. data: a ModelDocument.
+
+    Raises KeyError, TypeError, ValueError, Damaged for arrays that do not fit.
+    """
+    require_type(method, Method, "method")
     sizes = tuple(int(n) for n in arrays["sizes"])
     if len(sizes) != len(space.channels) or min(sizes) < 1:
         raise Damaged("its clusters do not fit its classes")
     placing = None
     if data["placing"] is not None:
         placed = data["placing"]
-        placing = Placing(
-            placed["coords"],
-            tuple(int(n) for n in placed["shape"]),  # type: ignore[arg-type]
-            tuple(float(n) for n in placed["spacing"]),  # type: ignore[arg-type]
-            int(placed["block"]),
-        )
+        placing = Placing(placed["coords"], tuple(placed["shape"]), tuple(placed["spacing"]), placed["block"])
     cells = {channel: arrays[f"cells_{channel}"] for channel in range(len(sizes)) if f"cells_{channel}" in arrays}
     for channel, one in cells.items():
         fits = placing is not None and placing.sound and one.shape == placing.cells and one.dtype.kind == "u"
@@ -183,10 +219,12 @@ def from_arrays(
         sizes,
         placing,
         cells,
-        {int(channel): tuple(map(float, edges)) for channel, edges in data["edges"].items()},
-        tuple(int(value) for value in data["atlas_values"]),
-        tuple(int(n) for n in data["grid"]),
+        {int(channel): tuple(edges) for channel, edges in data["edges"].items()},
+        tuple(data["atlas_values"]),
+        tuple(data["grid"]),
     )
+    if method == "grid" and (len(regions.blocks) not in (2, 3) or min(regions.blocks) < 1):
+        raise Damaged("its grid has no blocks")
     placed_by_field = any(size > 1 for size in sizes) and method not in ("grid", "atlas", "boundary")
     if (placing is None and placed_by_field) or (placing is not None and not placing.sound):
         raise Damaged("its field has no cells")
@@ -196,6 +234,8 @@ def from_arrays(
         ("", regions.n_slots), (BASELINE_CODES, len(sizes)),
     )]  # fmt: skip
     described = {int(channel): known for channel, known in data["maps"].items()}
+    if any(len(OF_SHELLS & known.keys()) not in (0, len(OF_SHELLS)) for known in described.values()):
+        raise Damaged("its shells have no centre, axes or radii")
     return Model(space, regions, pools[0], pools[1], weighting, described)
 
 

@@ -7,12 +7,14 @@ cases that ``evaluate`` compares methods on.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError, FitError
 from segcal_cli.ratio.regions import Ratio
-from segcal_cli.ratio.sums import Wanted, case_row
+from segcal_cli.ratio.sums import Wanted, case_row, row_names
 from segcal_cli.ratio.table import RatioTable, table_of
 
 
@@ -60,6 +62,11 @@ class RatioSums:
         for case in sorted(set(a.rows) & set(b.rows)):
             raise TwiceTheSameCase(case)
         return Rows({**a.rows, **b.rows})
+
+    def require_state(self, state: Rows, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        if any(row.keys() != row_names(self.wanted) for _, row in state.rows.values()):
+            raise OtherType("state.rows", "of the numbers of a case")
 
     def finish(self, state: Rows) -> RatioTable:
         return table_of(state.rows)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from segcal_cli.core.annotations import require_fields
 from segcal_cli.core.errors import UsageError
 
 Method = Literal["nested", "joint", "care", "care-guaranteed", "cp"]
@@ -140,8 +141,10 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Settings:
-        """Raises TypeError for unknown names."""
-        return cls(**data)
+        """Raises TypeError for unknown names, ValueError for values of another type."""
+        settings = cls(**data)
+        require_fields(settings)
+        return settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from segcal_cli.ratio.debiasing import MomentSums, debiased
 from segcal_cli.ratio.hard import hard_masks
 from segcal_cli.ratio.kernel_error import drawn_voxels, kernel_error
 from segcal_cli.ratio.regions import Ratio, Region
+from segcal_cli.ratio.table import COLUMNS, DEBIASED, KERNEL, OF_LABELS
 from segcal_cli.ratio.voxels import Pair, Slab, Voxels
 
 BINS = 15
@@ -44,6 +45,20 @@ class Wanted:
     debiased: bool = False
     bins: int = BINS
     kernel_seed: int | None = None
+
+
+def row_names(wanted: Wanted) -> frozenset[str]:
+    """Names of the numbers of a case."""
+    left_out: set[str] = set()
+    if wanted.kernel_seed is None or not wanted.labels:
+        left_out |= set(KERNEL)
+    if not wanted.labels:
+        left_out |= set(OF_LABELS)
+    if not wanted.blocks:
+        left_out.add("squared_error_block")
+    if not wanted.debiased:
+        left_out |= set(DEBIASED)
+    return frozenset(COLUMNS) - left_out
 
 
 def case_row(case: Case, ratio: Ratio, wanted: Wanted) -> dict[str, float]:

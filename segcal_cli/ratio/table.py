@@ -44,8 +44,13 @@ LARGEST = 1e100
 VARIANCES = ("mean_variance_aa", "mean_variance_ab", "mean_variance_bb")
 """Sample variances of the voxel means a' and b', and their covariance; one array of three columns on disk."""
 
-MEASURED = ("brier_A", "brier_B", "unannotated", "ratio_first", "ratio_paper", "ratio_exact", "ratio_jackknife")
+DEBIASED = ("ratio_first", "ratio_paper", "ratio_exact", "ratio_jackknife")
+
+MEASURED = ("brier_A", "brier_B", "unannotated", *DEBIASED)
 """Columns that no artifact keeps: Brier scores, the number of voxels without annotation, debiased ratios."""
+
+OF_LABELS = (*LABELLED, "brier_A", "brier_B", "unannotated")
+"""Columns that a case without labels has not."""
 
 COLUMNS = (*STORED, *KERNEL, *VARIANCES, *MEASURED)
 

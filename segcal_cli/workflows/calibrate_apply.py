@@ -239,7 +239,7 @@ def run(
         raise MembersNeeded(applying.write)
     for case, text in other_voxels(loaded.artifact, inputs.sources):
         observer.warn(text, case)
-    if loaded.artifact.header.results.get("split_kind") == "in-sample":
+    if loaded.artifact.header.results["split_kind"] == "in-sample":
         observer.warn("the calibrator was fitted on cases that the network was trained on; expect too much confidence")
     if loaded.artifact.header.spec.get("source") == "cross-validation":
         observer.note("the calibrator was fitted on the models of single folds, which are not the deployed ensemble")

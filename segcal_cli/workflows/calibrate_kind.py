@@ -28,25 +28,24 @@ MEASURED = {"cross-validation": "out of fold", "held-out": "on patients left out
 
 def describe(path: Path, artifact: Artifact) -> Description:
     """Parameters, the gain out of fold, notes, warnings, and the map at 11 points. Raises DamagedCalibrator."""
+    calibrator = loaded_calibrator(path, artifact).calibrator
     results = artifact.header.results
-    split = str(results.get("split_kind", "unknown"))
+    split = results["split_kind"]
     lines = [f"split       {SPLITS.get(split, split)}"]
-    for name, value in results.get("parameters", {}).items():
+    for name, value in results["parameters"].items():
         lines += [f"parameter   {title} = {numbers}" for title, numbers, _ in entries(name, value)]
-    if "nll_before" in results.get("objective", {}):
-        lines.append(f"optimum     {optimum(results)}")
-        lines += [f"decision    {text}" for text in moved_decisions(results)]
-    training = results.get("facts", {}).get("training")
+    lines.append(f"optimum     {optimum(results)}")
+    lines += [f"decision    {text}" for text in moved_decisions(results)]
+    training = results["facts"].get("training")
     if training:
         lines.append(f"training    {training_words(training)}")
-    summary = results.get("summary")
+    summary = results["summary"]
     if summary:
         before, after = (summary[phase]["micro"]["all"] for phase in ("before", "after"))
         where = MEASURED.get(summary["evaluated_on"], summary["evaluated_on"])
         lines.append(f"gain        {gain(before, after)} (all voxels pooled, {where})")
-    lines += [f"note        {note}" for note in results.get("notes", [])]
-    lines += [f"warning     {warning}" for warning in results.get("warnings", [])]
-    calibrator = loaded_calibrator(path, artifact).calibrator
+    lines += [f"note        {note}" for note in results["notes"]]
+    lines += [f"warning     {warning}" for warning in results["warnings"]]
     return Description((*lines, "", *map_lines(calibrator)), {"map": calibration_map(calibrator)})
 
 

@@ -13,7 +13,7 @@ from segcal_cli.core.errors import ArtifactError, count_text
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.core.volume import Stored, Values, Volume
-from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.artifacts import read_artifact, require_kept
 
 if TYPE_CHECKING:
     from segcal_cli.calibration.calibrator import Calibrator
@@ -77,10 +77,11 @@ def load_calibrator(path: Path, command: str) -> LoadedCalibrator:
 
 
 def loaded_calibrator(path: Path, artifact: Artifact) -> LoadedCalibrator:
-    """The calibrator of an artifact that has been read. Raises DamagedCalibrator."""
+    """The calibrator of an artifact that has been read. Raises NotAnArtifact, DamagedCalibrator."""
     # What fits and applies calibrators is imported where there is one.
-    from segcal_cli.calibration.result import calibrator_from
+    from segcal_cli.calibration.result import KeptResults, KeptSpec, calibrator_from
 
+    require_kept(path, artifact.header, KeptSpec, KeptResults)
     try:
         calibrator = calibrator_from(artifact)
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:

@@ -26,6 +26,7 @@ from segcal_cli.io.fingerprints import (
 from segcal_cli.io.outputs import File, write_files
 from segcal_cli.io.run_files import RunFiles
 from segcal_cli.reporting.documents import plain
+from segcal_cli.workflows.made_cases import is_made_by
 from segcal_cli.workflows.run_settings import Settings
 
 UNUSABLE = ("failed",)
@@ -93,7 +94,7 @@ class KeepingReader:
         known = {} if self.verify or task.known is None else known_inputs(task.known)
         inputs = tuple(fingerprint(file, known.get((file.role, file.name))) for file in task.files)
         key = self.settings.key(task.given, [taken.to_json() for taken in inputs])
-        if self.skip and task.known is not None and up_to_date(task.known, key, self.files):
+        if self.skip and task.known is not None and up_to_date(task.known, key, self.settings, self.files):
             return Fetched(task, inputs, key, None, time.monotonic() - start)
         for file, taken, seen in zip(task.files, inputs, task.seen, strict=True):
             if seen is not None and seen != (taken.size, taken.mtime_ns):
@@ -146,16 +147,21 @@ def known_inputs(entry: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str,
     return {(taken["role"], taken["file"]): taken for taken in entry["inputs"]}
 
 
-def up_to_date(entry: Mapping[str, Any], key: str, files: RunFiles) -> bool:
+def up_to_date(entry: Mapping[str, Any], key: str, settings: Settings, files: RunFiles) -> bool:
     """Whether a recorded case has this key and all its outputs are there unchanged."""
-    if entry["status"] in UNUSABLE or entry["key"] != key:
+    if not _usable(entry, key, settings):
         return False
     return all(output_unchanged(files.folder, output) for output in entry["outputs"])
 
 
 def made_alike(entry: Mapping[str, Any], settings: Settings) -> bool:
     """Whether a recorded case was made with these settings, from the inputs that it had."""
-    return entry["status"] not in UNUSABLE and entry["key"] == settings.key(entry["given"], entry["inputs"])
+    return _usable(entry, settings.key(entry["given"], entry["inputs"]), settings)
+
+
+def _usable(entry: Mapping[str, Any], key: str, settings: Settings) -> bool:
+    made = entry["status"] not in UNUSABLE and entry["key"] == key
+    return made and is_made_by(settings.command, entry["result"])
 
 
 def document_of(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypedDict
 
+from segcal_cli.core.annotations import Count
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.labels import LabelSpace
-from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.geometry import Space, check_distances
 from segcal_cli.kandinsky.frames import Frame
-from segcal_cli.kandinsky.model import Model, from_arrays
+from segcal_cli.kandinsky.model import Model, ModelDocument, from_arrays
+from segcal_cli.kandinsky.pools import Weighting
 from segcal_cli.kandinsky.text import Circumstances
 
 KIND = "cluster"
@@ -46,6 +49,30 @@ class BadAlpha(UsageError):
     template = "--alpha {0} is not allowed; {1}"
 
 
+class KeptSpec(TypedDict):
+    """What of a header's spec is looked at again; the rest of it says how the map was found."""
+
+    weighting: Weighting
+    alpha: float
+    map: str | None
+
+
+class KeptResults(TypedDict):
+    """map_cases: case -> patient. unit: of lengths."""
+
+    model: ModelDocument
+    map_cases: dict[str, str]
+    calibration_cases: list[str]
+    n_map_groups: Count
+    n_calibration_groups: Count
+    reuse: bool
+    overlap: bool
+    grouped: bool
+    dimension: Literal[2, 3]
+    unit: Literal["mm", "voxels"]
+    atlas: Literal["file", "folder"] | None
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedCluster:
     """A cluster artifact, ready for use."""
@@ -64,12 +91,12 @@ class LoadedCluster:
         """What decides whether anything is promised."""
         results, spec, n_cases = self.artifact.header.results, self.artifact.header.spec, self.artifact.header.n_cases
         # Cases that made another artifact's map were no input of this fit.
-        others = len(set(results["map_cases"]) - set(results["calibration_cases"])) if spec.get("map") else 0
+        others = len(set(results["map_cases"]) - set(results["calibration_cases"])) if spec["map"] else 0
         return Circumstances(
-            int(results["n_calibration_groups"]),
-            bool(results["reuse"]),
-            bool(results["overlap"]),
-            bool(results["grouped"]),
+            results["n_calibration_groups"],
+            results["reuse"],
+            results["overlap"],
+            results["grouped"],
             len(self.artifact.header.dropped),
             n_cases - others + len(self.artifact.header.dropped),
             seen_before=bool(spec.get("overlap_allowed")),
@@ -88,15 +115,16 @@ def load_cluster(path: Path, command: str) -> LoadedCluster:
 
 
 def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
-    """The model of an artifact that has been read. Raises DamagedModel."""
+    """The model of an artifact that has been read. Raises NotAnArtifact, DamagedModel."""
     header = artifact.header
+    require_kept(path, header, KeptSpec, KeptResults)
     try:
         model = from_arrays(
             header.space, header.method, header.spec["weighting"], header.results["model"], artifact.arrays  # type: ignore[arg-type]
         )  # fmt: skip
         loaded = LoadedCluster(path, artifact, model)
-        if loaded.circumstances.n_groups < 0 or not 0 < loaded.alpha < 1:
-            raise ValueError("alpha or number of patients")
+        if not 0 < loaded.alpha < 1:
+            raise ValueError("alpha")
         _require_roles(header)
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, SegcalError) as error:
         raise DamagedModel(path, f"its model is damaged ({type(error).__name__}: {error})") from error
@@ -104,11 +132,8 @@ def loaded_cluster(path: Path, artifact: Artifact) -> LoadedCluster:
 
 
 def _require_roles(header: Header) -> None:
-    """Raise ValueError unless the header says of what cases the map was made, and which of its own calibrated."""
-    makers, calibrated = header.results["map_cases"], header.results["calibration_cases"]
-    if not isinstance(makers, dict) or not all(isinstance(text, str) for pair in makers.items() for text in pair):
-        raise ValueError("cases of the map")
-    if not isinstance(calibrated, list) or not set(calibrated) <= set(header.case_ids):
+    """Raise ValueError unless those that calibrated are cases of the fit."""
+    if not set(header.results["calibration_cases"]) <= set(header.case_ids):
         raise ValueError("calibration cases that were not fitted on")
 
 

@@ -6,6 +6,7 @@ An atlas is turned like a label, without loss, and never resampled. One file for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.estimator import require_state
 from segcal_cli.core.volume import Grid
 from segcal_cli.io import files
 from segcal_cli.io.case_sources import CaseSource
@@ -107,6 +109,10 @@ class WithAtlas:
     def merge(self, a: Any, b: Any) -> Any:
         return self.inner.merge(a, b)
 
+    def require_state(self, state: Any, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        require_state(self.inner, state, cases)
+
     def finish(self, state: Any) -> Any:
         return self.inner.finish(state)
 
@@ -157,10 +163,14 @@ def read_atlas(path: Path) -> tuple[np.ndarray, Space]:
     raw = numbers.raw.reshape(shape)
     scaled = (numbers.slope, numbers.inter) != (1.0, 0.0)
     if scaled or raw.dtype.kind == "f":
-        exact = raw * numbers.slope + numbers.inter if scaled else raw
-        whole = np.rint(exact)
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = raw * numbers.slope + numbers.inter if scaled else raw
+            whole = np.rint(exact)
         if not (np.isfinite(exact).all() and np.array_equal(whole, exact)):
             raise AtlasNotWhole(path, "holds fractions")
         raw = whole
+    kept = np.iinfo(np.int32)
+    if raw.size and (raw.min() < kept.min or raw.max() > kept.max):
+        raise AtlasNotWhole(path, "holds numbers beyond 32 bits")
     kind = np.uint8 if raw.size and raw.min() >= 0 and raw.max() <= 255 else np.int32
     return raw.astype(kind), files.place(header, shape)

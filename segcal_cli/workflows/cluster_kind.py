@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import count_text
-from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.estimator import Estimator, require_state
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.text import guarantee, map_lines, smallest_alpha_text, vacuous_lines
 from segcal_cli.reporting.pictures import Picture
@@ -81,6 +82,10 @@ class Remembering:
 
     def merge(self, a: Any, b: Any) -> Any:
         return self.inner.merge(a, b)
+
+    def require_state(self, state: Any, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        require_state(self.inner, state, cases)
 
     def finish(self, state: Any) -> tuple[CoverageMeasurement, Coverage]:
         return self.counting, self.inner.finish(state)

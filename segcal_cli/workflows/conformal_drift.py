@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from segcal_cli.confidence.drift import batch_p_values, drift_json, stream_p_values, stream_test, tie_breaks
+from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, FormatError, WriteError
 from segcal_cli.io.atomic import writing
@@ -37,6 +38,14 @@ class NoHistory(ArtifactError):
     template = "{0} is no history of scans: {1}"
 
 
+class HistoryDocument(TypedDict):
+    """The header of a history: sha256 of its artifact, and for each scan its case and its digest."""
+
+    artifact: str
+    cases: list[str]
+    digests: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """Scans in the order in which they came. features: float64 "scan feature"."""
@@ -56,9 +65,12 @@ def read_history(path: Path, artifact: Artifact, width: int) -> History:
         head = json.loads(str(arrays.pop("header")))
         if not isinstance(head, dict) or not is_sealed(head, arrays):
             raise TypeError("it was changed since it was written (its seal does not fit)")
-        texts = (head["artifact"], *head["cases"], *head["digests"])
-        if not all(isinstance(text, str) for text in texts) or arrays["features"].dtype.kind != "f":
-            raise TypeError("its header is damaged")
+        try:
+            require_type(head, HistoryDocument)
+        except OtherType as error:
+            raise TypeError(f"its header is damaged ({error})") from error
+        if arrays["features"].dtype.kind != "f":
+            raise TypeError("its features are no numbers")
         found = History(head["artifact"], tuple(head["cases"]), tuple(head["digests"]), arrays["features"])
     except (FormatError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise NoHistory(path, str(error).removeprefix(f"{path}: ")) from error

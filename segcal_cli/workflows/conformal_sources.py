@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from segcal_cli.confidence.distances import SPACING_DIGITS
 from segcal_cli.confidence.maps import SIDES
-from segcal_cli.confidence.spec import SPLIT_ROUNDING, BadOption, SetSpec
+from segcal_cli.confidence.spec import SPLIT_ROUNDING, BadOption, SetSpec, SpecDocument
 from segcal_cli.confidence.store import KIND, calibration_from
 from segcal_cli.confidence.text import guarantee
 from segcal_cli.confidence.thresholds import Calibration
+from segcal_cli.core.annotations import Count
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, CaseErrors, InputError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
-from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseReader, CaseSource
 from segcal_cli.io.geometry import Space, check_distances
 from segcal_cli.workflows.calibrators import CalibratorTransform, Loaded, LoadedCalibrator
@@ -43,6 +45,29 @@ class DamagedSets(ArtifactError):
     """An artifact whose arrays do not make conformal sets."""
 
     template = "{0} is not a segcal artifact: {1}"
+
+
+class RowDocument(TypedDict):
+    inner_score: str
+    outer_score: str
+    share_inner: float
+    median_margin: float
+
+
+class ChoiceDocument(TypedDict):
+    target: str
+    rows: list[RowDocument]
+
+
+LearningDocument = TypedDict("LearningDocument", {"from": str, "n_cases": Count, "choices": list[ChoiceDocument]})
+
+
+class KeptResults(TypedDict):
+    """What of a fit's results is shown, or decides what is promised."""
+
+    warnings: list[str]
+    ignored_voxels: bool
+    learning: LearningDocument | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +103,8 @@ def load_sets(path: Path, command: str) -> LoadedSets:
 
 
 def loaded_sets(path: Path, artifact: Artifact) -> LoadedSets:
-    """The calibration of an artifact that has been read. Raises DamagedSets."""
+    """The calibration of an artifact that has been read. Raises NotAnArtifact, DamagedSets."""
+    require_kept(path, artifact.header, SpecDocument, KeptResults)
     try:
         calibration = calibration_from(artifact)
         # Also what follows from the arrays must be there before anything is read for it.

@@ -24,6 +24,7 @@ from segcal_cli.io.run_files import RunFiles, Shard
 from segcal_cli.io.seals import is_sealed
 from segcal_cli.workflows.folder_runs import STANDING, FolderRun
 from segcal_cli.workflows.inputs import Inputs
+from segcal_cli.workflows.made_cases import is_made_by
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import FolderOptions, RunOptions, ShardOptions
 from segcal_cli.workflows.run_record import recorded_cases
@@ -163,6 +164,7 @@ def joined(
             observer.warn(no_locks(place))
         documents = [_document(path) for path in records]
         for path in records:
+            _require_results(path, remaining.settings.command)
             _require_outputs(path)
         run = FolderRun.of_entries(
             place,
@@ -176,6 +178,13 @@ def joined(
         outcome = remaining.tables.conclude(run)
         run.write_record(run.exit_code)
     return outcome
+
+
+def _require_results(path: Path, command: str) -> None:
+    """Raise NotAPart unless every case that a shard has done came to what the command makes."""
+    for entry in recorded_cases(path):
+        if entry["status"] in STANDING and not is_made_by(command, entry["result"]):
+            raise NotAPart(path, f"its record of {entry['case']} is damaged")
 
 
 def _require_outputs(path: Path) -> None:

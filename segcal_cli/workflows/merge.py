@@ -13,16 +13,18 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.errors import ArtifactError, CaseErrors, UsageError
-from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.estimator import Estimator, require_state
 from segcal_cli.core.observer import Observer
+from segcal_cli.execution.engine import reads
 from segcal_cli.io.outputs import refuse_existing, refuse_twice, require_file_place
 from segcal_cli.io.parts import ROUND, NotAPart, Part, read_part
 from segcal_cli.workflows.evaluate import MeasureConclusion
 from segcal_cli.workflows.folder_shards import Remaining, all_records, files_of, joined, place_of
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import EvaluateOptions, FolderOptions, MergeOptions, OutputOptions, RunOptions
-from segcal_cli.workflows.sharding import Rest, Share, in_order, next_round
+from segcal_cli.workflows.sharding import Conclusion, Rest, Share, in_order, next_round
 
 
 class PartsMissing(ArtifactError):
@@ -104,6 +106,7 @@ def run(
     cases = tuple(sorted((case for part in ordered for case in part.header.cases), key=str.encode))
     if failures and len(failures) == len(cases):
         raise CaseErrors(*(failure.error for failure in (*rest.failures, *failures)))
+    _require_states(paths, parts, rest)
     state = reduce(rest.estimator.merge, (share.state for share in shares))
     result = rest.estimator.finish(state)
     left = in_order((*rest.failures, *failures))
@@ -168,6 +171,25 @@ def _rest(paths: Sequence[Path], parts: Sequence[Part]) -> Rest:
     if not isinstance(rest, Rest):
         raise NotAPart(paths[parts.index(ordered[0])], "it does not say what it is a part of")
     return rest
+
+
+def _require_states(paths: Sequence[Path], parts: Sequence[Part], rest: Rest) -> None:
+    """Raise NotAPart unless what remains can be done, and every state is the estimator's after its part's cases."""
+    first = next(path for path, part in zip(paths, parts, strict=True) if part.content.rest is rest)
+    if isinstance(rest.conclusion, Remaining):
+        raise NotAPart(first, "it belongs to the record beside it; merge the records of the shards")
+    try:
+        require_type(rest.estimator, Estimator, "estimator")
+        require_type(rest.conclusion, Conclusion, "conclusion")
+    except OtherType as error:
+        raise NotAPart(first, f"its records are damaged ({error})") from error
+    for path, part in zip(paths, parts, strict=True):
+        failed = {failure.id for failure in part.content.failures}
+        done = {case for case in part.header.cases if case not in failed and reads(rest.estimator, case)}
+        try:
+            require_state(rest.estimator, part.content.state, done)
+        except OtherType as error:
+            raise NotAPart(path, f"its records are damaged ({error})") from error
 
 
 def _refuse_other_runs(paths: Sequence[Path], parts: Sequence[Part]) -> None:

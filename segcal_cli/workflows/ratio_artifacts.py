@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from segcal_cli.core.annotations import Count, NotEmpty, positive
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, InputError, SegcalError
-from segcal_cli.io.artifacts import read_artifact
+from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed
 from segcal_cli.ratio.regions import Ratio, region_of_values
@@ -58,6 +60,30 @@ class NoKernelErrors(ArtifactError):
     template = "{0} holds no kernel calibration errors; fit again with --calibration-error kde"
 
 
+class RegionDocument(TypedDict):
+    values: NotEmpty[int]
+
+
+class KeptSpec(TypedDict):
+    """What of a header's spec is looked at again."""
+
+    numerator: RegionDocument
+    denominator: RegionDocument
+    bins: Annotated[int, positive]
+    volume_unit: Literal["ml", "voxel"]
+    settings: dict[str, Any]
+
+
+class KeptResults(TypedDict):
+    """What of a fit's numbers is shown, or decides what is promised."""
+
+    n_patients: Count
+    n_ratio_scores: Count
+    n_without_denominator: Count
+    n_small_denominator: Count
+    unannotated: NotRequired[float]
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedRatio:
     """A ratio artifact, ready for use. unit: "ml" or "voxel"."""
@@ -104,19 +130,18 @@ def load_ratio(path: Path, command: str) -> LoadedRatio:
 
 
 def loaded_ratio(path: Path, artifact: Artifact) -> LoadedRatio:
-    """The table and the ratio of an artifact that has been read. Raises DamagedTable."""
+    """The table and the ratio of an artifact that has been read. Raises NotAnArtifact, DamagedTable."""
     spec = artifact.header.spec
+    require_kept(path, artifact.header, KeptSpec, KeptResults)
     try:
         regions = [
             region_of_values(frozenset(spec[name]["values"]), artifact.header.space, f"--{name}")
             for name in ("numerator", "denominator")
         ]
         settings = Settings.from_json(spec["settings"])
-        ratio, unit = Ratio(*regions), spec["volume_unit"]
+        ratio = Ratio(*regions)
         settings.check(contained=ratio.contained)
-        if unit not in ("ml", "voxel") or type(spec["bins"]) is not int or spec["bins"] < 1:
-            raise ValueError(f"volumes in {unit}, {spec['bins']} bins")
-        return LoadedRatio(path, artifact, from_artifact(artifact), ratio, settings, unit)
+        return LoadedRatio(path, artifact, from_artifact(artifact), ratio, settings, spec["volume_unit"])
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedTable(path, f"its table of cases is damaged ({error})") from error
 

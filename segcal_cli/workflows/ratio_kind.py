@@ -73,7 +73,7 @@ def measurement(path: Path, artifact: Artifact, predictions: Path, inputs: Input
     loaded = loaded_ratio(path, artifact)
     refuse_other_unit(loaded, predictions, volume_unit(inputs.sources))
     refuse_other_region(path, artifact, inputs.sources)
-    wanted = Wanted(labels=True, blocks=True, debiased=True, bins=int(artifact.header.spec["bins"]))
+    wanted = Wanted(labels=True, blocks=True, debiased=True, bins=artifact.header.spec["bins"])
     return RatioSums(loaded.ratio, wanted)
 
 

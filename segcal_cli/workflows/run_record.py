@@ -13,9 +13,10 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from segcal_cli import __version__
+from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.errors import FormatError
 from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.io import journal
@@ -32,10 +33,32 @@ SCHEMA = f"segcal/run/{VERSION}"
 LIBRARIES = ("numpy", "scipy", "nibabel", "isal")
 """Libraries that outputs may depend on."""
 
-ENTRY = {"case": str, "status": str, "inputs": list, "outputs": list, "warnings": list, "given": dict, "result": dict}
-INPUT = {"role": str, "file": str, "sha256": str}
-OUTPUT = {"file": str, "sha256": str, "size": int, "mtime_ns": int}
-"""What the next run takes from a record, by type."""
+
+class Input(TypedDict):
+    role: str
+    file: str
+    sha256: str
+
+
+class Output(TypedDict):
+    file: str
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+class Entry(TypedDict):
+    """What the next run takes from a record. key: None where the case was never made."""
+
+    case: str
+    status: str
+    key: str | None
+    padding_share: float | None
+    inputs: list[Input]
+    outputs: list[Output]
+    warnings: list[str]
+    given: dict[str, Any]
+    result: dict[str, Any]
 
 
 def known_entries(files: RunFiles, observer: Observer) -> dict[str, dict[str, Any]]:
@@ -73,16 +96,11 @@ def _recorded(path: Path, observer: Observer) -> list[Any]:
 
 def _sound(entry: Any) -> bool:
     """Whether an entry can be relied on, whoever has edited the file."""
-    return (
-        _has(entry, ENTRY)
-        and isinstance(entry.get("key"), str | None)
-        and all(_has(taken, INPUT) for taken in entry["inputs"])
-        and all(_has(output, OUTPUT) and Path(output["file"]).name == output["file"] for output in entry["outputs"])
-    )
-
-
-def _has(entry: Any, types: Mapping[str, type]) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in types.items())
+    try:
+        require_type(entry, Entry)
+    except OtherType:
+        return False
+    return all(Path(output["file"]).name == output["file"] for output in entry["outputs"])
 
 
 def failed_entry(failure: Mapping[str, str]) -> dict[str, Any]:

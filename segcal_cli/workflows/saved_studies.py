@@ -12,14 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from segcal_cli.core.annotations import Count, NotEmpty, require_fields
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
-from segcal_cli.io.artifacts import read_artifact, write_artifact
+from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
 from segcal_cli.metrics.counting import SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
@@ -46,6 +47,29 @@ JOINT = ("joint_nll", "joint_brier")
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""
+
+
+class SourceDocument(TypedDict):
+    name: str
+    artifact: str | None
+    in_sample: bool
+
+
+class KeptSpec(TypedDict):
+    """Of a saved study beside its ``Settings``."""
+
+    roi: bool
+    convention: str | None
+    level: float
+    bootstrap: Count
+    resampling_seed: Count
+
+
+class KeptResults(TypedDict):
+    sources: NotEmpty[SourceDocument]
+    artifacts: dict[str, str]
+    measured: list[str]
+    averaged: list[str]
 
 
 LEFT_OUT = "left out when the images were read"
@@ -131,25 +155,25 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
     _refuse_sources(sourcing)
     artifact = read_artifact(path, SAVED, "--from")
     header = artifact.header
+    require_kept(path, header, KeptSpec, KeptResults)
     try:
-        artifacts = {str(name): str(digest) for name, digest in header.results["artifacts"].items()}
-        saved, before = _conventions(artifact.header.spec)
+        saved, before = _conventions(header.spec)
         settings = _chosen(path, saved, given_settings(measuring, drawing.seed))
-        sources = [_source(artifact, number, settings) for number in range(len(artifact.header.results["sources"]))]
+        sources = [_source(artifact, number, settings) for number in range(len(header.results["sources"]))]
         evaluation = Evaluation(
-            artifact.header.space,
+            header.space,
             settings,
             sources,
-            bool(artifact.header.spec["roi"]),
+            header.spec["roi"],
             intervals_of(drawing, before),
-            measuring.convention or artifact.header.spec["convention"],
+            measuring.convention or header.spec["convention"],
         )
     except UsageError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
     failures = tuple({**failure, "message": LEFT_OUT} for failure in header.dropped)
-    return Study(evaluation, header.values, header.case_digests, failures, artifacts)
+    return Study(evaluation, header.values, header.case_digests, failures, header.results["artifacts"])
 
 
 def _refuse_sources(sourcing: SourceOptions) -> None:
@@ -167,10 +191,14 @@ def _refuse_sources(sourcing: SourceOptions) -> None:
 def _conventions(spec: dict[str, Any]) -> tuple[Settings, Intervals]:
     saved = {field.name: spec[field.name] for field in fields(Settings)}
     saved["metrics"] = tuple(saved["metrics"])
-    level, resamples, seed = spec["level"], spec["bootstrap"], spec["resampling_seed"]
-    if not 0 < level < 1 or type(resamples) is not int or type(seed) is not int or min(resamples, seed) < 0:
-        raise ValueError(f"intervals of level {level}, {resamples} resamples, seed {seed}")
-    return Settings(**saved), Intervals(level, resamples, seed)
+    if not 0 < spec["level"] < 1:
+        raise ValueError(f"intervals of level {spec['level']}")
+    try:
+        settings = Settings(**saved)
+    except UsageError as error:  # not what somebody asked for now
+        raise ValueError(str(error)) from error
+    require_fields(settings)
+    return settings, Intervals(spec["level"], spec["bootstrap"], spec["resampling_seed"])
 
 
 def _chosen(path: Path, saved: Settings, given: dict[str, Any]) -> Settings:
@@ -213,7 +241,7 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         if name.startswith(f"source{number}_")
     }
     names, averaged = tuple(header.results["measured"]), tuple(header.results["averaged"])
-    if not set(averaged) <= set(names) or names != header.space.measured_names:
+    if averaged != settings.averaged(header.space) or names != header.space.measured_names:
         raise ValueError(f"classes {names}, averaged over {averaged}")
     _check_counts(of, len(header.case_ids), len(names), settings)
 
@@ -238,9 +266,7 @@ def _source(artifact: Artifact, number: int, settings: Settings) -> SourceResult
         cases.append(CaseMeasures(case, group, rows, whole, table, of["curves"][i]))
     entry = header.results["sources"][number]
     together = pooled("pooled_", (), cells=True, spaced=bool(of["spaced"].all()))
-    if not isinstance(entry["name"], str) or not isinstance(entry["artifact"], str | None):
-        raise TypeError(f"source {entry['name']!r}, artifact {entry['artifact']!r}")
-    return SourceResult(entry["name"], entry["artifact"], bool(entry["in_sample"]), cases, together)
+    return SourceResult(entry["name"], entry["artifact"], entry["in_sample"], cases, together)
 
 
 def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings: Settings) -> None:

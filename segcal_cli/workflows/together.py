@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
-from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.estimator import Estimator, require_state
 from segcal_cli.io.case_sources import Transform
 
 
@@ -25,6 +27,13 @@ class Together:
 
     def merge(self, a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         return {name: estimator.merge(a[name], b[name]) for name, estimator in self.estimators.items()}
+
+    def require_state(self, state: dict[str, Any], cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        if set(state) != set(self.estimators):
+            raise OtherType("state", f"of {', '.join(self.estimators)}")
+        for name, estimator in self.estimators.items():
+            require_state(estimator, state[name], cases)
 
     def finish(self, state: dict[str, Any]) -> dict[str, Any]:
         return {name: estimator.finish(state[name]) for name, estimator in self.estimators.items()}
@@ -49,6 +58,10 @@ class OfFirst:
 
     def merge(self, a: Any, b: Any) -> Any:
         return self.inner.merge(a, b)
+
+    def require_state(self, state: Any, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        require_state(self.inner, state, cases)
 
     def finish(self, state: Any) -> Any:
         return self.inner.finish(state)

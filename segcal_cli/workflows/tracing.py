@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, count_text, first_line
-from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.estimator import Estimator, require_cases, require_state
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import reads
 from segcal_cli.execution.work import Result
@@ -68,6 +69,11 @@ class WithFacts:
         """The copy that travels with every case; see ``core/estimator.py``."""
         light = getattr(self.inner, "for_update", None)
         return self if light is None else WithFacts(light())
+
+    def require_state(self, state: tuple[Any, dict[str, CaseFacts]], cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        require_cases(state[1], cases)
+        require_state(self.inner, state[0], cases)
 
     def finish(self, state: tuple[Any, dict[str, CaseFacts]]) -> Any:
         facts = {**(self.facts or {}), **state[1]}

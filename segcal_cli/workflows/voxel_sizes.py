@@ -17,7 +17,7 @@ ALLOWED = 0.2
 
 def other_voxels(artifact: Artifact, sources: Sequence[CaseSource]) -> Iterator[tuple[str, str]]:
     """(case, warning) of cases with a voxel edge that is more than 20 % off those of the fit."""
-    fitted = artifact.header.results.get("facts", {}).get("spacing_mm")
+    fitted = artifact.header.results["facts"]["spacing_mm"]
     if artifact.header.method not in HOODED or fitted is None:
         return
     for source in sources:

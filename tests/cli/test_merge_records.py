@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segcal_cli.io.seals import sealed
 from tests.cli.builders import Folders, Said, make_folders, make_scans, segcal
 from tests.cli.builders_shards import run
 
@@ -235,3 +236,22 @@ def test_records_of_outputs_that_are_gone_are_not_merged(study: Study, tmp_path:
     assert f"{name} of new_case_04 is gone; run this shard again with --skip-existing" in said.stderr
     shards(study.command("calibrate"), tmp_path, "--skip-existing")
     assert segcal("merge", *records(tmp_path), "-o", tmp_path).closing.endswith("(exit 0)")
+
+
+def test_the_parts_beside_records_are_not_merged_in_their_place(study: Study, tmp_path: Path):
+    shards(study.command("calibrate"), tmp_path / "out")
+    parts = sorted((tmp_path / "out").glob(".segcal-run.shard-*.npz"))
+    said = segcal("merge", *parts, "-o", tmp_path / "x.npz")
+    assert said.code == 5
+    assert "it belongs to the record beside it; merge the records of the shards" in said.stderr
+
+
+def test_the_record_of_a_case_that_a_shard_did_otherwise_is_damage(study: Study, tmp_path: Path):
+    shards(study.command("calibrate"), tmp_path / "out")
+    first = records(tmp_path / "out")[0]
+    document = json.loads(first.read_text())
+    document["cases"][0]["result"] = {}
+    first.write_text(json.dumps(sealed(document)))
+    said = segcal("merge", *records(tmp_path / "out"), "-o", tmp_path / "out")
+    assert said.code == 5
+    assert f"its record of {document['cases'][0]['case']} is damaged" in said.stderr

@@ -152,7 +152,7 @@ def damaged_zip(rng: Random, content: bytes) -> bytes:
         members.append((rng.choice((name, "x.npy", "probabilities.npy", "logits.npy")), rng.randbytes(80)))
     else:
         del members[which]
-    return _directory_damaged(rng, _packed(rng, members))
+    return _directory_damaged(rng, packed(rng, members))
 
 
 def _members(content: bytes) -> list[tuple[str, bytes]]:
@@ -160,7 +160,7 @@ def _members(content: bytes) -> list[tuple[str, bytes]]:
         return [(info.filename, archive.read(info)) for info in archive.infolist()]
 
 
-def _packed(rng: Random, members: list[tuple[str, bytes]]) -> bytes:
+def packed(rng: Random, members: list[tuple[str, bytes]]) -> bytes:
     file = io.BytesIO()
     method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     with zipfile.ZipFile(file, "w", method) as archive, warnings.catch_warnings():
@@ -285,7 +285,7 @@ def damaged_bundle(rng: Random, content: bytes) -> bytes:
     """The header's document or an array of a bundle changed, its checksums right; else damage of the container."""
     if rng.random() < 0.2:
         return damaged_zip(rng, content)
-    return _packed(rng, _written(_other_arrays(rng, content)))
+    return packed(rng, written(_other_arrays(rng, content)))
 
 
 def damaged_artifact(rng: Random, content: bytes) -> bytes:
@@ -293,7 +293,7 @@ def damaged_artifact(rng: Random, content: bytes) -> bytes:
     if rng.random() < 0.2:
         return damaged_zip(rng, content)
     arrays = _other_arrays(rng, content)
-    return _packed(rng, _written(arrays | (_resealed(arrays) if rng.random() < 0.5 else {})))
+    return packed(rng, written(arrays | (resealed(arrays) if rng.random() < 0.5 else {})))
 
 
 def _other_arrays(rng: Random, content: bytes) -> dict[str, np.ndarray]:
@@ -310,7 +310,7 @@ def _other_arrays(rng: Random, content: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _written(arrays: dict[str, np.ndarray]) -> list[tuple[str, bytes]]:
+def written(arrays: dict[str, np.ndarray]) -> list[tuple[str, bytes]]:
     members = []
     for name, array in arrays.items():
         file = io.BytesIO()
@@ -319,7 +319,7 @@ def _written(arrays: dict[str, np.ndarray]) -> list[tuple[str, bytes]]:
     return members
 
 
-def _resealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def resealed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The header with the seal that fits; nothing where there is no header that can be sealed."""
     try:
         header = json.loads(str(arrays["header"]))

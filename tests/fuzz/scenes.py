@@ -397,10 +397,10 @@ SCENES = (
     Scene(
         "parts",
         build_parts,
-        (Victim("part2.npz", (damaged_bundle,)),),
+        (Victim("part1.npz", (damaged_bundle,)), Victim("part2.npz", (damaged_bundle,))),
         (
             ("merge", "{}/part1.npz", "{}/part2.npz", "-o", "{}/out/whole.npz"),
-            ("inspect", "{}/part2.npz"),
+            ("inspect", "{victim}"),
         ),
     ),
     Scene(

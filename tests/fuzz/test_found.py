@@ -13,7 +13,9 @@ import pytest
 from segcal_cli.io import nifti
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.seals import sealed
+from segcal_cli.kandinsky.regions import AtlasNotWhole
 from segcal_cli.metrics.columns import CLASS_COLUMNS
+from segcal_cli.workflows.cluster_atlas import read_atlas
 from tests.cli.builders import AFFINE, write_volume
 from tests.cli.builders_reading import segcal
 from tests.fuzz.every import scene_of
@@ -180,11 +182,24 @@ def _summary(header: dict) -> None:
     header["results"]["summary"] = {"before": 1}
 
 
-@pytest.mark.parametrize("change", [_parameters, _summary])
-def test_results_that_cannot_be_shown_are_damage(change, calibrators):
-    ran = segcal("inspect", reforged(calibrators / "temperature.npz", change))
-    assert ran.code == 5
-    assert "damaged.npz is not a segcal artifact: its contents are damaged" in ran.err
+def _facts(header: dict) -> None:
+    header["results"]["facts"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_parameters, "results.parameters is not a table"),
+        (_summary, "results.summary.before is not a table"),
+        (_facts, "results.facts is not a table"),
+    ],
+)
+def test_results_that_cannot_be_shown_are_damage(change, why, calibrators, tmp_path):
+    damaged = reforged(calibrators / "temperature.npz", change)
+    for command in (["inspect", damaged], of_artifact(calibrators, "calibrate", damaged, tmp_path / "out")):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert f"damaged.npz is not a segcal artifact: its header is damaged ({why})" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -240,10 +255,17 @@ def _bins(header: dict) -> None:
     del header["spec"]["bins"]
 
 
-def test_a_ratio_without_its_bins_is_damage(ratios):
-    ran = segcal("inspect", reforged(ratios / "ratio.npz", _bins))
+def _region(header: dict) -> None:
+    header["spec"]["numerator"]["values"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [(_bins, "spec.bins is not there"), (_region, "spec.numerator.values is not filled")]
+)
+def test_a_ratio_without_its_bins_or_its_region_is_damage(change, why, ratios):
+    ran = segcal("inspect", reforged(ratios / "ratio.npz", change))
     assert ran.code == 5
-    assert "its table of cases is damaged ('bins')" in ran.err
+    assert f"its header is damaged ({why})" in ran.err
 
 
 def _name(header: dict) -> None:
@@ -254,6 +276,10 @@ def _averaged(header: dict) -> None:
     header["results"]["averaged"] = [""]
 
 
+def _closed(header: dict) -> None:
+    header["spec"]["closed"] = "x"
+
+
 def _level(header: dict) -> None:
     header["spec"]["level"] = 7
 
@@ -261,8 +287,8 @@ def _level(header: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "arrays"),
     [
-        (_name, {}),
         (_averaged, {}),
+        (_closed, {}),
         (_level, {}),
         (None, {"source0_pooled_hits": np.zeros((3, 2), np.int64)}),
         (None, {"source0_pooled_top_n": np.full(20, np.iinfo(np.int64).max)}),
@@ -275,6 +301,19 @@ def test_counts_that_are_none_are_damage(change, arrays, study, tmp_path):
     ran = segcal("evaluate", "--from", damaged, "-o", tmp_path / "table.csv")
     assert ran.code == 5
     assert "damaged.npz is not a segcal artifact: its arrays are damaged" in ran.err
+
+
+def _convention(header: dict) -> None:
+    header["spec"]["convention"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [(_name, "results.sources.0.name is not text"), (_convention, "spec.convention is not text")]
+)
+def test_saved_counts_of_a_damaged_header_are_damage(change, why, study, tmp_path):
+    ran = segcal("evaluate", "--from", reforged(study / "counts.npz", change), "-o", tmp_path / "table.csv")
+    assert ran.code == 5
+    assert f"damaged.npz is not a segcal artifact: its header is damaged ({why}" in ran.err
 
 
 def test_saved_counts_are_inspected_like_any_artifact(study):
@@ -292,6 +331,10 @@ def _grid(header: dict) -> None:
     header["results"]["model"]["grid"] = [4, 4, 4]
 
 
+def _gridless(header: dict) -> None:
+    header["results"]["model"]["grid"] = []
+
+
 def _placeless(header: dict) -> None:
     header["method"] = "pixel"
 
@@ -301,7 +344,8 @@ def _strangers(header: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "change"), [("kmeans", _block), ("grid", _grid), ("grid", _placeless), ("grid", _strangers)]
+    ("method", "change"),
+    [("kmeans", _block), ("grid", _grid), ("grid", _gridless), ("grid", _placeless), ("grid", _strangers)],
 )
 def test_a_map_that_does_not_fit_its_pools_is_damage(method, change, clusters, tmp_path):
     damaged = reforged(clusters / f"{method}.npz", change)
@@ -326,11 +370,33 @@ def _makers(header: dict) -> None:
     header["results"]["map_cases"] = ["x"]
 
 
-def test_cases_of_a_map_that_are_none_are_damage(clusters, tmp_path):
-    damaged = reforged(clusters / "grid.npz", _makers)
-    ran = segcal(*of_artifact(clusters, "cluster", damaged, tmp_path / "out"))
-    assert ran.code == 5
-    assert "damaged.npz is not a segcal artifact: its model is damaged" in ran.err
+def _dimension(header: dict) -> None:
+    del header["results"]["dimension"]
+
+
+def _coords(header: dict) -> None:
+    header["results"]["model"]["placing"] = {"coords": [], "shape": [2, 4, 5], "spacing": [1.0, 1.0, 1.0], "block": 1}
+
+
+def _blocks(header: dict) -> None:
+    header["results"]["model"]["grid"] = -1
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_makers, "results.map_cases is not a table"),
+        (_dimension, "results.dimension is not there"),
+        (_coords, "results.model.placing.coords is not one of"),
+        (_blocks, "results.model.grid is not a list"),
+    ],
+)
+def test_results_of_a_map_that_are_none_are_damage(change, why, clusters, tmp_path):
+    damaged = reforged(clusters / "grid.npz", change)
+    for command in (["inspect", damaged], of_artifact(clusters, "cluster", damaged, tmp_path / "out")):
+        ran = segcal(*command)
+        assert ran.code == 5
+        assert f"damaged.npz is not a segcal artifact: its header is damaged ({why}" in ran.err
 
 
 def test_an_artifact_without_its_seal_is_damage(calibrators):
@@ -362,6 +428,16 @@ def test_features_that_no_scan_has_are_damage(sets, tmp_path):
         assert "damaged.npz is not a segcal artifact: its arrays are damaged (features" in ran.err
 
 
+def _labels_only(header: dict) -> None:
+    header["spec"]["labels_only"] = True
+
+
+def test_features_of_other_scans_than_the_spec_says_are_damage(sets):
+    ran = segcal("inspect", reforged(sets / "plain.npz", _labels_only))
+    assert ran.code == 5
+    assert "its arrays are damaged (features has the shape (2, 2, 5) for 2 cases and 2 targets)" in ran.err
+
+
 def test_measures_of_another_precision_are_damage(study, tmp_path):
     rows = read_bundle(study / "counts.npz")["source0_rows"]
     ran = segcal(
@@ -369,3 +445,110 @@ def test_measures_of_another_precision_are_damage(study, tmp_path):
     )
     assert ran.code == 5
     assert "its arrays are damaged" in ran.err
+
+
+def test_a_signalling_nan_among_the_spacings_is_refused_without_a_warning(tmp_path):
+    write_volume(tmp_path / "predictions" / "a.nii", np.zeros((3, 2, 3, 4), np.float32))
+    content = bytearray((tmp_path / "predictions" / "a.nii").read_bytes())
+    content[80:84] = bytes.fromhex("0100807f")
+    (tmp_path / "predictions" / "a.nii").write_bytes(content)
+    (tmp_path / "classes.json").write_text(json.dumps({"a": 0, "b": 1, "c": 2}))
+    ran = segcal(*words(tmp_path, "convert", "{}/predictions", "-o", "{}/out", *COMMON))
+    assert ran.code == 4
+    assert "a.nii: affine is not usable" in ran.err
+
+
+@pytest.mark.parametrize("scale", [None, 3e38])
+def test_an_atlas_of_numbers_beyond_32_bits_is_refused_without_a_warning(scale, tmp_path):
+    regions = np.array([[[0, 2**31]]], np.int64) if scale is None else np.array([[[0, 2]]], np.int16)
+    nifti.write(tmp_path / "atlas.nii", regions, AFFINE)
+    if scale is not None:
+        content = bytearray((tmp_path / "atlas.nii").read_bytes())
+        content[112:116] = struct.pack("<f", scale)
+        (tmp_path / "atlas.nii").write_bytes(content)
+    with pytest.raises(AtlasNotWhole, match="holds numbers beyond 32 bits"):
+        read_atlas(tmp_path / "atlas.nii")
+
+
+def _keyless(entry: dict) -> None:
+    del entry["key"]
+
+
+def _resultless(entry: dict) -> None:
+    entry["result"] = {}
+
+
+@pytest.mark.parametrize("change", [_keyless, _resultless])
+def test_a_case_whose_record_is_damaged_is_done_again(change, tmp_path):
+    root = built("run-record", tmp_path / "scene")
+    record = root / "kept" / "segcal-run.json"
+    document = json.loads(record.read_text())
+    change(document["cases"][0])
+    record.write_text(json.dumps(sealed(document)))
+    ran = segcal(*words(root, *scene_of("run-record").commands[0]))
+    assert ran.code == 0
+    assert "2 cases, 1 done, 1 skipped" in ran.err
+
+
+def reassembled(path: Path, change) -> Path:
+    """A part with another tree (``change`` edits it); sums and seal are right."""
+    found = read_bundle(path)
+    header, tree = json.loads(str(found.pop("header"))), json.loads(found["tree"].tobytes())
+    change(tree)
+    found["tree"] = np.frombuffer(json.dumps(tree).encode(), np.uint8)
+    with path.open("wb") as file:
+        write_bundle(file, {"header": np.array(json.dumps(sealed(header, found))), **found})
+    return path
+
+
+def _stateless(tree: dict) -> None:
+    tree["fields"]["state"] = None
+
+
+def _failed(tree: dict) -> None:
+    tree["fields"]["failures"] = {"tuple": ["x"]}
+
+
+def _unfinished(tree: dict) -> None:
+    tree["fields"]["rest"]["fields"]["conclusion"] = None
+
+
+def _unlearned(tree: dict) -> None:
+    tree["fields"]["rest"]["fields"]["estimator"] = 7
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(_unfinished, "conclusion is not a Conclusion"), (_unlearned, "estimator is not a Estimator")],
+)
+def test_a_part_that_does_not_say_what_remains_to_be_done_is_damage(change, why, tmp_path):
+    root = built("parts", tmp_path / "scene")
+    reassembled(root / "part1.npz", change)
+    ran = segcal("merge", root / "part1.npz", root / "part2.npz", "-o", tmp_path / "whole.npz")
+    assert ran.code == 5
+    assert f"part1.npz is not a part of a sharded run: its records are damaged ({why})" in ran.err
+
+
+def _other_case(tree: dict) -> None:
+    tree["fields"]["state"]["tuple"][1]["dict"][0][0] = "x"
+
+
+def _other_numbers(tree: dict) -> None:
+    del tree["fields"]["state"]["tuple"][0]["fields"]["rows"]["dict"][0][1]["tuple"][1]["dict"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (_stateless, "state is not a tuple"),
+        (_failed, "OtherType: Share.failures.0 is not a Result"),
+        (_other_case, "state is not of the cases of its part"),
+        (_other_numbers, "state.rows is not of the numbers of a case"),
+    ],
+)
+def test_records_of_a_part_that_are_none_of_its_run_are_damage(change, why, tmp_path):
+    root = built("parts", tmp_path / "scene")
+    reassembled(root / "part2.npz", change)
+    ran = segcal("merge", root / "part1.npz", root / "part2.npz", "-o", tmp_path / "whole.npz")
+    assert ran.code == 5
+    assert f"part2.npz is not a part of a sharded run: its records are damaged ({why})" in ran.err

@@ -92,20 +92,28 @@ class Stage:
         damage = rng.choice(victim.damages)
         command = self._command(rng.randrange(len(self.scene.commands)), victim.file)
         content = damage(rng, self.contents[victim.file])
-        path = self.root / victim.file
+        what, said = self.judged(victim.file, content, command)
+        if not what:
+            return None
+        return Finding(self.scene.name, seed, number, victim.file, damage.__name__, command, what, said, content)
+
+    def judged(self, file: str, content: bytes, command: tuple[str, ...]) -> tuple[str, str]:
+        """What is wrong when a command meets this content of a file, and what was said; "" if nothing is wrong."""
+        path = self.root / file
         path.write_bytes(content)
         try:
             with limited():
                 code, said = self._run(command)
-            what = self._verdict(code, said)
+            return self._verdict(code, said), said
         except Hang:
-            what, said = f"no end after {SECONDS} s", traceback.format_exc() + _other_threads()
+            return f"no end after {SECONDS} s", traceback.format_exc() + _other_threads()
         finally:
-            path.write_bytes(self.contents[victim.file])
+            path.write_bytes(self.contents[file])
             self._clear()
-        if not what:
-            return None
-        return Finding(self.scene.name, seed, number, victim.file, damage.__name__, command, what, said, content)
+
+    def commands(self, file: str) -> Iterator[tuple[str, ...]]:
+        """Every command of the scene, on this victim."""
+        return (self._command(number, file) for number in range(len(self.scene.commands)))
 
     def _command(self, number: int, victim: str) -> tuple[str, ...]:
         words = self.scene.commands[number]

@@ -14,7 +14,7 @@ from segcal_cli.confidence.drift import batch_p_values, drift_json, stream_p_val
 from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, FormatError, WriteError
-from segcal_cli.io.atomic import writing
+from segcal_cli.io.atomic import remove_temps, writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.locks import locked
 from segcal_cli.io.seals import is_sealed, sealed
@@ -98,6 +98,7 @@ def watch(
 
     try:
         with locked(path.parent / f".{path.name}.lock", LOCK_SECONDS):
+            remove_temps(path.parent, path.name)
             history = read_history(path, artifact, len(names))
             known = {*history.digests, *artifact.header.case_digests.values()}
             cases, digests, rows = list(history.cases), list(history.digests), list(history.features)
@@ -121,5 +122,6 @@ def watch(
 def _write(path: Path, history: History) -> None:
     head = {"artifact": history.artifact, "cases": history.cases, "digests": history.digests}
     arrays = {"features": history.features}
-    with writing(path) as file:
+    # Temps bear the lock's name, so that its next holder knows what a killed run left.
+    with writing(path, tag=path.name) as file:
         write_bundle(file, {"header": np.array(json.dumps(sealed(head, arrays))), **arrays})

@@ -358,6 +358,16 @@ def test_a_scan_that_is_applied_twice_counts_once(artifact, new, tmp_path):
     assert (first["threshold"], first["alarm"]) == (100.0, False)
 
 
+def test_what_a_killed_run_left_of_the_history_is_removed_by_the_next(artifact, new, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    left, other = out / ".drift.tmp-drift.npz-0123456789ab.npz", out / ".drift.tmp-other.npz-0123456789ab.npz"
+    left.write_bytes(b"half")
+    other.write_bytes(b"of another run")
+    assert apply(artifact, new, out).code == 0
+    assert (left.exists(), other.exists()) == (False, True)
+
+
 def test_the_history_of_another_artifact_is_refused(artifact, cal, new, tmp_path):
     assert apply(artifact, new, tmp_path / "one").code == 0
     assert fit(cal, tmp_path / "b.npz", *NONE, "--alpha", "0.2").code == 0

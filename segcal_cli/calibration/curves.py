@@ -29,7 +29,7 @@ def require_curve(row: np.ndarray, places: int) -> None:
     where, p = np.split(filled(row), [places])
     if np.isnan(row[: places + len(p)]).any():
         raise ValueError("a curve with gaps")
-    if not (np.diff(where) > 0.0).all():
+    if not (where[1:] > where[:-1]).all():
         raise ValueError("a curve whose places do not rise")
     if not ((p > 0.0) & (p < 1.0)).all():
         raise ValueError("a curve beyond probabilities")

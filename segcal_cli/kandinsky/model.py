@@ -25,6 +25,9 @@ from segcal_cli.kandinsky.pools import Pools, Weighting
 from segcal_cli.kandinsky.regions import Method, Regions
 from segcal_cli.kandinsky.spec import MapSpec
 
+MOST_UNITS = 2.0**62
+"""What a pool may hold, of voxels or of shares of patients; one more patient still fits into 64 bits."""
+
 BASELINE_CODES = "image_"
 """Prefix of the arrays of the imagewise baseline."""
 
@@ -265,4 +268,7 @@ def _pools(arrays: Mapping[str, np.ndarray], prefix: str, n_slots: int, shift: i
         raise Damaged("its pools do not fit its clusters")
     if not 0 <= shift < 16 or any(part.dtype.kind not in "iu" or (part < 0).any() for part in (mass, counts)):
         raise Damaged("its pools hold less than nothing")
+    for part in (mass, counts):
+        if (np.diff(np.append(0.0, np.cumsum(part, dtype=np.float64))[offsets.astype(np.int64)]) > MOST_UNITS).any():
+            raise Damaged("its pools hold more than can be counted")
     return Pools(offsets.astype(np.int64), codes, mass.astype(np.int64), counts.astype(np.int64), shift)

@@ -175,7 +175,7 @@ def _rest(paths: Sequence[Path], parts: Sequence[Part]) -> Rest:
 
 def _require_states(paths: Sequence[Path], parts: Sequence[Part], rest: Rest) -> None:
     """Raise NotAPart unless what remains can be done, and every state is the estimator's after its part's cases."""
-    first = next(path for path, part in zip(paths, parts, strict=True) if part.content.rest is rest)
+    first, _ = min(zip(paths, parts, strict=True), key=lambda pair: pair[1].header.shard)
     if isinstance(rest.conclusion, Remaining):
         raise NotAPart(first, "it belongs to the record beside it; merge the records of the shards")
     try:

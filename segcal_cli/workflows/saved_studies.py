@@ -24,7 +24,7 @@ from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
 from segcal_cli.metrics.counting import SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
-from segcal_cli.metrics.pooling import Pooled
+from segcal_cli.metrics.pooling import UNITS, Pooled
 from segcal_cli.workflows.beside import companions_of
 from segcal_cli.workflows.conventions import Intervals, given_settings, intervals_of
 from segcal_cli.workflows.devices import device_of
@@ -38,6 +38,9 @@ WHOLE_OF_ALL = ("n_voxels", "n_classes")
 
 MOST_VOXELS = 2**40
 """More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
+
+ROUNDING = 1e-9
+"""By how much of itself a sum of probabilities may exceed what it cannot exceed."""
 
 LARGEST = 1e100
 """Beyond what any measure of any scan is, and its square is still a float."""
@@ -305,6 +308,10 @@ def _check_counts(of: dict[str, np.ndarray], cases: int, classes: int, settings:
                 raise ValueError(f"{prefix}{part} is no part of {prefix}{most}")
         if any(of[prefix + name].size and of[prefix + name].min() < 0 for name in ("p", "whole", "top_p")):
             raise ValueError("counts below 0")
+        for most, total in (("n", "p"), ("top_n", "top_p")):
+            # Beside rounding: a probability is at most 1.
+            if (of[prefix + total] > of[prefix + most] * (UNITS * (1.0 + ROUNDING))).any():
+                raise ValueError(f"{prefix}{total} is more than {prefix}{most} allows")
 
 
 def _numbers(row: Row, columns: Sequence[str]) -> list[float]:

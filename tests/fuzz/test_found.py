@@ -552,3 +552,27 @@ def test_records_of_a_part_that_are_none_of_its_run_are_damage(change, why, tmp_
     ran = segcal("merge", root / "part1.npz", root / "part2.npz", "-o", tmp_path / "whole.npz")
     assert ran.code == 5
     assert f"part2.npz is not a part of a sharded run: its records are damaged ({why})" in ran.err
+
+
+def test_a_curve_of_infinite_places_is_damage(calibrators, tmp_path):
+    rows = read_bundle(calibrators / "isotonic.npz")["parameters"]
+    ran = segcal("inspect", reforged(calibrators / "isotonic.npz", parameters=np.full_like(rows, np.inf)))
+    assert ran.code == 5
+    assert "damaged.npz is not a segcal artifact: its arrays are damaged (a curve whose places do not rise)" in ran.err
+
+
+@pytest.mark.parametrize("column", ["image_counts", "image_mass", "counts", "mass"])
+def test_pools_beyond_counting_are_damage(column, clusters):
+    found = read_bundle(clusters / "grid.npz")[column]
+    ran = segcal("inspect", reforged(clusters / "grid.npz", **{column: np.full_like(found, np.iinfo(np.int64).max)}))
+    assert ran.code == 5
+    assert "its pools hold more than can be counted" in ran.err
+
+
+@pytest.mark.parametrize("name", ["source0_p", "source0_pooled_p", "source0_top_p", "source0_pooled_top_p"])
+def test_probabilities_that_sum_to_more_than_their_voxels_are_damage(name, study, tmp_path):
+    sums = read_bundle(study / "counts.npz")[name]
+    damaged = reforged(study / "counts.npz", **{name: sums * 2 + 2**60})
+    ran = segcal("evaluate", "--from", damaged, "-o", tmp_path / "t.csv")
+    assert ran.code == 5
+    assert f"{name.removeprefix('source0_')} is more than" in ran.err

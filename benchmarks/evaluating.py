@@ -29,6 +29,8 @@ for name in sys.argv[1:]:
 """
 
 DECODING = "decoding alone (isal)"
+EVALUATE = "segcal evaluate, every measure"
+EVALUATE_IN_TWO = "segcal evaluate -j 2, every measure"
 
 TINY = (16, 32, 32)
 """(z, y, x) of scans on which a command does little but start."""
@@ -63,7 +65,8 @@ def run(folder: Path, cases: int, runs: int) -> str:
     whole, tiny = (_contenders(folder, cases, shape) for shape in (generated.BRATS, TINY))
     contenders = [replace(one, idle=little.command) for one, little in zip(whole, tiny, strict=True)]
     title = f"evaluate, {cases} softmax case{'s' if cases > 1 else ''} of 4 x 240 x 240 x 155 float32 .nii.gz"
-    return table(title, race(contenders, runs), DECODING, {"segcal evaluate, every measure": "1.5"})
+    bounds = dict.fromkeys((EVALUATE, EVALUATE_IN_TWO), "1.5")
+    return table(title, race(contenders, runs), DECODING, bounds)
 
 
 def _contenders(folder: Path, cases: int, shape: tuple[int, int, int]) -> list[Contender]:
@@ -78,10 +81,12 @@ def _contenders(folder: Path, cases: int, shape: tuple[int, int, int]) -> list[C
     pairs = [str(work / kind / name) for name in names for kind in ("predictions", "labels")]
     common = ("--values", "probabilities", "--classes", str(classes), "--overwrite", "-q")
     evaluate = ("evaluate", str(work / "predictions"), str(work / "labels"), "-o", str(work / "metrics.csv"), *common)
+    in_two = [Contender(EVALUATE_IN_TWO, segcal(*evaluate, "-j", "2"))] if cases > 1 else []
     return [
         Contender(DECODING, python(DECODE, *pairs)),
         Contender("isal, into arrays", python(READ, *pairs)),
-        Contender("segcal evaluate, every measure", segcal(*evaluate)),
+        Contender(EVALUATE, segcal(*evaluate)),
+        *in_two,
         Contender("nibabel + numpy: ECE", python(NUMPY, *pairs)),
         Contender("nibabel + torchmetrics: ECE, MCE", python(TORCHMETRICS, *pairs)),
     ]

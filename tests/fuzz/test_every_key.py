@@ -40,9 +40,9 @@ def staged(place, name, file):
 
 @pytest.mark.parametrize(("name", "file"), ONE_OF_EACH)
 def test_a_key_that_is_missing_or_holds_something_else_is_no_bug(name, file, tmp_path):
-    """Substitutes take turns from key to key, and commands too."""
+    """Half of the keys, substitutes and commands in turn; the slow test below takes all."""
     stage, victim = staged(tmp_path, name, file)
-    tried = (one for k, one in enumerate(substitutions(victim, stage.contents[file], FEW)) if (k + k // 2) % 2 == 0)
+    tried = (one for k, one in enumerate(substitutions(victim, stage.contents[file], FEW)) if (k + k // 2) % 4 == 0)
     found = findings(stage, victim, zip(tried, itertools.cycle(stage.commands(file)), strict=False))
     assert not found, "\n\n".join(found[:3])
 

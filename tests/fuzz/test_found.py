@@ -72,6 +72,14 @@ def words(root: Path, *command: str) -> list[str]:
     return [word.replace("{}", str(root)) for word in command]
 
 
+def refused_by_both(root: Path, command: str, damaged: Path, out: Path, why: str) -> None:
+    """``inspect`` and ``apply`` say what is damaged."""
+    for asked in (["inspect", damaged], of_artifact(root, command, damaged, out)):
+        ran = segcal(*asked)
+        assert ran.code == 5
+        assert f"damaged.npz is not a segcal artifact: {why}" in ran.err
+
+
 def of_artifact(root: Path, command: str, artifact: Path, out: Path) -> list[str]:
     return words(root, command, "apply", str(artifact), "{}/predictions", "-o", str(out), *COMMON)
 
@@ -196,10 +204,7 @@ def _facts(header: dict) -> None:
 )
 def test_results_that_cannot_be_shown_are_damage(change, why, calibrators, tmp_path):
     damaged = reforged(calibrators / "temperature.npz", change)
-    for command in (["inspect", damaged], of_artifact(calibrators, "calibrate", damaged, tmp_path / "out")):
-        ran = segcal(*command)
-        assert ran.code == 5
-        assert f"damaged.npz is not a segcal artifact: its header is damaged ({why})" in ran.err
+    refused_by_both(calibrators, "calibrate", damaged, tmp_path / "out", f"its header is damaged ({why})")
 
 
 @pytest.mark.parametrize(
@@ -393,10 +398,7 @@ def _blocks(header: dict) -> None:
 )
 def test_results_of_a_map_that_are_none_are_damage(change, why, clusters, tmp_path):
     damaged = reforged(clusters / "grid.npz", change)
-    for command in (["inspect", damaged], of_artifact(clusters, "cluster", damaged, tmp_path / "out")):
-        ran = segcal(*command)
-        assert ran.code == 5
-        assert f"damaged.npz is not a segcal artifact: its header is damaged ({why}" in ran.err
+    refused_by_both(clusters, "cluster", damaged, tmp_path / "out", f"its header is damaged ({why}")
 
 
 def test_an_artifact_without_its_seal_is_damage(calibrators):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from segcal_cli.core.errors import FormatError
 from segcal_cli.io.inputs import EmptyFile, refuse_pipe, unreadable
 
@@ -147,8 +149,9 @@ def read_into(
     filled.
     """
     filled = 0
+    target = np.frombuffer(buffer, np.uint8)
     for piece in payload(path, chunks(path), skip=skip, size=len(buffer)):
-        buffer[filled : filled + len(piece)] = piece
+        np.copyto(target[filled : filled + len(piece)], np.frombuffer(piece, np.uint8))
         filled += len(piece)
         if on_progress is not None:
             on_progress(filled)

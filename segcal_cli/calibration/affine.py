@@ -12,7 +12,6 @@ penalty of Dirichlet's paper (ODIR: off-diagonal and intercept regularisation) a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from segcal_cli.calibration.canonical import Chunk, chunks, log_probabilities, o
 from segcal_cli.calibration.linear import Shape, Sums, Voxels, added, sums_of
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Stored, Values
 
 METHODS = (

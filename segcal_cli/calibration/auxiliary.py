@@ -13,7 +13,7 @@ z y x.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -27,6 +27,7 @@ from segcal_cli.calibration.linear import Shape, Sums, Voxels, added, best_weigh
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Grid, Volume
 

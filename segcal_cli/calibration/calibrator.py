@@ -8,7 +8,7 @@ decision of what is written is exactly that of what was read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from segcal_cli.calibration.local import LocalNetwork
 from segcal_cli.calibration.method import Method, Sketched
 from segcal_cli.calibration.nesting import families_of, nested, project
 from segcal_cli.calibration.registry import METHODS, joint
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import TINY, Scores, log_softmax, scores_of, scores_of_log_odds, scores_of_log_softmax
 from segcal_cli.core.volume import Grid, Stored, Values, Volume

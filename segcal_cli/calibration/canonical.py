@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar
@@ -19,6 +18,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Stored, Values

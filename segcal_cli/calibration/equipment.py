@@ -7,10 +7,11 @@ rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 Device = Literal["cpu", "cuda"]
 

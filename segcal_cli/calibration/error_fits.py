@@ -7,7 +7,7 @@ do sums at nodes tell its error: it is found on a sample of voxels, mean over th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.method import NLL, SLOPE_LIMIT, Aim, Sketched
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import Tally
+from segcal_cli.core.frozen import dataclass
 
 LOOKS, LOOKS_NEAR = 61, 15
 """Places of log T that are looked at on a sample of voxels: over the whole range, and near a temperature."""

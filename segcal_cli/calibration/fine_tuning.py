@@ -11,7 +11,7 @@ classes are one problem, whose weights are the difference of the two rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from segcal_cli.calibration.linear import Shape, Sums, Voxels, added, inputs, su
 from segcal_cli.calibration.method import Method
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import InputError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Volume

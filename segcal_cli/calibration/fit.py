@@ -7,7 +7,7 @@ for the calibrator, on all but one fold for the summary, on resamples of patient
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from segcal_cli.calibration import fine_tuning, platt, temperature
 from segcal_cli.calibration.canonical import kind_of, problem_names
@@ -26,6 +26,7 @@ from segcal_cli.calibration.statistics import CaseStatistics, TwiceTheSameCase, 
 from segcal_cli.calibration.tiles import tiles_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, NoCaseError, VoxelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 

@@ -7,7 +7,7 @@ classes of a softmax under one temperature. A block without enough of a class is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from segcal_cli.calibration.recipe_fits import convolved_weights, node_temperatu
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.errors import FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 
 PATIENTS_WITH_CLASS = 2

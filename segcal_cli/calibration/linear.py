@@ -10,12 +10,12 @@ finds the one optimum; its sums over voxels stand here, for samples of voxels an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.calibration.likelihood import softplus
 from segcal_cli.calibration.solvers import Evaluation, Tally, newton
+from segcal_cli.core.frozen import dataclass
 
 BLOCK_NUMBERS = 1 << 18
 """Features times voxels worked on at a time: float64 arrays of this length stay in a core's cache."""

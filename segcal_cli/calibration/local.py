@@ -12,7 +12,7 @@ as h starts at 0, training starts there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from segcal_cli.calibration.method import Method
 from segcal_cli.calibration.on_device import steady
 from segcal_cli.calibration.tiles import Scene, boxes_of
 from segcal_cli.core.errors import InputError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Volume
 

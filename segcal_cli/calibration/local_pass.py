@@ -8,7 +8,7 @@ patients is what the artifact holds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import assemble, averages
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import scores_of
 from segcal_cli.core.volume import Values

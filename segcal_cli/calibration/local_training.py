@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ from segcal_cli.calibration.equipment import Device
 from segcal_cli.calibration.local import CHANNELS, CLIPPED, HIDDEN, LocalNetwork, as_images, heights
 from segcal_cli.calibration.on_device import steady
 from segcal_cli.calibration.tiles import Tile
+from segcal_cli.core.frozen import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ together. So the cases are read once more and measured, each with the parameters
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial, reduce
 from operator import add
 
@@ -19,6 +19,7 @@ from segcal_cli.calibration.result import FitResult, FoldCalibrators, Unmeasured
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.calibration.summary import JOINT_KEYS, KEYS, Measures, Rows, assemble, averages, sketch_summary
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.scores import scores_of
 from segcal_cli.metrics.columns import CLASS_COLUMNS, Measure, Row, all_row, binned_columns, defined
 from segcal_cli.metrics.measures import CaseMeasures, Settings, measure_case

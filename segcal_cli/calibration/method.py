@@ -8,7 +8,6 @@ parameters are found from a sketch, and how they map log-odds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from segcal_cli.calibration.canonical import Kind
 from segcal_cli.calibration.sketch import Moments
 from segcal_cli.calibration.solvers import Tally
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Values
 
 Family = Literal["sketch", "nodes", "sample", "network"]

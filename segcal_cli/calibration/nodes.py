@@ -12,12 +12,11 @@ same nodes where a fit asks for it. A histogram of the gap between the two best 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.polynomial import chebyshev
 
 from segcal_cli.calibration.solvers import Tally
+from segcal_cli.core.frozen import dataclass
 
 LOG_LIMIT = float(np.log(20.0))
 """Temperatures are sought in [1/20, 20]."""

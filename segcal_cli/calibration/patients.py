@@ -7,7 +7,6 @@ order of the ids is in fold i mod K.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from segcal_cli.calibration.linear import Voxels
 from segcal_cli.calibration.nodes import NODES, Curves
 from segcal_cli.calibration.sketch import SUMS, Moments, moments_of
 from segcal_cli.calibration.statistics import CaseStatistics
+from segcal_cli.core.frozen import dataclass
 
 RESAMPLES = 1000
 """Bootstrap resamples of an interval."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from segcal_cli.calibration.linear import Shape, Voxels
 from segcal_cli.calibration.method import SLOPE_LIMIT
 from segcal_cli.calibration.sampling import MOST_NUMBERS, generator
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 
 if TYPE_CHECKING:
     import torch

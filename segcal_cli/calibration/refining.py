@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from segcal_cli.calibration.sampled import blocks_of, shape_for
 from segcal_cli.calibration.solvers import SMALL_GRADIENT, VALUE_ROUNDING
 from segcal_cli.calibration.statistics import TwiceTheSameCase
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from it without the images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -27,6 +27,7 @@ from segcal_cli.calibration.spec import FitSpec
 from segcal_cli.core.annotations import Count, NotEmpty, Positive
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Grid, Stored, Values, Volume
 

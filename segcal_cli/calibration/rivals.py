@@ -8,7 +8,7 @@ on the same statistics share them. A network is trained anew for every fold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from segcal_cli.calibration import ensemble, fine_tuning, local, temperature
 from segcal_cli.calibration.canonical import kind_of, problem_names
@@ -27,6 +27,7 @@ from segcal_cli.calibration.statistics import Sampled, TwiceTheSameCase, statist
 from segcal_cli.calibration.tiles import tiles_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 

@@ -11,9 +11,9 @@ z is summed relative to the middle of its bin, because sum z^2 / n - mean^2 canc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 LINEAR_LIMIT = 16.0
 """Below this |z| bins have one width; beyond it they grow with z."""

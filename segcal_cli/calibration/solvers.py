@@ -9,10 +9,11 @@ side on saturated logits and diverge.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 GRADIENT_TOLERANCE = 1e-11
 """Steps end when every gradient, per voxel, is below this; rounding of their sums is a tenth of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal
 
 from segcal_cli.calibration import local
@@ -16,6 +16,7 @@ from segcal_cli.calibration.recipes import PUBLISHED, RECIPES, Recipe
 from segcal_cli.calibration.registry import KIND_WORDS, METHODS, UnknownMethod, method_for, methods_for
 from segcal_cli.calibration.solvers import Tally
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 

@@ -6,7 +6,7 @@ arithmetic on them, and no voxel is read again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ from segcal_cli.calibration.sketch import BINS, SUMS, Sketch, sketch_of, table_o
 from segcal_cli.calibration.tiles import Tile
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError, LabelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Stored
 
 

@@ -8,7 +8,6 @@ are in ``sampling.py``. Beyond the volume its outermost voxels go on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -18,6 +17,7 @@ from segcal_cli.calibration.canonical import kind_of
 from segcal_cli.calibration.likelihood import sigmoid
 from segcal_cli.calibration.sampling import draw, generator, unsure
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Volume
 

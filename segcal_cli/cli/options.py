@@ -12,7 +12,6 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from segcal_cli.cli import config, settings
 from segcal_cli.cli.console import QUIET, Console
 from segcal_cli.cli.words import calibrate, cluster, conformal_sets, measuring, ntr_interval, shared
 from segcal_cli.cli.words.spelling import TALKING, Words, plain
+from segcal_cli.core.frozen import dataclass
 
 Predictions = Annotated[
     Path,

@@ -10,8 +10,9 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from segcal_cli.core.frozen import dataclass
 
 PREFIX = "SEGCAL_"
 

@@ -6,11 +6,10 @@ are face-connected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """Half-open index ranges along z, y, x."""

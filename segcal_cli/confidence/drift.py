@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 JUMP = 0.01
 """Share of the capital that is redistributed among the three bets at each scan."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from segcal_cli.confidence.table import CaseRow, row_of_views
 from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 
 StratumOf = Callable[[str, float], int]
 """(case id, predicted volume in ml) -> index of the stratum, -1 for an unknown one."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.confidence.boxes import components
 from segcal_cli.confidence.views import TargetView, voxel_volume
+from segcal_cli.core.frozen import dataclass
 
 BAND = 2.0
 """Log-odds nearer to 0 than this count as uncertain (probabilities .12 to .88)."""

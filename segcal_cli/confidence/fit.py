@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.table import Rows, row_of
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

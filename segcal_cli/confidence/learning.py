@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from segcal_cli.confidence.thresholds import TOO_FEW, raised, unit_scores
 from segcal_cli.confidence.views import spacing_of, views
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.coverage import sufficient_n
 
 FOLDS = 5

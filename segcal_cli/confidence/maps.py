@@ -9,7 +9,6 @@ f_O is -inf (the outer set is empty), +inf (it is everything), or minus the dist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,6 +26,7 @@ from segcal_cli.confidence.distances import (
 from segcal_cli.confidence.scores import EmptyRule, Metric, Score
 from segcal_cli.confidence.transforms import exact_distances, fast_distances
 from segcal_cli.confidence.views import TargetView
+from segcal_cli.core.frozen import dataclass
 
 Side = Literal["inner", "outer"]
 SIDES: tuple[Side, Side] = ("inner", "outer")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from segcal_cli.confidence.log_odds import (
 )
 from segcal_cli.confidence.risk_control import EDGES, filed, missed_from
 from segcal_cli.confidence.views import TargetView
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

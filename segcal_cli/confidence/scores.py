@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 
 Metric = Literal["euclidean", "taxicab", "chessboard"]
 EmptyRule = Literal["empty", "full", "peak"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from segcal_cli.confidence.maps import MapRules, ScoreMap, Side, score_map
 from segcal_cli.confidence.scan import Scan
 from segcal_cli.confidence.scores import Score
 from segcal_cli.confidence.views import TargetView
+from segcal_cli.core.frozen import dataclass
 
 COUNT_ROUNDING = 1e-9
 """R times a count can miss a whole number by a few ulp: (1 - 0.9) * 50 is 4.999... in floating point."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from segcal_cli.confidence.maps import ONE_FOR_BOTH, SIDES, ScoreMap, Side, scor
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.thresholds import Ranked, raised
 from segcal_cli.confidence.views import TargetView
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

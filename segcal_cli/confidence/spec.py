@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Any, Literal, TypedDict
 
 from segcal_cli.confidence.maps import MapRules
@@ -12,6 +12,7 @@ from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.targets import Target
 from segcal_cli.core.annotations import Count, NotEmpty
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 
 Joint = Literal["split", "max", "none"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from segcal_cli.confidence.scoring import case_scores
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.views import TargetView, spacing_of, views, voxel_volume
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from segcal_cli.confidence.maps import SIDES, Side
 from segcal_cli.confidence.spec import SetSpec
 from segcal_cli.confidence.table import CaseTable
 from segcal_cli.core.conformal import UndefinedScore, conformal_rank
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.coverage import (
     confident_rank,
     coverage_range,

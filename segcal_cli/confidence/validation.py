@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.conformal import conformal_rank
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.coverage import (
     clopper_pearson,
     confident_rank,

@@ -6,7 +6,7 @@ Rows are plain dicts with the keys of the tables they become; undefined numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from segcal_cli.confidence.validation import (
     Coverage,
     coverage_of,
 )
+from segcal_cli.core.frozen import dataclass
 
 LOWER = "lower than exchangeability allows"
 """Said where p_low is below SUSPICIOUS."""

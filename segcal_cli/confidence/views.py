@@ -8,7 +8,6 @@ is certain background, and a true voxel there is a miss.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +17,7 @@ from segcal_cli.confidence.log_odds import full_log_odds, predicted_masks
 from segcal_cli.confidence.targets import Target, truth_of
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import LabelError
+from segcal_cli.core.frozen import dataclass
 
 
 class NoTruth(LabelError):

@@ -7,10 +7,11 @@ exchangeability; without ``--groups`` every case is a group of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 from segcal_cli.core.volume import Volume
 

@@ -8,12 +8,12 @@ channel holds which code (``LabelMap``), so that "is this voxel in channel c" is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.names import harmless
 
 Activation = Literal["softmax", "sigmoid"]

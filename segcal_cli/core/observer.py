@@ -6,8 +6,10 @@ Workflows report sentences and progress to an Observer; the command line shows t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
+
+from segcal_cli.core.frozen import dataclass
 
 
 class Observer(Protocol):

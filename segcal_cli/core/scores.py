@@ -7,10 +7,9 @@ anything below the smallest positive number of the stored type, so that number, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Stored, Values
 
 

@@ -6,10 +6,11 @@ saves it, and the bytes of a channel-last NIfTI (x fastest, then y, z, class), s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 Values = Literal["logits", "probabilities"]
 

@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -24,6 +23,7 @@ from typing import Any
 
 from segcal_cli import __version__
 from segcal_cli.core.errors import InputError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.execution.work import Item, Result, SystemRefused, Work, WorkerDied, attempt_both
 
 CONNECT_SECONDS = 15

@@ -17,12 +17,12 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
 from segcal_cli.core.errors import CaseErrors, InputError, SegcalError
 from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.names import escaped
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.distributed import Cluster, results_of

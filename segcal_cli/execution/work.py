@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from segcal_cli.core.errors import InputError, SegcalError
+from segcal_cli.core.frozen import dataclass
 
 
 class Item(Protocol):

@@ -8,13 +8,13 @@ number of classes and never from the numbers, and ``read`` streams the numbers s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError, VoxelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Stored, Values
 from segcal_cli.io.inputs import check_case_size
 from segcal_cli.io.members import Member, array_members, bare_file

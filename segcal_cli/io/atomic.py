@@ -17,11 +17,11 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from segcal_cli.core.errors import WriteError
+from segcal_cli.core.frozen import dataclass
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 AXIS_NAMES = ("z", "y", "x")
 

@@ -8,10 +8,10 @@ by the same model beside it, its *proof*: it says where the array lies and shows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.paths import real_path
 from segcal_cli.io.problems import Problem, raise_all
 

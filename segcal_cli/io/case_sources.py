@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import PairingError, SegcalError, UsageError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Stored, Values, Volume
 from segcal_cli.io import files

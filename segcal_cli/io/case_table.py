@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import NoCaseError, PairingError, SegcalError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.names import harmless
 from segcal_cli.io.case_files import CaseFiles, LabelFile, Pairing

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.errors import CaseErrors, FitError, SegcalError, VoxelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Stored, Values
 from segcal_cli.io.tallies import PROBABILITY_SLACK, TRUNCATION_LOW, Tally, count, merge, slabs
 

@@ -9,13 +9,14 @@ as large as the volume, times the number of features.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FormatError, GeometryError, PairingError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap
 from segcal_cli.core.volume import Grid, Volume
 from segcal_cli.io import arrays, files

@@ -7,12 +7,12 @@ voxel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Grid, Stored, Values
 from segcal_cli.io import arrays, images, nifti

@@ -11,11 +11,12 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.inputs import unreadable
 
 HAS_CTIME = os.name == "posix"

@@ -10,10 +10,10 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import FormatError, PairingError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.suffixes import ARRAYS, IMAGES, split_suffix
 
 SIDE_FILES = frozenset({".json", ".csv", ".tsv", ".txt", ".pkl"})

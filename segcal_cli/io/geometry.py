@@ -18,11 +18,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.errors import GeometryError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Grid
 
 TOLERANCE_VOXELS = 0.01

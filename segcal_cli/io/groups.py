@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import takewhile
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.names import harmless
 from segcal_cli.io.folders import NoSuchInput
 from segcal_cli.io.problems import raise_all

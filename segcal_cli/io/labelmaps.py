@@ -8,12 +8,12 @@ Values are never remapped by rank or rounded across more than a rounding error; 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.errors import FitError, LabelError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 
 LABEL_ROUNDING = 1e-3

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.inputs import check_expansion, input_size, open_input
 
 CHUNK_BYTES = 2**18

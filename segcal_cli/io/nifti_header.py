@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Grid, Stored
 from segcal_cli.io import gzipped
 from segcal_cli.io.geometry import Space

@@ -9,13 +9,13 @@ with these readers the array lies in another orientation than the segmentation, 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError, GeometryError, ProofError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.paths import real_path
 from segcal_cli.core.volume import Values
 from segcal_cli.io.axes import Orientation, fitting, from_ras, shape_text

@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.inputs import check_case_size, check_expansion
 from segcal_cli.io.members import BrokenMember, Member, stream
 

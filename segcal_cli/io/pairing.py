@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from segcal_cli.core.errors import NoCaseError, PairingError, UsageError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.paths import real_path
 from segcal_cli.io.case_files import CROSS_VALIDATION, CaseFiles, LabelFile, Pairing, PredictionFile, missing_labels

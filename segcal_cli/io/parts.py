@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from segcal_cli import __version__
 from segcal_cli.core.annotations import require_fields
 from segcal_cli.core.errors import ArtifactError, FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
 from segcal_cli.io.atomic import writing
 from segcal_cli.io.bundles import read_bundle, write_bundle

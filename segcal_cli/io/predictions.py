@@ -8,11 +8,11 @@ segmentation) fit. What it returns is small; ``voxels.py`` reads it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from segcal_cli.core.errors import FormatError, GeometryError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Stored, Values
 from segcal_cli.io import files, nnunet

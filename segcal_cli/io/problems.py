@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from segcal_cli.core.errors import CaseErrors, SegcalError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.names import escaped
 
 

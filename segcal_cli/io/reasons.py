@@ -7,11 +7,11 @@ This runs only after a proof has failed, so it may take many passes over the arr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Values
 from segcal_cli.io.axes import Orientation, fitting
 from segcal_cli.io.proof import Agreement, NotReproduced, Painting

@@ -6,8 +6,9 @@ several tables may share a folder. A shard is a run of its own beside others, wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from segcal_cli.core.frozen import dataclass
 
 RECORD, JOURNAL, LOCK = "segcal-run", "segcal-journal", "segcal"
 """Stems of the three names."""

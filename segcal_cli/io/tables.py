@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import PairingError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.inputs import MAX_TEXT_BYTES
 from segcal_cli.io.problems import raise_all
 

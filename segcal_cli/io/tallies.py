@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Values
 
 SLAB_ELEMENTS = 1 << 18

@@ -11,13 +11,13 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from segcal_cli.core.errors import FormatError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.inputs import check_case_size, check_expansion, input_size, open_input
 
 GRAY_AXES = ("YX", "ZYX", "IYX", "QYX")

@@ -8,11 +8,11 @@ the table does not know is let through.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 from segcal_cli.io import files
 from segcal_cli.io.case_files import CaseFiles

@@ -7,12 +7,13 @@ padding; check the values; join samples. What is read is never rescaled, shifted
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.errors import GeometryError, ProofError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.scores import log_softmax
 from segcal_cli.core.volume import Box, Stored, Volume
 from segcal_cli.io import checks, files, nnunet, padding

@@ -8,10 +8,10 @@ coarsely by differential evolution on blocks of cells, then by Nelder-Mead on al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.ellipsoids import Ellipsoid, Family
 from segcal_cli.kandinsky.features import Features
 from segcal_cli.kandinsky.objectives import (

@@ -9,11 +9,11 @@ on the device until a pass is finished.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import true_codes
 from segcal_cli.kandinsky.features import FeatureKind, bins_of, quantiles
 from segcal_cli.kandinsky.kmeans import HostSteps, Steps

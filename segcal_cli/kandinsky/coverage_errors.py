@@ -10,9 +10,9 @@ alone: the dangerous half.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 CACHED_CELLS = 1 << 14
 """Cells worked on at a time: a few tables of all levels stay in a core's cache, however large the field is."""

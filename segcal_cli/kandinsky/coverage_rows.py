@@ -6,12 +6,12 @@ The patient is the unit: shares are taken within a patient and averaged over pat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import INFINITE
 from segcal_cli.kandinsky.coverage_errors import CellErrors, cell_errors
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement

@@ -7,10 +7,11 @@ product is 1, so that a radius is that of the sphere of equal volume. Lengths ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 Shape = Literal["circle", "ellipse", "ellipsoid"]
 

@@ -9,11 +9,11 @@ quantiles).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import score_interval
 from segcal_cli.kandinsky.runs import Run
 

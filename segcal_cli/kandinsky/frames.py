@@ -8,10 +8,10 @@ permutation; probabilities and labels are never touched.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Grid
 
 SPACING_DIGITS = 5

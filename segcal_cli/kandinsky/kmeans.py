@@ -7,10 +7,11 @@ voxels take the cluster of the nearest cell that has enough, in mm.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 STARTS = 10
 MAX_ROUNDS = 300

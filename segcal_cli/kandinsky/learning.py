@@ -7,12 +7,13 @@ scores best by pinball loss, or the smallest number that is not clearly worse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.errors import FitError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.annuli import (
     Field,
     ShellFit,

@@ -7,11 +7,12 @@ coverage at a level is a running sum. What is kept per case is a few rows; place
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import N_CODES, SLAB_VOXELS
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.passes import checked_view

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from segcal_cli.core.annotations import Count, NotEmpty, Positive, require_type
 from segcal_cli.core.errors import ArtifactError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.codes import INFINITE

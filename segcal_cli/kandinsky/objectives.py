@@ -10,11 +10,11 @@ reproduction only. An objective turns cells, put into bins of distance, into cos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.features import Features
 from segcal_cli.kandinsky.shells import Binned, pair_costs, sse_costs, sums_of
 

@@ -7,12 +7,13 @@ when its last case is in, so the second state keeps patients that are not comple
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.kandinsky.arrays import HOST, Arrays
 from segcal_cli.kandinsky.boundary import SIDE_BINS, distance_bins, signed_distance

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import FitError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.annuli import Field
 from segcal_cli.kandinsky.frames import Frame, Three
 

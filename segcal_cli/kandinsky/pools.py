@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.conformal import LEVEL_ROUNDING, conformal_rank
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import INFINITE, N_CODES
 from segcal_cli.kandinsky.runs import Run
 

@@ -7,12 +7,13 @@ calibration patients' scores; that, and that it is the same function for every s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import LabelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.boundary import shells, signed_distance
 from segcal_cli.kandinsky.frames import Frame
 from segcal_cli.kandinsky.places import Placing, grid_blocks

@@ -8,9 +8,10 @@ so that the work per case does not grow with the number of cases.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 SMALL_PAIRS = 2_000_000
 """Pairs in unjoined runs from which on they are joined, at the least."""

@@ -7,11 +7,11 @@ p-value exceeds alpha. A class without calibration data in a cluster stands in e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import INFINITE, score_codes
 from segcal_cli.kandinsky.model import Model
 from segcal_cli.kandinsky.regions import Clusters

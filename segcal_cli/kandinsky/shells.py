@@ -10,9 +10,9 @@ in O(K B^2): no radius has to be searched. Empty runs are allowed, so K is an up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 TIE = 1e-9
 """Distances that differ by less than this many bins are equal: equal distances fall into one bin."""

@@ -10,10 +10,11 @@ and gradient then cost a look-up per direction. The Fourier concentric clusters 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.annuli import Field, ShellFit
 from segcal_cli.kandinsky.ellipsoids import Ellipsoid
 from segcal_cli.kandinsky.features import Features

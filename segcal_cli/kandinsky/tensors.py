@@ -9,11 +9,11 @@ infinity; counts have neither trouble.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Values
 from segcal_cli.kandinsky.arrays import Scored
 from segcal_cli.kandinsky.codes import INFINITE, LOWEST, MANTISSA_SHIFT, N_CODES

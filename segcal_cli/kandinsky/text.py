@@ -7,12 +7,12 @@ not cover, where it is vacuous, and the sentences that take its place where ther
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.conformal import smallest_sufficient_n
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import INFINITE, score_interval, smallest_probability
 from segcal_cli.kandinsky.model import Model
 

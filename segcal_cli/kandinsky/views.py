@@ -5,12 +5,12 @@ Everything here is known without labels, so that a map may use it and the promis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.frames import Frame
 
 

@@ -10,10 +10,10 @@ itself, resamples groups. Both are pointwise: at each bin on its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.intervals import percentile, resample, tails
 

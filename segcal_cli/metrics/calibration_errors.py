@@ -8,10 +8,11 @@ voxels has no gap, and the released code leaves it out, as is done here. ``empty
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 EmptyBins = Literal["skip", "zero"]
 

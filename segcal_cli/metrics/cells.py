@@ -14,13 +14,13 @@ of the stored type on either side, so that a comparison in the stored type gives
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 
 Closed = Literal["right", "left"]
 

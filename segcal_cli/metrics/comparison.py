@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.errors import PairingError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.columns import mean
 from segcal_cli.metrics.measures import CaseMeasures
 from segcal_cli.metrics.summaries import group_values

@@ -8,10 +8,9 @@ cells, which against single voxels changes the Brier score by 6e-6 and the log s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.calibration_errors import BinTable
 
 

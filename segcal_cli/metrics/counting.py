@@ -14,10 +14,10 @@ their order, so the number of threads that counted them cannot be seen in the re
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.cells import FIRST_KEY32, FIRST_KEY64, SMALLEST_CELL, CellGrid, geometric_cell
 from segcal_cli.metrics.likelihood import complement, compressed, joined, most_probable, nll_of_hits, nll_of_misses

@@ -9,10 +9,10 @@ on ``BAND_CELLS`` even cells, which is as fine as a picture shows and small enou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.bands import MIN_GROUPS, Band
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid

@@ -8,11 +8,12 @@ of binned errors and running sums, which is what the resampling of groups needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid
 from segcal_cli.metrics.counting import Counts

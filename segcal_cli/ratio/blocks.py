@@ -9,9 +9,11 @@ hold the denominator to estimate a variance at all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 MIN_EFFECTIVE_BOXES = 8.0
 """With fewer boxes, counted by how evenly they share the denominator, a variance is not estimated."""

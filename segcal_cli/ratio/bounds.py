@@ -9,10 +9,9 @@ and valid for many voxels only. Nested bound: both radii are one multiple t of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.ratio.table import RatioTable
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.coverage import clopper_pearson, probability_of_at_most
 from segcal_cli.ratio.alarms import alarm_threshold, rounded, wide
 from segcal_cli.ratio.guarantees import UNDISTURBED, Circumstances, guaranteed

@@ -11,9 +11,10 @@ voxels on, all of them move the ratio by less than 1e-5.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+
+from segcal_cli.core.frozen import dataclass
 
 ESTIMATORS = ("first", "paper", "exact", "jackknife")
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError, FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.sums import Wanted, case_row, row_names
 from segcal_cli.ratio.table import RatioTable, table_of

@@ -8,10 +8,10 @@ method at every level, in the sentence as in the column ``guaranteed``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.ratio.regions import Ratio
 from segcal_cli.ratio.settings import MM3_PER_ML, Settings
 from segcal_cli.ratio.thresholds import Calibration

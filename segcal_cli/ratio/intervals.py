@@ -7,10 +7,9 @@ estimation bound, at the split that is narrowest for the case: every split conta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.ratio.bounds import (
     Ends,
     calibration_ends,

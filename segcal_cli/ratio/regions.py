@@ -9,12 +9,12 @@ the channels cannot express is refused, with the list of those that they can.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 
 

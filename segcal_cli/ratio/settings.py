@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from segcal_cli.core.annotations import require_fields
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 
 Method = Literal["nested", "joint", "care", "care-guaranteed", "cp"]
 METHODS: tuple[Method, ...] = ("nested", "joint", "care", "care-guaranteed", "cp")

@@ -9,11 +9,11 @@ over-confident at the same size and softness cannot be seen, and weights do not 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.coverage import effective_sample_size
 from segcal_cli.ratio.table import RatioTable
 

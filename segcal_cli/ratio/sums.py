@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap
 from segcal_cli.ratio.blocks import BoxSums
 from segcal_cli.ratio.debiasing import MomentSums, debiased

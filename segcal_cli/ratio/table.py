@@ -8,11 +8,11 @@ order the cases were read in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.frozen import dataclass
 
 VOLUMES = ("A", "B", "U_A", "U_B", "A_hard", "B_hard")
 LABELLED = ("A_label", "B_label", "ece_A", "ece_B", "ece_A_hard", "ece_B_hard")

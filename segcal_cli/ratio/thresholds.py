@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.conformal import conformal_quantile, conformal_rank, smallest_sufficient_n
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.patients import largest_of_each, mean_of_each
 from segcal_cli.metrics.coverage import group_weights, hierarchical_quantile, weighted_quantile
 from segcal_cli.ratio.settings import Settings

@@ -8,12 +8,12 @@ interest or without annotation are zeros in every sum; padding outside a model's
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import VoxelError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.volume import Values
 from segcal_cli.ratio.regions import Ratio

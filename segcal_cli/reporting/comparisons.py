@@ -7,12 +7,12 @@ Barfoot et al. 2024, Fig. 3, where sources of the same case are joined.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.distributions import Sample
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import QUIET, Look, Sheet, Words

@@ -8,11 +8,11 @@ hold, and how many predictions are exactly 0 or 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.diagrams import Bins, Bounds
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (

@@ -8,12 +8,12 @@ and the band in which this one's lies, both over patients.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (
     BLUE,

@@ -7,11 +7,11 @@ Rousseau et al. 2021, Figs. 3 and 2; and box plots of the measures themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (
     INK,

@@ -8,12 +8,12 @@ After Brunekreef et al. 2023, "Kandinsky Conformal Prediction": cluster maps (Fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import INK, QUIET, SMALL_POINTS, Look, Sheet, Words, unit_axis, wrapped
 from segcal_cli.reporting.tables import short

@@ -7,11 +7,11 @@ blue and dashed. A set that holds the whole slice is outlined along its border.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import QUIET, SMALL_POINTS, Sheet, Words
 

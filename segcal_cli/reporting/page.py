@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.style import BLUE, GREEN, INK, PAPER, QUIET, VERMILLION
 
 TEMPLATE = "report.html"

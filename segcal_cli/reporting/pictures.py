@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.style import saved, styled
 from segcal_cli.reporting.tables import csv_text
 

@@ -7,12 +7,12 @@ another colour and another shape, so that it is seen without colours too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import BLUE, INK, QUIET, SMALL_POINTS, VERMILLION, Look, Sheet, Words
 from segcal_cli.reporting.tables import short

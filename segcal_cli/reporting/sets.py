@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import BLUE, INK, ORANGE, QUIET, SMALL_POINTS, VERMILLION, Sheet, Words
 from segcal_cli.reporting.tables import short

@@ -13,9 +13,10 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
+
+from segcal_cli.core.frozen import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -10,8 +10,9 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

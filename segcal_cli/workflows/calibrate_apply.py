@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from segcal_cli.calibration.calibrator import Applied, Calibrator
 from segcal_cli.calibration.disagreement import MAP_NAMES, Disagreement
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Volume

@@ -10,7 +10,7 @@ have not seen it. ``fine-tune`` and ``local`` take part where what they look at 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from segcal_cli.calibration.registry import METHODS
 from segcal_cli.calibration.rivals import APART, ON_REQUEST, RivalFits, Rivals, RivalState, rivals_for, usual_rivals
 from segcal_cli.calibration.spec import OWN_OPTIONS, BadOption, FitSpec
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from segcal_cli.calibration import ensemble, fine_tuning, local
@@ -17,6 +17,7 @@ from segcal_cli.calibration.text import report
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.case import CaseFacts
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Values

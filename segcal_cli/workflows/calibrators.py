@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.core.volume import Stored, Values, Volume

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from segcal_cli.core.artifact import Header
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import UsageError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.geometry import Space
 from segcal_cli.io.naming import entity_values

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError
 from segcal_cli.core.estimator import require_state
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Grid
 from segcal_cli.io import files
 from segcal_cli.io.case_sources import CaseSource

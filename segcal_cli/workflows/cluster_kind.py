@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import count_text
 from segcal_cli.core.estimator import Estimator, require_state
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.measuring import Coverage, CoverageMeasurement
 from segcal_cli.kandinsky.text import guarantee, map_lines, smallest_alpha_text, vacuous_lines
 from segcal_cli.reporting.pictures import Picture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from segcal_cli.core.errors import UsageError, count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.kandinsky.codes import INFINITE, smallest_probability
 from segcal_cli.kandinsky.coverage_rows import LEVEL, RESAMPLES, SEED, CoverageRows
 from segcal_cli.kandinsky.measuring import GREY_STEPS

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from segcal_cli.core.errors import FormatError, OverlapError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.io.inputs import read_text_bytes
 from segcal_cli.kandinsky.spec import MapSpec

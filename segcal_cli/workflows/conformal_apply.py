@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from segcal_cli.confidence.thresholds import Calibration, Ranked, ThresholdRow
 from segcal_cli.confidence.views import TargetView, views, voxel_volume
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import CaseErrors
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.work import Work
 from segcal_cli.io.case_sources import CaseSource

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +13,7 @@ from segcal_cli.confidence.drift import batch_p_values, drift_json, stream_p_val
 from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, FormatError, WriteError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.atomic import remove_temps, writing
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.locks import locked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from segcal_cli.confidence.fit import SetFit
@@ -21,6 +21,7 @@ from segcal_cli.confidence.scoring import ScoringRules
 from segcal_cli.confidence.spec import BadOption, SetSpec, TargetSpec
 from segcal_cli.confidence.targets import parse_targets
 from segcal_cli.core.errors import OverlapError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import run_estimator
 from segcal_cli.io.case_sources import CaseSource

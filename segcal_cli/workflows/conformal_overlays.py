@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from segcal_cli.confidence.verdict import Verdict
 from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer, Silent
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Work

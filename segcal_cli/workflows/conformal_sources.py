@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,6 +18,7 @@ from segcal_cli.confidence.thresholds import Calibration
 from segcal_cli.core.annotations import Count
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, CaseErrors, InputError, SegcalError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseReader, CaseSource

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from segcal_cli.confidence.views import TargetView, views
 from segcal_cli.confidence.weighting import FEW, estimated_weights
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import FitError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.tables import TableError, read_table
 from segcal_cli.metrics.coverage import BadWeight, check_weights, effective_sample_size
 

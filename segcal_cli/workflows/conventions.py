@@ -7,10 +7,11 @@ papers on image classifiers do. An option that was given beats the convention, t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.metrics.intervals import BadInterval, tails
 from segcal_cli.metrics.measures import Settings

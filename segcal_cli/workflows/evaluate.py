@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
 
 from segcal_cli.core.errors import UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.execution.work import Result
 from segcal_cli.io.atomic import write_text

@@ -7,7 +7,7 @@ all problems. What follows differs: a fit stops at any problem, ``apply`` goes o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from segcal_cli.core.artifact import Artifact
@@ -20,6 +20,7 @@ from segcal_cli.core.errors import (
     UsageError,
     count_text,
 )
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.paths import real_path

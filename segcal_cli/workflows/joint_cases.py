@@ -8,13 +8,14 @@ is left out of the calibration of all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, LabelError, SegcalError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Box, Volume

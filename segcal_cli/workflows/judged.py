@@ -8,13 +8,14 @@ artifacts of the same run.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import NotAnArtifact
 from segcal_cli.reporting.pictures import Picture
 from segcal_cli.workflows.calibrators import CalibratorTransform, LoadedCalibrator, refuse_misfit

@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import ModuleType
 from typing import Any
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.tables import Table
 
 KINDS: Mapping[str, str] = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import results
 from segcal_cli.execution.work import Item, Result, Work

@@ -6,11 +6,12 @@ Column names are the keys of the JSON document, so a table and a document can be
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from functools import cached_property
 from typing import Any
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import ALL_CLASSES, LabelSpace
 from segcal_cli.metrics.columns import ALL_COLUMNS, ALWAYS, Row
 from segcal_cli.metrics.comparison import COMPARED, Compared, compare, overlap_and_error, pareto_front

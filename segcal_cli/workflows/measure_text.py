@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.columns import TOP_COLUMNS
 from segcal_cli.metrics.comparison import MIN_TESTED_GROUPS, SIGNIFICANCE, Compared, heading_of

@@ -8,11 +8,12 @@ merging is exact in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from segcal_cli.core.case import Case
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.kde import with_kde
 from segcal_cli.metrics.likelihood import counted_scores
 from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_case

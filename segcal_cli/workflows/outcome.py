@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.tables import Table
 
 DONE, NOTHING_PRODUCED, PARTIAL = 0, 4, 8

@@ -7,12 +7,12 @@ that count, the unit, and how many there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from segcal_cli.core.errors import count_text
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.bands import MIN_GROUPS, Band, confidence_band, consistency_band
 from segcal_cli.metrics.calibration_errors import BinTable

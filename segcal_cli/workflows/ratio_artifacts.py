@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from segcal_cli.core.annotations import Count, NotEmpty, positive
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, InputError, SegcalError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseSource
 from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed

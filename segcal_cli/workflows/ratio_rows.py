@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.ratio.alarms import REASONS, case_flags, cutoff_sides, interval_flags
 from segcal_cli.ratio.bounds import Ends
 from segcal_cli.ratio.intervals import Intervals, effective_voxels, squared_error

@@ -7,9 +7,11 @@ nothing heavy, because the command line reads it to build ``--help``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
+
+from segcal_cli.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePath
 from typing import Any
 
 from segcal_cli import __version__
 from segcal_cli.core.artifact import Artifact
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.volume import Values
 from segcal_cli.reporting.documents import plain
 from segcal_cli.workflows.requests import PredictionOptions

@@ -15,12 +15,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError, count_text
 from segcal_cli.core.estimator import Estimator
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import Plan, failure_records, one_pass, reads, run_estimator
 from segcal_cli.execution.work import Result

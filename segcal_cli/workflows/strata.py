@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from segcal_cli.core.errors import PairingError, UsageError
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.groups import Groups, NoGroup, parse_groups
 
 VOLUME = "volume:"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
 from segcal_cli.core.estimator import Estimator, require_state
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.case_sources import Transform
 
 

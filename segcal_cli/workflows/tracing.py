@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.case import Case, CaseFacts
 from segcal_cli.core.errors import CaseErrors, OverlapError, SegcalError, count_text, first_line
 from segcal_cli.core.estimator import Estimator, require_cases, require_state
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import reads
 from segcal_cli.execution.work import Result

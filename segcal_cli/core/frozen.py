@@ -64,5 +64,20 @@ def _hash(record: Any) -> int:
     return hash(_values(record))
 
 
-_ALWAYS = {"__repr__": _representation, "__setattr__": _assign_once, "__delattr__": _refuse_to_delete}
+def _state(record: Any) -> list[Any]:
+    return [getattr(record, one.name) for one in dataclasses.fields(record)]
+
+
+def _restore(record: Any, state: list[Any]) -> None:
+    for one, value in zip(dataclasses.fields(record), state, strict=True):
+        object.__setattr__(record, one.name, value)
+
+
+_ALWAYS = {
+    "__repr__": _representation,
+    "__setattr__": _assign_once,
+    "__delattr__": _refuse_to_delete,
+    "__getstate__": _state,
+    "__setstate__": _restore,
+}
 _OF_VALUES = {"__eq__": _equal, "__hash__": _hash}

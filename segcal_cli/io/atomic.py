@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,7 +74,7 @@ def temp_path(target: Path, tag: str) -> Path:
     if suffix == ".gz":
         suffix = Path(name[: -len(suffix)]).suffix + suffix
     stem = name[: len(name) - len(suffix)]
-    tail = f".tmp-{tag}-{secrets.token_hex(6)}{suffix}"
+    tail = f".tmp-{tag}-{os.urandom(6).hex()}{suffix}"
     room = MAX_NAME_BYTES - len(os.fsencode(tail)) - 1
     if len(os.fsencode(stem)) > room:  # cut between characters
         stem = os.fsencode(stem)[:room].decode(errors="ignore")

@@ -1,8 +1,7 @@
 """gzip, both ways, as fast as isal does it and without a second copy of anything.
 
-A compressed volume is decoded in pieces of a megabyte, each copied straight to its place in the array that was
-allocated for it, so reading needs the array and little else. isal drops the interpreter lock while it decodes, and
-``on_progress`` tells a consumer in another thread how far the array is filled.
+A compressed volume is decoded in pieces of two megabytes, so that reading needs the array that takes them and little
+else. isal drops the interpreter lock while it decodes.
 
 A gzip file may consist of several members, one after the other; what they decode to is joined. Every member ends with a
 checksum that covers it, so a file is read to its very end even when all wanted bytes are there: stopping early would
@@ -12,11 +11,9 @@ what the file can possibly hold before anything is allocated for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
 
 from segcal_cli.core.errors import FormatError
 from segcal_cli.io.inputs import EmptyFile, refuse_pipe, unreadable
@@ -30,6 +27,9 @@ decodes seldom waits for one that runs Python."""
 
 INPUT_BYTES = 2**21
 """Bytes of the compressed file read at a time."""
+
+HEAD_INPUT_BYTES = 2**14
+"""The same where only the beginning is wanted; isal copies what it does not need yet."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -70,7 +70,7 @@ class TooLong(FormatError):
     template = "{0}: holds more than the {1} bytes that its header declares"
 
 
-def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES, input_bytes: int = INPUT_BYTES) -> Iterator[bytes]:
     """The decoded bytes of all members, in pieces of 1 to ``chunk_bytes`` bytes, with every checksum verified.
 
     A member's checksum is verified before its last piece is handed out. Zero bytes after the last member are the
@@ -83,7 +83,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     try:
         refuse_pipe(path)
         with path.open("rb", buffering=0) as file:
-            pending = file.read(INPUT_BYTES)
+            pending = file.read(input_bytes)
             if not pending:
                 raise EmptyFile(path)
             if not pending.startswith(_GZIP_MAGIC):
@@ -92,7 +92,7 @@ def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
                 member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
                 while not member.eof:
                     if member.needs_input and not pending:
-                        pending = file.read(INPUT_BYTES)
+                        pending = file.read(input_bytes)
                         if not pending:
                             raise TruncatedGzip(path)
                     piece = member.decompress(pending, chunk_bytes)
@@ -132,29 +132,11 @@ def _reason(error: Exception) -> str:
 def head(path: Path, count: int) -> bytes:
     """The first ``count`` (>= 1) decoded bytes, or all if there are fewer; what follows is not even checked."""
     taken = bytearray()
-    for piece in chunks(path, chunk_bytes=count):
+    for piece in chunks(path, chunk_bytes=count, input_bytes=HEAD_INPUT_BYTES):
         taken += piece
         if len(taken) >= count:
             break
     return bytes(taken[:count])
-
-
-def read_into(
-    path: Path, buffer: memoryview, *, skip: int = 0, on_progress: Callable[[int], None] | None = None
-) -> None:
-    """Decode ``path`` into ``buffer``, leaving out its first ``skip`` bytes; both together must be all that there is.
-
-    buffer: writable bytes, e.g. ``memoryview(array).cast("B")``. on_progress: called after each piece with the number
-    of bytes of ``buffer`` that are final. Raises what ``chunks`` raises, TooShort, TooLong; the buffer is then half
-    filled.
-    """
-    filled = 0
-    target = np.frombuffer(buffer, np.uint8)
-    for piece in payload(path, chunks(path), skip=skip, size=len(buffer)):
-        np.copyto(target[filled : filled + len(piece)], np.frombuffer(piece, np.uint8))
-        filled += len(piece)
-        if on_progress is not None:
-            on_progress(filled)
 
 
 def payload(path: Path, pieces: Iterable[bytes | memoryview], *, skip: int, size: int) -> Iterator[bytes | memoryview]:

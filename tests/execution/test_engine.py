@@ -10,7 +10,8 @@ import pytest
 
 from segcal_cli.core.errors import CaseErrors, FormatError
 from segcal_cli.core.observer import Silent
-from segcal_cli.execution.engine import Plan, _submitted, failure_records, results, run_estimator
+from segcal_cli.execution.engine import Plan, failure_records, results, run_estimator
+from segcal_cli.execution.processes import _submitted
 from segcal_cli.execution.work import Result, SystemRefused, UnforeseenError, Work, WorkerDied
 
 

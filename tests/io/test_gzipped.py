@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
-import threading
 import tracemalloc
 
 import numpy as np
@@ -26,9 +25,7 @@ def packed(tmp_path):
 
 
 def read_all(path, size=CONTENT_BYTES, skip=0):
-    buffer = bytearray(size)
-    gzipped.read_into(path, memoryview(buffer), skip=skip)
-    return bytes(buffer)
+    return b"".join(gzipped.payload(path, gzipped.chunks(path), skip=skip, size=size))
 
 
 def refused(error, path, text, read=read_all):
@@ -68,39 +65,6 @@ def test_a_member_may_end_anywhere_in_the_input(packed, rest):
 def test_zero_padding_after_the_stream_is_passed_over(packed):
     packed.write_bytes(packed.read_bytes() + bytes(512))
     assert read_all(packed) == CONTENT
-
-
-def test_progress_names_what_is_final_and_ends_at_the_end(packed):
-    buffer, seen = bytearray(len(CONTENT)), []
-
-    def on_progress(filled):
-        assert buffer[:filled] == CONTENT[:filled]
-        seen.append(filled)
-
-    gzipped.read_into(packed, memoryview(buffer), on_progress=on_progress)
-    assert seen == sorted(set(seen))
-    assert seen[-1] == len(CONTENT)
-    assert len(seen) > 2
-
-
-def test_another_thread_can_use_what_is_decoded_before_the_end(packed):
-    buffer, started, checked = bytearray(len(CONTENT)), threading.Event(), threading.Event()
-
-    def consume():
-        assert started.wait(10)
-        if buffer[:1000] == CONTENT[:1000]:
-            checked.set()
-
-    consumer = threading.Thread(target=consume)
-    consumer.start()
-
-    def on_progress(filled):
-        if filled < len(CONTENT):
-            started.set()
-            assert checked.wait(10)
-
-    gzipped.read_into(packed, memoryview(buffer), on_progress=on_progress)
-    consumer.join()
 
 
 def test_an_empty_file_is_refused(packed):
@@ -204,20 +168,19 @@ def test_head_of_a_short_stream_is_all_of_it(packed):
     assert gzipped.head(packed, 352) == b"abc"
 
 
-def test_reading_holds_little_beside_the_buffer(tmp_path):
+def test_reading_holds_little_at_a_time(tmp_path):
     path = tmp_path / "large.gz"
     content = np.random.default_rng(3).integers(0, 60, 20_000_000, dtype=np.uint8)
     path.write_bytes(gzip.compress(content.tobytes(), 1))
-    buffer = memoryview(bytearray(content.size))
     gzipped.head(path, 1)
     tracemalloc.start()
     try:
-        gzipped.read_into(path, buffer)
+        decoded = sum(len(piece) for piece in gzipped.chunks(path))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 8 * 2**20
-    assert buffer == content.data
+    assert decoded == content.size
 
 
 def test_writing_is_reproducible_and_names_neither_date_nor_file(tmp_path):

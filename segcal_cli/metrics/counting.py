@@ -29,6 +29,9 @@ PIECE_VOXELS = 1 << 16
 """Voxels whose cells are computed at a time: few enough that what is computed from them stays in a cache, and enough
 that numpy's start of a computation costs little beside it."""
 
+ROW = 1 << 13
+"""Numbers whose squares are summed at a time; OpenBLAS takes one thread up to 10,000."""
+
 LANES = 4
 """Neighbours often share a cell, and an addition waits for the one before it; so voxels in turn add to tables of their
 own."""
@@ -241,28 +244,28 @@ class BlockCounter:
         cache, in memory that is taken once, since fresh memory is slow.
         """
         p, tail = scores.p[channel], self.grid.tail
-        narrow = p.dtype == np.float32 and not upper
+        narrow = p.dtype == np.float32 and (scores.exclusive or not upper)
         kind = np.dtype(np.int32 if narrow else np.int64)
         shift, first = (20, FIRST_KEY32) if narrow else (49, FIRST_KEY64)
         n, deviation = np.zeros((LANES, tail + 1), np.int64), np.zeros((LANES, tail + 1))
         squares = 0.0
         length = min(PIECE_VOXELS, p.size)
-        keys, ds, bits = np.empty(length, np.intp), np.empty(length), np.empty(length, kind)
+        keys, ds = np.empty(length, np.intp), np.empty(length)
         floats = np.empty(length, np.float32 if narrow else np.float64)
         lane = self.lanes[kind]
         starts = np.arange(0, p.size, PIECE_VOXELS)
         borders = [*np.searchsorted(rest, starts).tolist(), rest.size]
         for number, start in enumerate(starts.tolist()):
             piece = p[start : start + PIECE_VOXELS]
-            key, d, bit = keys[: piece.size], ds[: piece.size], bits[: piece.size]
+            key, d = keys[: piece.size], ds[: piece.size]
             np.copyto(d, piece)
             q = piece
             if upper:
                 np.subtract(1.0, d, out=d)
-                q = complement(scores, channel, slice(start, start + piece.size))
+                q = complement(scores, channel, slice(start, start + piece.size), p.dtype)
             # Of floats: the maximum of integers takes several times as long.
-            raised = np.maximum(q, SMALLEST_CELL, out=floats[: piece.size])
-            np.right_shift(raised.view(kind), shift, out=bit)
+            bit = np.maximum(q, SMALLEST_CELL, out=floats[: piece.size]).view(kind)
+            np.right_shift(bit, shift, out=bit)
             if upper:  # channels that sum to a little more than 1 can leave 1 - p above the bin that p is in
                 np.minimum(bit, first + tail - 1, out=bit)
             np.add(bit, lane[: piece.size], out=key)
@@ -271,7 +274,7 @@ class BlockCounter:
             d[others] = 0.0
             n += np.bincount(key, minlength=n.size).reshape(n.shape)
             deviation += np.bincount(key, weights=d, minlength=n.size).reshape(n.shape)
-            squares += float(np.square(d, out=d).sum())
+            squares += _sum_of_squares(d)
         return n.sum(axis=0)[1:], deviation.sum(axis=0)[1:], squares
 
     def _cell(self, p: np.ndarray, scores: Scores, channel: int, where: np.ndarray) -> np.ndarray:
@@ -281,7 +284,7 @@ class BlockCounter:
         first, last = np.flatnonzero(cell == 0), np.flatnonzero(cell == grid.uniform - 1)
         cell += grid.tail - 1
         cell[first] = np.minimum(geometric_cell(p[first]), grid.tail - 1)
-        q = complement(scores, channel, where[last])
+        q = complement(scores, channel, where[last], scores.p.dtype).astype(np.float64)
         cell[last] = grid.size - 1 - np.minimum(geometric_cell(q), grid.tail - 1)
         return cell
 
@@ -323,6 +326,13 @@ class BlockCounter:
         counts.top_n[-1] += best.size - rest.size
         counts.top_hits[-1] += np.count_nonzero(hit) - hits.sum()
         counts.top_p[-1] += best.sum(dtype=np.float64) - surplus.sum()
+
+
+def _sum_of_squares(numbers: np.ndarray) -> float:
+    """In rows too short for BLAS to share them among threads, whose number would be seen in the last digits."""
+    whole = numbers.size - numbers.size % ROW
+    rows = numbers[:whole].reshape(-1, ROW)
+    return float(np.vecdot(rows, rows).sum() + np.dot(numbers[whole:], numbers[whole:]))
 
 
 def _any(masks: Sequence[np.ndarray]) -> np.ndarray:

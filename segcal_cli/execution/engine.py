@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,6 +25,9 @@ from segcal_cli.execution.environment import one_thread_each
 from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, attempt
 
 OnFailure = Literal["stop", "continue"]
+
+ALONE: ContextVar[bool] = ContextVar("ALONE", default=False)
+"""Whether nothing is left to decode beside the case that is computed: the decoder's core is free."""
 
 DECODED_AHEAD = 2
 """Cases decoded, or about to be, while one is computed; so three are in memory."""
@@ -167,7 +171,10 @@ def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
                 pending = others + ahead(1)
                 del first, others
                 if loaded.error is None:
-                    yield attempt(loaded.id, work.compute, loaded.value)
+                    before = ALONE.set(not pending)
+                    computed = attempt(loaded.id, work.compute, loaded.value)
+                    ALONE.reset(before)
+                    yield computed
                 else:
                     yield loaded
                 del loaded

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from segcal_cli.core.case import Case
 from segcal_cli.core.frozen import dataclass
+from segcal_cli.execution.engine import ALONE
 from segcal_cli.metrics.kde import with_kde
 from segcal_cli.metrics.likelihood import counted_scores
 from segcal_cli.metrics.measures import CaseMeasures, Settings, Source, measure_case
@@ -41,13 +42,15 @@ class Measured:
 class Measurement:
     """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the table.
 
-    others: names of the sources that joint cases hold besides.
+    others: names of the sources that joint cases hold besides. threads_alone: instead of ``threads`` where no other case
+    is decoded meanwhile.
     """
 
     calibrators: Mapping[str, Calibrator | None]
     settings: Settings
     threads: int = 1
     others: tuple[str, ...] = ()
+    threads_alone: int = 1
 
     def empty(self) -> Measured:
         return Measured()
@@ -75,7 +78,8 @@ class Measurement:
         return state
 
     def _measure(self, case: Case, sources: Mapping[str, Source]) -> dict[str, CaseMeasures]:
-        return with_kde(measure_case(case, sources, self.settings, self.threads), case, sources, self.settings)
+        threads = max(self.threads, self.threads_alone) if ALONE.get() else self.threads
+        return with_kde(measure_case(case, sources, self.settings, threads), case, sources, self.settings)
 
     def _measured(self, case: Case) -> dict[str, CaseMeasures]:
         """Every calibrator's measures: in one go, but for those that look at neighbours, which change the volume."""

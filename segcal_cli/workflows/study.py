@@ -284,7 +284,8 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     }
     # Measuring one source takes about as long as decoding, which is to have a core of its own while cases follow.
     decoding = int(len(joint) > 1 and len(calibrators) + len(rest.others) == 1)
-    measurement = Measurement(calibrators, settings, threads_of(plan, spare=decoding), rest.others)
+    threads, alone = threads_of(plan, spare=decoding), threads_of(plan)
+    measurement = Measurement(calibrators, settings, threads, rest.others, alone)
     transform = None if before is None else CalibratorTransform(before.calibrator)
     # One case cannot be a copy of another, nor have been fitted on if there is nothing fitted.
     hashed = with_digests or bool(rest.loaded)

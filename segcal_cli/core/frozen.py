@@ -31,7 +31,8 @@ QUICK: tuple[dict[str, bool], ...] = ({"frozen": True, "slots": True}, {"frozen"
 
 def _quickly(cls: type, compared: bool) -> type:
     for name, method in (_ALWAYS | _OF_VALUES if compared else _ALWAYS).items():
-        if name not in vars(cls):
+        # A class that says what is equal is unhashable to Python, not to dataclasses.
+        if vars(cls).get(name) is None:
             setattr(cls, name, method)
     return dataclasses.dataclass(cls, repr=False, eq=False, slots=True)
 

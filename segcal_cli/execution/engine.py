@@ -172,8 +172,10 @@ def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
                 del first, others
                 if loaded.error is None:
                     before = ALONE.set(not pending)
-                    computed = attempt(loaded.id, work.compute, loaded.value)
-                    ALONE.reset(before)
+                    try:
+                        computed = attempt(loaded.id, work.compute, loaded.value)
+                    finally:
+                        ALONE.reset(before)
                     yield computed
                 else:
                     yield loaded

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,13 +82,26 @@ def temp_path(target: Path, tag: str) -> Path:
     return target.with_name(f".{stem}{tail}")
 
 
+def refuse_special(target: Path) -> None:
+    """Raise WriteError for a device, a pipe or a socket, or a link to one: a file would take its place."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise WriteError(target, "it is a device, a pipe or a socket")
+
+
 @contextlib.contextmanager
 def writing_together(targets: Sequence[Path], *, tag: str = DEFAULT_TAG) -> Iterator[tuple[BinaryIO, ...]]:
     """Open a temp for each target; when the block ends well, rename them all, in the order of ``targets``.
 
     Any exception in the block (KeyboardInterrupt too) removes the temps and leaves every target as it was. Raises
-    WriteError naming the target and the reason where a file cannot be opened, written, synced or renamed.
+    WriteError naming the target and the reason where a file cannot be opened, written, synced or renamed, or would take
+    the place of something that is no file.
     """
+    for target in targets:
+        refuse_special(target)
     # Named before they are made: an interrupt may come between the making of a file and the next line.
     temps = [temp_path(target, tag) for target in targets]
     pending: list[_Pending] = []

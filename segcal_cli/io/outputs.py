@@ -19,7 +19,7 @@ from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.paths import real_path
 from segcal_cli.io import nifti
-from segcal_cli.io.atomic import DEFAULT_TAG, utf8, writing_together
+from segcal_cli.io.atomic import DEFAULT_TAG, refuse_special, utf8, writing_together
 from segcal_cli.io.bundles import write_bundle
 from segcal_cli.io.folders import expand_folders
 from segcal_cli.io.geometry import Space
@@ -117,6 +117,7 @@ def require_file_place(path: Path) -> None:
     """Raise WriteError, before any work, where a file could not be written in the end."""
     if path.is_dir() and not path.is_symlink():
         raise WriteError(path, "it is a folder")
+    refuse_special(path)
     _require_writable(path, path.parent)
 
 

@@ -27,6 +27,18 @@ CLASS_NAME = re.compile(r"[a-z_0-9]+(\.[a-z_0-9]+)*:[A-Za-z_0-9]+")
 
 PLAIN = (bool, int, str)
 
+UNREADABLE = (
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    SegcalError,
+    TypeError,
+    ValueError,
+    re.error,
+)
+"""What a tree that ``flattened`` did not make runs into."""
+
 POOLED = "biuf"
 """Kinds of numpy types that are kept as arrays of their type: truth values, integers, floats."""
 
@@ -50,7 +62,7 @@ def restored(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     """What ``flattened`` took apart. Raises NotARecord for anything that it cannot have made."""
     try:
         return _Restorer(arrays).value(tree)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, SegcalError, RecursionError) as error:
+    except UNREADABLE as error:
         raise NotARecord(f"{type(error).__name__}: {error}") from error
 
 

@@ -74,4 +74,5 @@ def _nll(n: np.ndarray, hits: np.ndarray, r: np.ndarray) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         of_hits = np.where(hits > 0.0, hits * np.log(r), 0.0)
         of_misses = np.where(n > hits, (n - hits) * np.log1p(-r), 0.0)
-    return float(-(of_hits + of_misses).sum() / n.sum())
+    # Not -(sum): where nothing is uncertain that would be -0.0.
+    return float((0.0 - (of_hits + of_misses).sum()) / n.sum())

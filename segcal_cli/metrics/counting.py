@@ -53,6 +53,10 @@ SUMS = ("brier", "nll", "bias")
 """Columns of ``Counts.sums``: sum (p - y)^2, sum -log of the probability of what is true, sum p - y with padding."""
 
 
+JOINT = ("nll", "brier")
+"""Entries of ``Counts.joint``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What was counted on a run of voxels; adding up counts of parts gives the counts of the whole.

@@ -9,7 +9,6 @@ answer another question and never share a column with class-wise ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import LabelError, UsageError
 from segcal_cli.core.frozen import dataclass
@@ -25,9 +25,9 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.calibration_errors import EmptyBins
 from segcal_cli.metrics.cells import CellGrid, Closed
-from segcal_cli.metrics.columns import Row, all_row, class_rows
+from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, Row, all_row, class_rows
 from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
-from segcal_cli.metrics.curves import band_counts
+from segcal_cli.metrics.curves import BAND_CELLS, band_counts
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.metrics.selection import DEFAULT_METRICS, check_metrics
 
@@ -139,6 +139,22 @@ class CaseMeasures:
     all: Row
     pooled: Pooled
     curves: np.ndarray | None = None
+
+    def require_slim(self, case: str, pooled: Pooled, settings: Settings) -> None:
+        """Raise OtherType unless this is, after ``slim``, what ``measure_case`` finds of the case, of the classes of
+        ``pooled``: as many numbers, and every measure defined by a number or None."""
+        self.pooled.require_shapes(settings.grid, cells=False)
+        names, curves = pooled.classes, (2, len(pooled.classes), BAND_CELLS)
+        if self.case != case or self.pooled.classes != names or tuple(self.classes) != names:
+            raise OtherType(f"the measures of {case}", f"of {', '.join(names)}")
+        if self.curves is None or self.curves.shape != curves or self.curves.dtype.kind != "i":
+            raise OtherType(f"curves of {case}", f"whole numbers of the shape {curves}")
+        for columns, row in ((ALL_COLUMNS, self.all), *((CLASS_COLUMNS, row) for row in self.classes.values())):
+            if set(row) != set(columns):
+                raise OtherType(f"a row of {case}", "of all measures")
+            for key, value in row.items():
+                if value is not None and not abs(value) <= sys.float_info.max:
+                    raise OtherType(f"{key} of {case}", "a finite number")
 
     def slim(self) -> CaseMeasures:
         """The same with reported bins and band cells in place of all cells, for keeping many cases."""

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid
-from segcal_cli.metrics.counting import Counts
+from segcal_cli.metrics.counting import JOINT, SUMS, WHOLE, Counts
 
 UNITS = 2.0**24
 """Units of a pooled sum in one whole: int64 holds the probabilities of 5e11 voxels."""
@@ -96,6 +97,22 @@ class Pooled:
             top_p=self.top_p + other.top_p,
             joint=self.joint + other.joint,
         )
+
+    def require_shapes(self, grid: CellGrid, *, cells: bool) -> None:
+        """Raise OtherType unless these are counts on this grid, by cell or by reported bin, and as long as they say."""
+        if (self.grid, self.cells) != (grid, cells):
+            raise OtherType("counts", f"of {grid.bins} bins, {'all cells' if cells else 'binned'}")
+        classes, top = len(self.classes), (grid.bins,)
+        of_bins = (classes, grid.size if cells else grid.bins)
+        shapes: dict[str, tuple[int, ...]] = {"n": of_bins, "hits": of_bins, "p": of_bins}
+        shapes |= {"whole": (classes, len(WHOLE)), "sums": (classes, len(SUMS)), "joint": (len(JOINT),)}
+        shapes |= {"top_n": top, "top_hits": top, "top_p": top}
+        if self.bias_ml is not None:
+            shapes["bias_ml"] = (classes,)
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.int64:
+                raise OtherType(name, f"int64 of the shape {shape}")
 
     def binned(self) -> Pooled:
         """The same with reported bins in place of cells."""

@@ -249,6 +249,8 @@ def running_on(
         run.known = known_entries(files, observer)
         try:
             yield run
+            # A worker that was killed leaves temps; its case was done again.
+            remove_temps(files.folder, files.tag)
             run.write_record(run.exit_code)
         except KeyboardInterrupt:
             run.interrupted()

@@ -8,11 +8,12 @@ tell whether the shards belong together.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.errors import ArtifactError, FormatError, UsageError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer
@@ -28,7 +29,7 @@ from segcal_cli.workflows.inputs import Inputs
 from segcal_cli.workflows.made_cases import is_made_by
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import FolderOptions, RunOptions, ShardOptions
-from segcal_cli.workflows.run_record import recorded_cases
+from segcal_cli.workflows.run_record import sound_entries
 from segcal_cli.workflows.run_settings import Settings
 from segcal_cli.workflows.sharding import Rest, Share, is_mine, list_digest
 
@@ -148,32 +149,37 @@ def place_of(records: Sequence[Path], output: Path) -> RunFiles:
 
 
 def joined(
-    records: Sequence[Path],
+    records: Sequence[tuple[Path, PartHeader]],
     remaining: Remaining,
     place: RunFiles,
     writing: FolderOptions,
     running: RunOptions,
     observer: Observer,
 ) -> Outcome:
-    """Make one record of the shards' and write the tables. Raises NotAPart, OutputGone, OutputExists, InUse,
-    WriteError."""
+    """Make one record of the shards' and write the tables. records: of each shard, with the header of its part.
+
+    Raises NotAPart, OutputGone, OutputExists, InUse, WriteError.
+    """
     refuse_existing(
         [place.record, *(place.folder / name for name in remaining.tables.names)], overwrite=writing.overwrite
     )
     with held(place, writing.if_locked) as alone:
         if not alone:
             observer.warn(no_locks(place))
-        documents = [_document(path) for path in records]
-        for path in records:
-            _require_results(path, remaining.settings.command)
-            _require_outputs(path)
+        documents = [_document(path) for path, _ in records]
+        entries = [
+            _entries(path, header, document) for (path, header), document in zip(records, documents, strict=True)
+        ]
+        for (path, _), own in zip(records, entries, strict=True):
+            _require_results(path, remaining.settings.command, own)
+            _require_outputs(path, own)
         run = FolderRun.of_entries(
             place,
             remaining.settings,
             replace(writing, skip_existing=remaining.skip_existing),
             running,
             observer,
-            (entry for path in records for entry in recorded_cases(path)),
+            (entry for own in entries for entry in own),
         )
         run.outputs = list({entry["file"]: entry for one in documents for entry in one.get("outputs", ())}.values())
         outcome = remaining.tables.conclude(run)
@@ -181,16 +187,29 @@ def joined(
     return outcome
 
 
-def _require_results(path: Path, command: str) -> None:
+def _entries(path: Path, header: PartHeader, document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cases of a shard's record. Raises NotAPart unless they are sound, and those that the shard has read."""
+    try:
+        entries = sound_entries(document)
+    except OtherType as error:
+        raise NotAPart(path, f"its records are damaged ({error})") from error
+    own = {entry["case"] for entry in entries if entry["status"] != "kept"}
+    other = sorted(own.symmetric_difference(header.cases))
+    if other:
+        raise NotAPart(path, f"it is not of the cases of its shard ({other[0]})")
+    return entries
+
+
+def _require_results(path: Path, command: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Raise NotAPart unless every case that a shard has done came to what the command makes."""
-    for entry in recorded_cases(path):
+    for entry in entries:
         if entry["status"] in STANDING and not is_made_by(command, entry["result"]):
             raise NotAPart(path, f"its record of {entry['case']} is damaged")
 
 
-def _require_outputs(path: Path) -> None:
+def _require_outputs(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Raise OutputGone unless what a shard has written is there."""
-    for entry in recorded_cases(path):
+    for entry in entries:
         for output in entry["outputs"] if entry["status"] in STANDING else ():
             if not (path.parent / output["file"]).is_file():
                 raise OutputGone(path, output["file"], entry["case"])

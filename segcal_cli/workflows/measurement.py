@@ -8,10 +8,12 @@ merging is exact in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.case import Case
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.execution.engine import ALONE
@@ -42,8 +44,8 @@ class Measured:
 class Measurement:
     """The estimator. calibrators: source name -> calibrator, None for predictions as they are, in order of the table.
 
-    others: names of the sources that joint cases hold besides. threads_alone: instead of ``threads`` where no other case
-    is decoded meanwhile.
+    others: names of the sources that joint cases hold besides. threads_alone: instead of ``threads`` while no other
+    case is decoded.
     """
 
     calibrators: Mapping[str, Calibrator | None]
@@ -73,6 +75,19 @@ class Measurement:
             for name, table in {**a.pooled, **b.pooled}.items()
         }
         return Measured({**a.cases, **b.cases}, pooled)
+
+    def require_state(self, state: Measured, cases: AbstractSet[str]) -> None:
+        """See ``core/estimator.py``."""
+        sources = [*self.calibrators, *self.others]
+        if cases and set(state.pooled) != set(sources):
+            raise OtherType("state", f"of {', '.join(sources)}")
+        for table in state.pooled.values():
+            table.require_shapes(self.settings.grid, cells=True)
+        for case, found in state.cases.items():
+            if set(found) != set(sources):
+                raise OtherType(f"the measures of {case}", f"of {', '.join(sources)}")
+            for name, measures in found.items():
+                measures.require_slim(case, state.pooled[name], self.settings)
 
     def finish(self, state: Measured) -> Measured:
         return state

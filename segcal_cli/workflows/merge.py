@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from segcal_cli.core.observer import Observer
 from segcal_cli.execution.engine import reads
 from segcal_cli.io.outputs import refuse_existing, refuse_twice, require_file_place
 from segcal_cli.io.parts import ROUND, NotAPart, Part, read_part
+from segcal_cli.metrics.pooling import PoolMismatch
 from segcal_cli.workflows.evaluate import MeasureConclusion
 from segcal_cli.workflows.folder_shards import Remaining, all_records, files_of, joined, place_of
 from segcal_cli.workflows.outcome import Outcome
@@ -107,7 +107,8 @@ def run(
     if failures and len(failures) == len(cases):
         raise CaseErrors(*(failure.error for failure in (*rest.failures, *failures)))
     _require_states(paths, parts, rest)
-    state = reduce(rest.estimator.merge, (share.state for share in shares))
+    by_shard = sorted(zip(paths, parts, strict=True), key=lambda one: one[1].header.shard)
+    state = _merged(rest.estimator, [(path, part.content.state) for path, part in by_shard])
     result = rest.estimator.finish(state)
     left = in_order((*rest.failures, *failures))
     if isinstance(result, Estimator):
@@ -128,7 +129,9 @@ def _join_records(
     _refuse_tables(asked, parts[0].header.command)
     if not isinstance(rest.conclusion, Remaining):
         raise NotAPart(paths[0], "what stands beside it is the part of another command")
-    ordered = sorted(paths, key=lambda path: files_of(path).part.name)
+    ordered = sorted(
+        zip(paths, (part.header for part in parts), strict=True), key=lambda one: files_of(one[0]).part.name
+    )
     return joined(ordered, rest.conclusion, place, FolderOptions(writing.overwrite), RunOptions(), observer)
 
 
@@ -190,6 +193,17 @@ def _require_states(paths: Sequence[Path], parts: Sequence[Part], rest: Rest) ->
             require_state(rest.estimator, part.content.state, done)
         except OtherType as error:
             raise NotAPart(path, f"its records are damaged ({error})") from error
+
+
+def _merged(estimator: Estimator, states: Sequence[tuple[Path, Any]]) -> Any:
+    """All states in one. Raises NotAPart for the first that does not go with those before it."""
+    (_, state), *others = states
+    for path, other in others:
+        try:
+            state = estimator.merge(state, other)
+        except PoolMismatch as error:
+            raise NotAPart(path, f"its records are damaged ({error})") from error
+    return state
 
 
 def _refuse_other_runs(paths: Sequence[Path], parts: Sequence[Part]) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from segcal_cli import __version__
 from segcal_cli.core.annotations import OtherType, require_type
 from segcal_cli.core.errors import FormatError
-from segcal_cli.core.observer import Observer, Silent
+from segcal_cli.core.names import escaped
+from segcal_cli.core.observer import Observer
 from segcal_cli.io import journal
 from segcal_cli.io.documents import read_json
 from segcal_cli.io.run_files import RunFiles
@@ -47,11 +49,18 @@ class Output(TypedDict):
     mtime_ns: int
 
 
+class Failure(TypedDict):
+    file: str
+    error: str
+    message: str
+
+
 class Entry(TypedDict):
     """What the next run takes from a record. key: None where the case was never made."""
 
     case: str
-    status: str
+    status: Literal["done", "failed", "skipped", "waiting", "not_run", "kept"]
+    error: Failure | None
     key: str | None
     padding_share: float | None
     inputs: list[Input]
@@ -70,9 +79,15 @@ def known_entries(files: RunFiles, observer: Observer) -> dict[str, dict[str, An
     return {entry["case"]: entry for entry in found if _sound(entry)}
 
 
-def recorded_cases(path: Path) -> list[dict[str, Any]]:
-    """The sound entries of a record that is there."""
-    return [entry for entry in _recorded(path, Silent()) if _sound(entry)]
+def sound_entries(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a record. Raises OtherType unless each of them, and each output of all cases, is sound."""
+    require_type(document.get("cases"), list[Entry], "cases")
+    require_type(document.get("outputs"), list[Output], "outputs")
+    entries: list[dict[str, Any]] = document["cases"]
+    for entry in entries:
+        if not _sound(entry):
+            raise OtherType(f"the record of {escaped(entry['case'])}", "whole")
+    return entries
 
 
 def _recorded(path: Path, observer: Observer) -> list[Any]:
@@ -98,9 +113,13 @@ def _sound(entry: Any) -> bool:
     """Whether an entry can be relied on, whoever has edited the file."""
     try:
         require_type(entry, Entry)
-    except OtherType:
+        names = [entry["case"].encode(), *(os.fsencode(output["file"]) for output in entry["outputs"])]
+    except (OtherType, UnicodeEncodeError):
         return False
-    return all(Path(output["file"]).name == output["file"] for output in entry["outputs"])
+    if entry["status"] == "failed" and entry["error"] is None:
+        return False
+    plain = all(Path(output["file"]).name == output["file"] for output in entry["outputs"])
+    return plain and not any(b"\0" in name for name in names)
 
 
 def failed_entry(failure: Mapping[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
-from segcal_cli.metrics.counting import SUMS, WHOLE
+from segcal_cli.metrics.counting import JOINT, SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import UNITS, Pooled
 from segcal_cli.workflows.beside import companions_of
@@ -44,9 +44,6 @@ ROUNDING = 1e-9
 
 LARGEST = 1e100
 """Beyond what any measure of any scan is, and its square is still a float."""
-
-JOINT = ("joint_nll", "joint_brier")
-"""Sums over the voxels of all classes together."""
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""

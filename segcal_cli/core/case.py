@@ -17,6 +17,17 @@ from segcal_cli.core.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """What a case was read from, as sha256. predictions: of each array, the first model's first; labels, region: of the
+    files, "" where there is none.
+    """
+
+    predictions: tuple[str, ...]
+    labels: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CaseFacts:
     """What reading a case showed, besides its numbers. Small: it travels between processes and into records.
 
@@ -27,7 +38,7 @@ class CaseFacts:
     voxel holds the same values. stored: type on disk. grid_distance_mm: how far the corners of the label's grid are.
     padding_share: share of voxels never predicted. source: ``cross-validation`` or "". warnings: sentences. turned: how
     the label was brought onto the grid, or "". saturation: class -> shares of the voxels with p = 0, p = 1, p < 1e-6, p
-    > 1 - 1e-6; empty for logits.
+    > 1 - 1e-6; empty for logits. contents: None where nobody asked.
     """
 
     digest: str = ""
@@ -42,6 +53,7 @@ class CaseFacts:
     warnings: tuple[str, ...] = ()
     turned: str = ""
     saturation: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    contents: Contents | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Workflows report sentences and progress to an Observer; the command line shows t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import field
 from typing import Protocol
 
@@ -38,29 +38,55 @@ class Silent:
         """Ignored."""
 
 
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """A sentence that was said: a note, or a warning, which may be of one case."""
+
+    text: str
+    warning: bool = False
+    case: str | None = None
+
+
+def say_again(said: Iterable[Saying], observer: Observer) -> None:
+    """Say what was said before, in its order."""
+    for one in said:
+        if one.warning:
+            observer.warn(one.text, one.case)
+        else:
+            observer.note(one.text)
+
+
 @dataclass
 class Recorder:
-    """An Observer that passes everything on, and remembers what a report must say."""
+    """An Observer that passes everything on, and remembers what a report must say. said: may begin with what was heard
+    before."""
 
     inner: Observer
-    notes: list[str] = field(default_factory=list)
-    _warnings: dict[str, list[str | None]] = field(default_factory=dict)
+    said: list[Saying] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        self.said.append(Saying(text))
         self.inner.note(text)
 
     def warn(self, text: str, case: str | None = None) -> None:
-        self._warnings.setdefault(text, []).append(case)
+        self.said.append(Saying(text, warning=True, case=case))
         self.inner.warn(text, case)
 
     def progress(self, done: int, total: int, what: str) -> None:
         self.inner.progress(done, total, what)
 
     @property
+    def notes(self) -> list[str]:
+        return [one.text for one in self.said if not one.warning]
+
+    @property
     def warnings(self) -> list[str]:
         """Each once, with the case, or the number of cases, that it is about."""
-        return [_with_cases(text, cases) for text, cases in self._warnings.items()]
+        cases: dict[str, list[str | None]] = {}
+        for one in self.said:
+            if one.warning:
+                cases.setdefault(one.text, []).append(one.case)
+        return [_with_cases(text, of) for text, of in cases.items()]
 
 
 def _with_cases(text: str, cases: Sequence[str | None]) -> str:

@@ -67,6 +67,7 @@ class Dropped(TypedDict):
     case: str
     file: NotRequired[str]
     error: NotRequired[str]
+    message: NotRequired[str]
 
 
 class ReadAs(TypedDict, total=False):

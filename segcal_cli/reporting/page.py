@@ -74,11 +74,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything that the report says. facts: (name, value) pairs; digests: inputs and artifacts, folded away."""
+    """Everything that the report says. left_out: a sentence for each case that failed; options: (name, value) pairs;
+    digests: inputs and artifacts.
+    """
 
     version: str
     summary: str
     guarantee: str
+    left_out: Sequence[str]
     warnings: Sequence[str]
     notes: Sequence[str]
     tables: Sequence[SortableTable]

@@ -194,10 +194,10 @@ def run(
     for name, reason in compared.rivals.left_out.items():
         observer.warn(f"{name} is left out: {reason}")
     evaluation = _evaluation(compared, inputs.space, settings, roi=roi, overlap=overlap)
-    evaluation = replace(evaluation, intervals=intervals, convention=measuring.convention)
+    failed = [*inputs.failures, *failures]
+    evaluation = replace(evaluation, intervals=intervals, convention=measuring.convention, left_out=len(failed))
     shown = shown_measures(settings, asked=measuring.metrics is not None)
     write_text(output, csv_text(columns_of(shown), method_rows(evaluation, shown)))
-    failed = [*inputs.failures, *failures]
     done = len(traced.facts)
     return Outcome(
         result={

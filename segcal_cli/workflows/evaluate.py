@@ -111,9 +111,9 @@ def run(
             MeasureConclusion(ready.rest, judging), MEASURING,
         )  # fmt: skip
         return carried_out(job, ready.plan, RoundOptions(sharding.shard), output, observer)
-    heard = Recorder(observer)
     with_digests = outputs.histograms is not None or outputs.html is not None
-    study = measured_or_loaded(request, heard, with_digests=with_digests)
+    study = measured_or_loaded(request, observer, with_digests=with_digests)
+    heard = Recorder(observer, list(study.provenance.said))
     page = None
     if outputs.html is not None:
         from segcal_cli.workflows.reliability import report_alone

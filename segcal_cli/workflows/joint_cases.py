@@ -7,24 +7,27 @@ is left out of the calibration of all.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from segcal_cli.core.case import Case, CaseFacts
+from segcal_cli.core.case import Case, CaseFacts, Contents
 from segcal_cli.core.errors import CaseErrors, LabelError, SegcalError, UsageError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.observer import Observer
 from segcal_cli.core.volume import Box, Volume
 from segcal_cli.execution.work import Result
+from segcal_cli.io.artifacts import file_digest
 from segcal_cli.io.case_files import CaseFiles
-from segcal_cli.io.case_sources import CaseReader, CaseSource, Transform, open_cases
+from segcal_cli.io.case_sources import CaseReader, CaseSource, Transform, digest_of, open_cases
 from segcal_cli.io.geometry import Alignment, align
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.pairing import pair
+from segcal_cli.io.truth import Aligned, TruthSource
 from segcal_cli.io.voxels import read_prediction
 from segcal_cli.metrics.comparison import DifferentCases
 from segcal_cli.workflows.inputs import Inputs, class_table, guessed_table, reading_rules, truth_rules
@@ -59,8 +62,11 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Another prediction of a case before it is read, and how it is turned onto the first one's grid."""
+    """Another prediction of a case before it is read, and how it is turned onto the first one's grid. name: of its
+    folder.
+    """
 
+    name: str
     source: CaseSource
     alignment: Alignment
 
@@ -103,19 +109,28 @@ class JointCase:
 
 @dataclass(frozen=True, slots=True)
 class JointReader:
-    """Reads joint cases. first: reads the first folder's, with labels."""
+    """Reads joint cases. first: reads the first folder's, with labels. identified: hash all that is read."""
 
     first: CaseReader
     transform: Transform | None = None
+    identified: bool = False
 
     def __call__(self, source: JointSource) -> JointCase:
         """Raises the refusals of formats, proofs, values and labels, NothingShared."""
         case = self.first(source.first)
         volumes, warnings = [case.volume], list(case.facts.warnings)
+        # A blank prediction has no digest of its own, since it says nothing of whose it is.
+        arrays = [case.facts.digest or digest_of(case.volume.array)] if self.identified else []
         for other in source.others:
             truth = other.source.truth
             read = read_prediction(other.source.prediction, None if truth is None else truth.place)
-            warnings += [text for report in read.reports for text in report.warnings]
+            warnings += [
+                f"{other.name}: {text.removeprefix(f'{report.path}: ')}"
+                for report in read.reports
+                for text in report.warnings
+            ]
+            if self.identified:
+                arrays.append(digest_of(read.volume.array))
             volume = turned(read.volume, other.alignment, case.volume)
             volumes.append(volume if self.transform is None else self.transform(volume, case.space))
         box = shared_box(case.id, [volume.predicted for volume in volumes])
@@ -123,7 +138,9 @@ class JointReader:
             replace(case, volume=replace(volume, predicted=box), facts=replace(case.facts, warnings=tuple(warnings)))
             for volume in volumes
         ]
-        first = replace(joint[0], facts=replace(joint[0].facts, padding_share=joint[0].padding_share))
+        contents = _contents(source.first.truth, arrays) if self.identified else None
+        facts = replace(joint[0].facts, padding_share=joint[0].padding_share, contents=contents)
+        first = replace(joint[0], facts=facts)
         return JointCase((first, *joint[1:]))
 
 
@@ -175,7 +192,7 @@ def join(
         if source.id in failures:
             continue
         try:
-            joint.append(JointSource(source, tuple(_other(source, found[f.name][source.id]) for f in folders)))
+            joint.append(JointSource(source, tuple(_other(source, f.name, found[f.name][source.id]) for f in folders)))
         except SegcalError as error:
             failures[source.id] = Result(source.id, error=error)
     general = [failure for failure in inputs.failures if not failure.id]
@@ -229,10 +246,26 @@ def _cases_of(
     return cases, sorted(broken.items()), different
 
 
-def _other(first: CaseSource, other: CaseSource) -> Other:
+def _other(first: CaseSource, name: str, other: CaseSource) -> Other:
     assert first.truth is not None, "measuring needs labels"
     assert other.truth is not None, "labels are those of the first folder"
-    return Other(other, align(first.truth.place, other.truth.place))
+    return Other(name, other, align(first.truth.place, other.truth.place))
+
+
+def _contents(truth: TruthSource | None, arrays: Sequence[str]) -> Contents:
+    """arrays: digests of the predictions, in order."""
+    labels = () if truth is None else truth.labels
+    roi = () if truth is None or truth.roi is None else (truth.roi,)
+    return Contents(tuple(arrays), _digest_of_files(labels), _digest_of_files(roi))
+
+
+def _digest_of_files(found: Sequence[Aligned]) -> str:
+    """Of one file its sha256; of several that of their sorted digests; "" of none."""
+    # A file may stand for several classes.
+    digests = sorted(file_digest(path) for path in dict.fromkeys(aligned.header.path for aligned in found))
+    if len(digests) < 2:
+        return "".join(digests)
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 def _what(space: LabelSpace) -> str:

@@ -19,6 +19,7 @@ from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import Pooled
 from segcal_cli.metrics.summaries import Summary, summarise
 from segcal_cli.workflows.conventions import Intervals
+from segcal_cli.workflows.tracing import dropping_clause
 
 TABLE_COLUMNS = ("source", "case", "group", "class", *ALL_COLUMNS)
 """Columns of the table of cases, in order."""
@@ -65,6 +66,7 @@ class Evaluation:
     """All sources, and the conventions by which they were measured.
 
     roi: whether voxels outside a region of interest were left out. convention: the published one that was named.
+    left_out: how many cases failed.
     """
 
     space: LabelSpace
@@ -73,6 +75,7 @@ class Evaluation:
     roi: bool = False
     intervals: Intervals = field(default_factory=Intervals)
     convention: str | None = None
+    left_out: int = 0
 
     @cached_property
     def summaries(self) -> dict[str, Summary]:
@@ -144,10 +147,12 @@ class Evaluation:
 
     @property
     def guarantee(self) -> str:
-        """What the numbers promise: nothing, and on what their intervals rest."""
+        """What the numbers promise: nothing; on what their intervals rest; and which cases are not among them."""
         if self.n_groups < 2 or not self.intervals.resamples:
-            return f"{DESCRIPTIVE} No intervals{': one patient' if self.n_groups < 2 else ''}."
-        return f"{DESCRIPTIVE} Intervals: bootstrap over {self.n_groups} patients, valid if patients are independent."
+            drawn = f"No intervals{': one patient' if self.n_groups < 2 else ''}."
+        else:
+            drawn = f"Intervals: bootstrap over {self.n_groups} patients, valid if patients are independent."
+        return f"{DESCRIPTIVE} {drawn}{dropping_clause(self.left_out, len(self.sources[0].cases))}"
 
 
 def table_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

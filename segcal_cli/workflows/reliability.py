@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.pictures import PLOTS, Scene, draw
 from segcal_cli.workflows.report import page
+from segcal_cli.workflows.report_options import report_options
 from segcal_cli.workflows.requests import (
     CompanionOptions,
     CoverageOptions,
@@ -119,9 +120,8 @@ def run(
         # Before hours of measuring: a misspelt id.
         shown.require([case.id for case in find_cases(predictions, labels, request.reading, request.truth)[1].cases])
 
-    heard = Recorder(observer)
-    study = measured_or_loaded(request, heard, with_digests=True)
-    evaluation = study.evaluation
+    study = measured_or_loaded(request, observer, with_digests=True)
+    evaluation, heard = study.evaluation, Recorder(observer, list(study.provenance.said))
     say(evaluation, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
     pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
@@ -129,11 +129,11 @@ def run(
     refuse_same_names(pictures)
     make_folder(output)
     written = list(_written(pictures, output, formats, picturing.dpi, heard))
-    options = list(_options(study, picturing, request, covering))
-    write_text(output / REPORT, render(page(study, written, options, sorted(study.artifacts.items()), heard)))
+    options = report_options(study, picturing, request.judging, plots, formats)
+    write_text(output / REPORT, render(page(study, written, list(options.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
-        result=_result(study, written, dict(options)),
+        result=_result(study, written, options),
         counts=Counts(done + failed, done, failed),
         lines=(f"{count_text(len(pictures), 'picture')} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
@@ -163,12 +163,13 @@ def report_alone(study: Study, request: StudyRequest, heard: Recorder) -> str:
     picturing = ReliabilityOptions()
     cases = study.evaluation.sources[0].cases
     scene = Scene(study.evaluation, ShownCases.parse(picturing.show_cases).choose(cases), picturing.min_voxels)
+    plots = (*PLOTS, *PICTURED)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
         for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), request.judging))
     ]
-    options = list(_options(study, picturing, request))
-    return render(page(study, drawn, options, sorted(study.artifacts.items()), heard))
+    options = report_options(study, picturing, request.judging, plots, formats=())
+    return render(page(study, drawn, list(options.items()), heard))
 
 
 def chosen_items(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -216,45 +217,6 @@ def _file(name: str, data: bytes) -> File:
 
 def _write(file: Any, data: bytes) -> None:
     file.write(data)
-
-
-def _options(
-    study: Study, picturing: ReliabilityOptions, request: StudyRequest, covering: CoverageOptions | None = None
-) -> Iterator[tuple[str, str]]:
-    """Every option that changes what is shown, defaults included. Of paths only the name: places are not results."""
-    evaluation = study.evaluation
-    intervals = evaluation.intervals
-    values: dict[str, Any] = {
-        "values": study.values,
-        "activation": evaluation.space.activation,
-        "classes": evaluation.space.names,
-        "convention": evaluation.convention,
-        **asdict(evaluation.settings),
-        "roi": evaluation.roi,
-        "level": intervals.level,
-        "bootstrap": intervals.resamples,
-        "seed": intervals.seed,
-        **asdict(picturing),
-    }
-    records: list[Any] = [request.reading, request.truth, *([] if covering is None else [covering])]
-    for record in records:
-        default = type(record)()
-        for one in fields(record):
-            value = getattr(record, one.name)
-            if one.name not in values and value != getattr(default, one.name):
-                values[one.name] = value
-    for name, value in values.items():
-        yield name.replace("_", "-"), _shown(value)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ", ".join(map(_shown, value))
-    return value.name if isinstance(value, Path) else str(value)
 
 
 def _result(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from segcal_cli import __version__
-from segcal_cli.core.errors import count_text
+from segcal_cli.core.errors import count_text, with_case
 from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.core.observer import Recorder
 from segcal_cli.metrics.comparison import Compared, heading_of
@@ -93,10 +93,9 @@ def page(
     study: Study,
     pictures: Iterable[tuple[Picture, str, tuple[str, ...]]],
     options: Sequence[tuple[str, str]],
-    artifacts: Sequence[tuple[str, str]],
     heard: Recorder,
 ) -> Page:
-    """What the report says. pictures: each with its SVG and the names of its files; artifacts: (file, digest)."""
+    """What the report says. pictures: each with its SVG and the names of its files; heard: all that was said."""
     evaluation = study.evaluation
     sections: dict[str, list[Shown]] = {}
     for picture, svg, files in pictures:
@@ -107,6 +106,7 @@ def page(
         version=__version__,
         summary=_summary(evaluation),
         guarantee=evaluation.guarantee,
+        left_out=[_left_out(failure) for failure in study.dropped],
         warnings=[*heard.warnings, *exact_warnings(evaluation)],
         notes=heard.notes,
         tables=[summary_table(evaluation), *([comparison_table(evaluation)] if evaluation.comparison else [])],
@@ -116,7 +116,7 @@ def page(
             for reading in [reading_of(plot) if plot in PICTURED else READING[plot]]
         ],
         options=options,
-        digests=_digests(study, artifacts),
+        digests=_digests(study),
     )
 
 
@@ -221,9 +221,27 @@ def _summary(evaluation: Evaluation) -> str:
     )
 
 
-def _digests(study: Study, artifacts: Sequence[tuple[str, str]]) -> SortableTable:
-    rows = [(Cell("artifact"), Cell(name), Cell(""), Cell(digest)) for name, digest in artifacts]
+def _left_out(failure: Mapping[str, str]) -> str:
+    """A failed case in one sentence."""
+    return f"{with_case(failure['case'], failure['message'])} ({failure['error']})"
+
+
+def _digests(study: Study) -> SortableTable:
+    rows = [
+        (Cell("artifact"), Cell(name), Cell(""), Cell(""), Cell(digest))
+        for name, digest in sorted(study.artifacts.items())
+    ]
+    for one in study.provenance.inputs:
+        names = ", ".join(one.sources) or "of all sources"
+        rows.append((Cell(one.what), Cell(names), Cell(""), Cell(str(one.cases), one.cases), Cell(one.sha256)))
     for case in study.evaluation.sources[0].cases:
-        rows.append((Cell("case"), Cell(case.case), Cell(case.group), Cell(study.digests.get(case.case, ""))))
-    caption = "sha256 of what was read: of each case the predictions as an array, of an artifact the file."
-    return SortableTable("Inputs", ("what", "name", "patient", "sha256"), tuple(rows), caption)
+        digest = study.digests.get(case.case, "")
+        rows.append((Cell("case"), Cell(case.case), Cell(case.group), Cell("1", 1), Cell(digest)))
+    caption = (
+        "sha256 of what was read. Artifact: the file. Predictions, labels, regions of interest: over a line for each "
+        "case, by id, of the id, a tab and the sha256 of its predictions as an array, or of the file of its labels or "
+        "region (of several files: over a line for each, sorted). Case: the first folder's prediction as an array, "
+        "none where it is blank."
+    )
+    columns = ("what", "name", "patient", "cases", "sha256")
+    return SortableTable("Inputs", columns, tuple(rows), caption, frozenset([3]))

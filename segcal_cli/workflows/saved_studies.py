@@ -19,7 +19,7 @@ import numpy as np
 from segcal_cli.core.annotations import Count, NotEmpty, require_fields
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, say_again
 from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
 from segcal_cli.metrics.counting import JOINT, SUMS, WHOLE
@@ -30,6 +30,7 @@ from segcal_cli.workflows.conventions import Intervals, given_settings, interval
 from segcal_cli.workflows.devices import device_of
 from segcal_cli.workflows.kinds import SAVED
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
+from segcal_cli.workflows.provenance import Provenance, ProvenanceDocument
 from segcal_cli.workflows.requests import IntervalOptions, MeasureOptions, SourceOptions, StudyRequest
 from segcal_cli.workflows.study import ImagesNeeded, Study, measure
 
@@ -44,6 +45,9 @@ ROUNDING = 1e-9
 
 LARGEST = 1e100
 """Beyond what any measure of any scan is, and its square is still a float."""
+
+DROPPED = ("case", "file", "error", "message")
+"""What is kept of a case that failed."""
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""
@@ -70,10 +74,7 @@ class KeptResults(TypedDict):
     artifacts: dict[str, str]
     measured: list[str]
     averaged: list[str]
-
-
-LEFT_OUT = "left out when the images were read"
-"""What a saved study says of a case that failed."""
+    provenance: ProvenanceDocument
 
 
 class SavedOtherwise(UsageError):
@@ -86,6 +87,12 @@ class SourcesFixed(UsageError):
     """Sources beside saved ones."""
 
     template = "--from brings its own sources; {0} cannot be given beside it"
+
+
+class OlderStudy(ArtifactError):
+    """Counts that were saved before they told where they came from."""
+
+    template = "{0} was saved by an older segcal and does not tell what was said of its cases; measure again"
 
 
 class DamagedStudy(ArtifactError):
@@ -103,7 +110,9 @@ def measured_or_loaded(request: StudyRequest, observer: Observer, *, with_digest
         raise ImagesNeeded
     companions_of(request.along, request.reading, features=False, images=False)
     device_of(request.device, cpu_only="--from")
-    return load_study(saved, request.sourcing, request.measuring, request.drawing)
+    study = load_study(saved, request.sourcing, request.measuring, request.drawing)
+    say_again(study.provenance.said, observer)
+    return study
 
 
 def save_study(path: Path, study: Study) -> str:
@@ -132,8 +141,7 @@ def save_study(path: Path, study: Study) -> str:
         fit_input_digest=_input_digest(cases, study),
         guarantee=evaluation.guarantee,
         seed=evaluation.settings.seed,
-        # Without the messages, which say where the files lie.
-        dropped=tuple({key: failure[key] for key in ("case", "file", "error")} for failure in study.failures),
+        dropped=study.dropped,
         results={
             "sources": [
                 {"name": source.name, "artifact": source.artifact, "in_sample": source.in_sample}
@@ -142,6 +150,7 @@ def save_study(path: Path, study: Study) -> str:
             "artifacts": dict(study.artifacts),
             "measured": list(evaluation.sources[0].pooled.classes),
             "averaged": list(evaluation.sources[0].pooled.averaged),
+            "provenance": study.provenance.to_json(),
         },
     )
     return write_artifact(path, Artifact(header, arrays))
@@ -150,11 +159,13 @@ def save_study(path: Path, study: Study) -> str:
 def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, drawing: IntervalOptions) -> Study:
     """The study that ``save_study`` wrote, with the intervals that are asked for now.
 
-    Raises SavedOtherwise, SourcesFixed, DamagedStudy, NotAnArtifact, NewerArtifact, OtherKind.
+    Raises SavedOtherwise, SourcesFixed, OlderStudy, DamagedStudy, NotAnArtifact, NewerArtifact, OtherKind.
     """
     _refuse_sources(sourcing)
     artifact = read_artifact(path, SAVED, "--from")
     header = artifact.header
+    if "provenance" not in header.results:
+        raise OlderStudy(path)
     require_kept(path, header, KeptSpec, KeptResults)
     try:
         saved, before = _conventions(header.spec)
@@ -167,13 +178,22 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
             header.spec["roi"],
             intervals_of(drawing, before),
             measuring.convention or header.spec["convention"],
+            len(header.dropped),
         )
     except UsageError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowError, SegcalError) as error:
         raise DamagedStudy(path, f"{type(error).__name__}: {error}") from error
-    failures = tuple({**failure, "message": LEFT_OUT} for failure in header.dropped)
-    return Study(evaluation, header.values, header.case_digests, failures, header.results["artifacts"])
+    dropped = tuple({key: failure.get(key, "") for key in DROPPED} for failure in header.dropped)
+    return Study(
+        evaluation,
+        header.values,
+        header.case_digests,
+        failures=dropped,
+        artifacts=header.results["artifacts"],
+        dropped=dropped,
+        provenance=Provenance.from_json(header.results["provenance"]),
+    )
 
 
 def _refuse_sources(sourcing: SourceOptions) -> None:
@@ -327,6 +347,7 @@ def _or_zero(array: np.ndarray | None, classes: int) -> np.ndarray:
 
 
 def _input_digest(cases: Sequence[CaseMeasures], study: Study) -> str:
-    """sha256 over ids, patients and digests of all cases."""
+    """sha256 over ids, patients and digests of all cases, and over what every source and the labels were read from."""
     lines = [f"{case.case}\t{case.group}\t{study.digests.get(case.case, '')}\n" for case in cases]
+    lines += [f"{one.what}\t{one.cases}\t{one.sha256}\n" for one in study.provenance.inputs]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import SegcalError, UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
-from segcal_cli.core.observer import Observer
+from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
 from segcal_cli.execution.work import Result
@@ -50,6 +50,7 @@ from segcal_cli.workflows.joint_cases import Folder, JointReader, JointSource, j
 from segcal_cli.workflows.judged import Judged, Verdict, judged_artifact
 from segcal_cli.workflows.measure_tables import Evaluation, SourceResult
 from segcal_cli.workflows.measurement import Measured, Measurement
+from segcal_cli.workflows.provenance import Provenance, given_options, input_sets, without_folders
 from segcal_cli.workflows.requests import PredictionOptions, StudyRequest
 from segcal_cli.workflows.running import plan_of, threads_of
 from segcal_cli.workflows.together import Together
@@ -58,6 +59,7 @@ from segcal_cli.workflows.tracing import (
     WithFacts,
     duplicates,
     hint_at_groups,
+    named_alone,
     refuse_hard,
     refuse_seen,
     report_facts,
@@ -106,7 +108,8 @@ class NamedArtifact:
 class Study:
     """What was measured, of which inputs. digests: case id -> sha256 of the first folder's prediction, or "".
 
-    artifacts: name of each artifact's file -> its sha256. verdicts: of artifacts that are no sources.
+    artifacts: name of each artifact's file -> its sha256. verdicts: of artifacts that are no sources. dropped: the
+    failures, with names of files in place of paths.
     """
 
     evaluation: Evaluation
@@ -115,6 +118,8 @@ class Study:
     failures: tuple[dict[str, str], ...] = ()
     artifacts: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    dropped: tuple[dict[str, str], ...] = ()
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class StudyRest:
 
     soft: probabilities were asked for. others: names of the other folders. calibrated: names of the first folder's
     sources, in order. who: id and group of every case. before: the calibrator in front of everything. v1_files: see
-    ``refuse_hard``.
+    ``refuse_hard``. provenance: up to the reading of cases.
     """
 
     space: LabelSpace
@@ -141,9 +146,11 @@ class StudyRest:
     before: LoadedCalibrator | None
     allow_overlap: bool
     v1_files: Mapping[str, Path]
+    provenance: Provenance
 
     def study(self, traced: Traced, failures: Sequence[Result], observer: Observer) -> Study:
         """Raises OnlyHardMasks, RoundedSoftmax, SeenCases."""
+        observer = heard = Recorder(observer)
         report_facts(traced.facts, observer)
         measured: Measured = traced.result[SOURCES]
         if self.soft:
@@ -170,7 +177,7 @@ class StudyRest:
         # What was fitted through a calibrator knows no more of new cases than this one does.
         through = {entry.loaded.artifact.digest for entry in self.named if fitted[entry.name]}
         return Study(
-            Evaluation(self.space, self.settings, sources, self.roi, self.intervals, self.convention),
+            Evaluation(self.space, self.settings, sources, self.roi, self.intervals, self.convention, len(failures)),
             self.values,
             digests,
             tuple(failure_records(failures)),
@@ -182,6 +189,12 @@ class StudyRest:
                     under or known or one.artifact.header.spec.get("calibrator") in through,
                 )
                 for one, known in promised
+            ),
+            tuple(_without_folders(failure) for failure in failures),
+            replace(
+                self.provenance,
+                inputs=input_sets(traced.facts, self.calibrated, self.others),
+                said=(*self.provenance.said, *heard.said),
             ),
         )
 
@@ -220,6 +233,7 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     predictions, labels = request.predictions, request.labels
     if predictions is None or labels is None:
         raise ImagesNeeded
+    observer = heard = Recorder(observer)
     sourcing, reading, truth = request.sourcing, request.reading, request.truth
     measuring, drawing = request.measuring, request.drawing
     plan = plan_of(request.running)
@@ -273,6 +287,7 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
         before=before,
         allow_overlap=sourcing.allow_overlap,
         v1_files=inputs.v1_files,
+        provenance=Provenance(given_options(reading, truth, request.along)),
     )
     _check_artifacts(named, before, predictions, folders, inputs.space, inputs.values, inputs.reading)
     for one in rest.loaded:
@@ -282,6 +297,7 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     promises = {
         one.name: one.estimator(predictions, inputs, inputs.reading, before, fitted, request.judging) for one in judged
     }
+    places = [predictions, labels, truth.roi, *(folder.path for folder in folders)]
     # Measuring one source takes about as long as decoding, which is to have a core of its own while cases follow.
     decoding = int(len(joint) > 1 and len(calibrators) + len(rest.others) == 1)
     threads, alone = threads_of(plan, spare=decoding), threads_of(plan)
@@ -295,12 +311,13 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
         JointReader(
             inputs.reader(with_digest=hashed, transform=transform, with_checksum=summed, companions=companions),
             transform,
+            identified=with_digests,
         ),
         joint,
         tuple(opening_failures),
         inputs,
         plan,
-        rest,
+        replace(rest, provenance=replace(rest.provenance, said=without_folders(heard.said, places))),
     )
 
 
@@ -360,6 +377,12 @@ def _check_artifacts(
     spec: dict[str, Any] = reading_spec(reading, None, None if before is None else before.artifact)
     for entry in named:
         refuse_misfit(entry.loaded, predictions, space, values, spec)
+
+
+def _without_folders(failure: Result) -> dict[str, str]:
+    """The record of a failed case for what is kept or passed on."""
+    error = named_alone(failure.error) if isinstance(failure.error, SegcalError) else failure.error
+    return failure_records([replace(failure, error=error)])[0]
 
 
 def _refuse_hard_sources(measured: Measured, names: Iterable[str]) -> None:

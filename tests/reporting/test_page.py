@@ -25,7 +25,7 @@ def html():
         "Numbers", ("name", "ece"), ((Cell(EVIL), Cell("0.1", 0.1, True, "[0, 1]")),), "unit", frozenset({1})
     )
     return render(
-        Page("1.0", EVIL, "guarantee", [EVIL], ["a note"], [table], [Section("one", "One", "How.", shown)],
+        Page("1.0", EVIL, "guarantee", [EVIL], [EVIL], ["a note"], [table], [Section("one", "One", "How.", shown)],
              [("bins", "20")], table)
     )  # fmt: skip
 

@@ -128,7 +128,7 @@ def canonical_of(spec: FitSpec, space: LabelSpace) -> str:
 class NotACalibrator(ArtifactError):
     """An artifact of another kind, or of a method that this version does not have."""
 
-    template = "this is a {0} artifact of method {1}; calibrate apply needs a calibrate artifact of: {2}"
+    template = "this is {0:an} artifact of method {1}; calibrate apply needs a calibrate artifact of: {2}"
 
 
 @dataclass(frozen=True, slots=True)

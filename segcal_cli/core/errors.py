@@ -15,6 +15,9 @@ from typing import ClassVar
 
 from segcal_cli.core.names import escaped
 
+SPELLED = ("ntr",)
+"""Beginnings that are read letter by letter, and sound like a vowel."""
+
 
 class SegcalError(Exception):
     """Base of everything that segcal raises on purpose. ``template`` is a format string over the positional
@@ -105,9 +108,20 @@ class _Count(int):
         return count_text(self, one, many) if mark else super().__format__(spec)
 
 
+class _Noun(str):
+    """Text that templates may ask for with its article: "{0:an}"."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return with_article(self) if spec == "an" else super().__format__(spec)
+
+
 def _on_one_line(arg: object) -> object:
     """A path with its control characters escaped: a line break in a name begins no line of a message. A whole number
-    as a count."""
+    as a count, text as a noun."""
+    if type(arg) is str:
+        return _Noun(arg)
     if isinstance(arg, Integral) and not isinstance(arg, bool):
         return _Count(arg)
     return escaped(str(arg)) if isinstance(arg, PurePath) else arg
@@ -121,6 +135,11 @@ def first_line(error: BaseException) -> str:
 def count_text(number: int, one: str, many: str = "") -> str:
     """A number with its noun: "1 case", "2 cases". many: where it is not the noun and an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def with_article(noun: str) -> str:
+    """A noun behind "a" or "an"."""
+    return f"{'an' if noun.startswith((*'aeiou', *SPELLED)) else 'a'} {noun}"
 
 
 def with_case(case: str, text: str) -> str:

@@ -43,7 +43,7 @@ class NewerArtifact(ArtifactError):
 class OtherKind(ArtifactError):
     """A good artifact, but of another command."""
 
-    template = "{0} is a {1} artifact; {2} needs a {3} artifact"
+    template = "{0} is {1:an} artifact; {2} needs {3:an} artifact"
 
 
 class UnmergedPart(ArtifactError):

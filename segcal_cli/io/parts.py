@@ -19,7 +19,7 @@ import numpy as np
 
 from segcal_cli import __version__
 from segcal_cli.core.annotations import require_fields
-from segcal_cli.core.errors import ArtifactError, FormatError
+from segcal_cli.core.errors import ArtifactError, FormatError, with_article
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
 from segcal_cli.io.atomic import writing
@@ -133,7 +133,7 @@ def _document(path: Path, array: np.ndarray | None) -> dict[str, Any]:
     try:
         data = json.loads(str(array))
         if data.get("kind") not in UNMERGED:
-            raise NotAPart(path, f"it is a {data['kind']} artifact")
+            raise NotAPart(path, f"it is {with_article(data['kind'])} artifact")
         version = data["segcal_version"]
         if version != __version__ or data["format_version"] != FORMAT_VERSION:
             raise OtherVersion(path, version, __version__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.artifact import Artifact
-from segcal_cli.core.errors import UsageError, count_text
+from segcal_cli.core.errors import UsageError, count_text, with_article
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import NotAnArtifact, UnmergedPart, read_artifact
 from segcal_cli.io.parts import ROUND, read_part
@@ -22,7 +22,7 @@ DAMAGE = (KeyError, ValueError, IndexError, TypeError, AttributeError, OverflowE
 class NoLevels(UsageError):
     """Levels of an artifact without any."""
 
-    template = "--alpha: {0} is a {1}, which has no alpha"
+    template = "--alpha: {0} is {1:an}, which has no alpha"
 
 
 class BadAlpha(UsageError):
@@ -58,7 +58,7 @@ def run(path: Path, asking: InspectOptions, verbose: bool, observer: Observer) -
         {**header_document(artifact), **described.document},
         Counts(n, n),
         data="\n".join(lines) + "\n",
-        closing=f"{path.name} is a {artifact.header.kind} artifact",
+        closing=f"{path.name} is {with_article(artifact.header.kind)} artifact",
     )
 
 

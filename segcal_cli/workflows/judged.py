@@ -56,7 +56,7 @@ DRAWN_OF: Mapping[str, tuple[str, ...]] = {
 class NotJudged(UsageError):
     """A kind that cannot be held against labels."""
 
-    template = "{0} is a {1} artifact, which cannot be measured"
+    template = "{0} is {1:an} artifact, which cannot be measured"
 
 
 class OptionWithoutArtifact(UsageError):

@@ -226,6 +226,7 @@ def _result(
     return {
         "options": options,
         "conventions": evaluation.conventions,
+        "guarantee": evaluation.guarantee,
         "n_cases": len(evaluation.sources[0].cases),
         "n_groups": evaluation.n_groups,
         "sources": [

@@ -12,13 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
 from segcal_cli.core.annotations import Count, NotEmpty, require_fields
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
+from segcal_cli.core.names import harmless
 from segcal_cli.core.observer import Observer, say_again
 from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
 from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
@@ -54,7 +55,7 @@ TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "join
 
 
 class SourceDocument(TypedDict):
-    name: str
+    name: Annotated[str, harmless]
     artifact: str | None
     in_sample: bool
 

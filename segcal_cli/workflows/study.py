@@ -17,6 +17,7 @@ from segcal_cli.core.errors import SegcalError, UsageError
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
+from segcal_cli.core.names import harmless
 from segcal_cli.core.observer import Observer, Recorder
 from segcal_cli.core.volume import Values
 from segcal_cli.execution.engine import Plan, failure_records, run_estimator
@@ -71,6 +72,9 @@ SOURCES = "(sources)"
 MEASURING = "measuring"
 """What a progress bar calls the pass."""
 
+WITHOUT_NETWORK = "measuring without a calibrator of method auxiliary, local or fine-tune"
+"""What has no GPU path."""
+
 if TYPE_CHECKING:
     from segcal_cli.calibration.calibrator import Calibrator
 
@@ -94,6 +98,15 @@ class SourceNamedTwice(UsageError):
     """Two sources of one name."""
 
     template = "two sources are called {0}; name them with --name, --artifact NAME=FILE or --also NAME=FOLDER"
+
+
+class BadSourceName(UsageError):
+    """A source whose name a spreadsheet or a terminal would obey, or without a name."""
+
+    template = (
+        "a source cannot be called {0!r}; name it with --name, --artifact NAME=FILE or --also NAME=FOLDER, without "
+        "control characters, and not like a formula (= + - @)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +164,7 @@ class StudyRest:
     def study(self, traced: Traced, failures: Sequence[Result], observer: Observer) -> Study:
         """Raises OnlyHardMasks, RoundedSoftmax, SeenCases."""
         observer = heard = Recorder(observer)
+        failures = sorted(failures, key=lambda failure: failure.id.encode())
         report_facts(traced.facts, observer)
         measured: Measured = traced.result[SOURCES]
         if self.soft:
@@ -251,7 +265,7 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     before = None if reading.calibrator is None else load_calibrator(reading.calibrator, "--calibrator")
     fitted = [entry.loaded for entry in named]
     heavy = [one.calibrator.record.on_gpu for one in [*fitted, *([] if before is None else [before])]]
-    where = device_of(request.device, cpu_only=None if any(heavy) else "measuring without such a calibrator")
+    where = device_of(request.device, cpu_only=None if any(heavy) else WITHOUT_NETWORK)
     named = [replace(entry, loaded=on(entry.loaded, where)) for entry in named]
     before = None if before is None else on(before, where)
     fitted = [entry.loaded for entry in named]
@@ -334,13 +348,14 @@ def say(evaluation: Evaluation, observer: Observer) -> None:
 def named_artifacts(texts: Iterable[str]) -> tuple[list[NamedArtifact], list[Judged]]:
     """The artifacts of ``[NAME=]FILE``, without a name the file's own: calibrators, which are sources, and others.
 
-    Raises SourceNamedTwice for two others of one name, and what reading artifacts raises.
+    Raises BadSourceName, SourceNamedTwice for two others of one name, and what reading artifacts raises.
     """
     named, judged = [], []
     for text in texts:
         name, mark, file = text.partition("=")
         if not mark or Path(text).exists():
             name, file = Path(text).name.removesuffix(".npz"), text
+        require_source_name(name)
         artifact = read_artifact(Path(file))
         if artifact.header.kind == "calibrate":
             named.append(NamedArtifact(name, loaded_calibrator(Path(file), artifact)))
@@ -353,10 +368,17 @@ def named_artifacts(texts: Iterable[str]) -> tuple[list[NamedArtifact], list[Jud
     return named, judged
 
 
+def require_source_name(name: str) -> None:
+    """Raise BadSourceName for a name that may not stand in a table."""
+    if not name or not harmless(name):
+        raise BadSourceName(name)
+
+
 def _check_names(names: Sequence[str]) -> None:
     if not names:
         raise NothingToCompare
     for name in names:
+        require_source_name(name)
         if names.count(name) > 1:
             raise SourceNamedTwice(name)
 

@@ -224,7 +224,7 @@ def test_reliability_draws_what_looks_at_features_or_scans(tmp_path: Path, metho
 @pytest.mark.parametrize(("options", "text"), [
     (["--features", "features"], "--features is for --method fine-tune, and there is none here"),
     (["--images", "images"], "--images is of conformal-sets or local calibrate artifacts, and none is given"),
-    (["--device", "cuda"], "--device cuda: measuring without such a calibrator runs on the CPU only"),
+    (["--device", "cuda"], "without a calibrator of method auxiliary, local or fine-tune runs on the CPU only"),
 ])  # fmt: skip
 def test_reliability_refuses_what_no_artifact_looks_at(tmp_path: Path, options: list[str], text: str):
     study, made = make_study(tmp_path, 3), tmp_path / "t.npz"

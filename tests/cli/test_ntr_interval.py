@@ -574,7 +574,7 @@ def test_evaluate_refuses_the_cases_of_the_fit_unless_told(fitted, tmp_path):
 def test_an_artifact_of_another_kind_is_refused(fitted, new, tmp_path):
     said = segcal("calibrate", "apply", fitted[0] / "ntr.npz", new / "predictions", *reading(new), "-o", tmp_path / "o")
     assert said.code == 5
-    assert "is a ntr-interval artifact; calibrate apply needs a calibrate artifact" in said.stderr
+    assert "is an ntr-interval artifact; calibrate apply needs a calibrate artifact" in said.stderr
 
 
 def test_a_damaged_table_is_refused(fitted, new, tmp_path):

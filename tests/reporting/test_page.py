@@ -77,3 +77,26 @@ def test_pictures_follow_ink_and_paper_of_the_page(html):
 
 def test_a_cell_sorts_by_its_value_and_can_stand_out(html):
     assert '<td class="number" data-value="0.1"><strong>0.1</strong><span class="quiet">[0, 1]</span></td>' in html
+
+
+def test_headings_break_at_underscores_and_names_of_options_nowhere():
+    table = SortableTable("Numbers", ("smooth_ece", EVIL), (), "unit")
+    html = render(Page("1.0", "", "", [], [], [], [table], [], [("show-scores", "no")], table))
+    assert html.count('<button type="button">smooth_<wbr>ece</button>') == 2
+    assert EVIL not in html
+    assert ".wrap code { overflow-wrap: normal; }" in html
+    assert ".wrap th { white-space: nowrap; }" in html
+
+
+def test_what_failed_stands_above_the_numbers(html):
+    listed = html.split('<h2 id="left-out"')[1]
+    assert listed.index("&lt;script&gt;") < listed.index('id="numbers"')
+    assert "Cases left out" not in render(Page("1.0", "", "", [], [], [], [], [], [], SortableTable("", (), (), "")))
+
+
+def test_a_picture_without_files_names_none():
+    shown = Shown("<svg></svg>", "t", "a", "boxplot__all", ())
+    page = Page(
+        "1.0", "", "", [], [], [], [], [Section("one", "One", "How.", (shown,))], [], SortableTable("", (), (), "")
+    )
+    assert "<figcaption><code>boxplot__all</code></figcaption>" in render(page)

@@ -28,7 +28,7 @@ from segcal_cli.workflows.measure_tables import (
     TABLE_COLUMNS,
     Evaluation,
     bin_rows,
-    comparison_rows,
+    marked_comparison_rows,
     summary_rows,
     table_rows,
 )
@@ -53,6 +53,12 @@ class NotOfShards(UsageError):
     """An option that has no meaning for a share of the cases."""
 
     template = "{0} does not go with --shard: {1}"
+
+
+class NotATable(UsageError):
+    """A table under the name of an archive, which nobody could open by it."""
+
+    template = "-o {0} is the table of cases, as CSV; counts to go on from are written by --histograms {0}"
 
 
 MERGED = {"html": "merge with --histograms, and give these to segcal evaluate --from with --html"}
@@ -82,6 +88,8 @@ def run(
         if path is not None
     ]
     refuse_twice(targets)
+    if sharding.shard is None:
+        require_table_name(output)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(judging, ASKED_OF, promised)
@@ -122,6 +130,12 @@ def run(
     return written(study, output, outputs, judging, heard, page)
 
 
+def require_table_name(output: Path) -> None:
+    """Raise NotATable for a name that ends in ``.npz``."""
+    if output.suffix.lower() == ".npz":
+        raise NotATable(output)
+
+
 def written(
     study: Study,
     output: Path,
@@ -131,7 +145,7 @@ def written(
     page: Callable[[], str] | None = None,
 ) -> Outcome:
     """Write the tables of a study. page: makes the HTML report. Raises WriteError, and what judging raises."""
-    say(study.evaluation, observer)
+    say(study.evaluation, study.values, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     compared = compare(study.verdicts, judging)
     # An artifact may be called as its kind.
@@ -193,7 +207,7 @@ def _write(study: Study, output: Path, outputs: EvaluateOptions, page: str | Non
     evaluation: Evaluation = study.evaluation
     for path, columns, rows in (
         (outputs.summary, SUMMARY_COLUMNS, summary_rows),
-        (outputs.comparison, COMPARISON_COLUMNS, comparison_rows),
+        (outputs.comparison, COMPARISON_COLUMNS, marked_comparison_rows),
         (outputs.bin_table, BIN_COLUMNS, bin_rows),
     ):
         if path is not None:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer, Recorder
@@ -33,6 +35,7 @@ from segcal_cli.workflows.measure_tables import (
     table_rows,
 )
 from segcal_cli.workflows.measure_text import people_tables
+from segcal_cli.workflows.measurement import Measurement
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
@@ -45,7 +48,8 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
 from segcal_cli.workflows.sharding import Job, carried_out, parse_shard
-from segcal_cli.workflows.study import MEASURING, Study, StudyRest, named_artifacts, prepare, say
+from segcal_cli.workflows.study import MEASURING, SOURCES, Study, StudyRest, named_artifacts, prepare, say
+from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import Traced
 
 
@@ -180,6 +184,15 @@ class MeasureConclusion:
         beside = [path_beside(output, one.name, end) for one in self.rest.judged for end in file_ends(one)]
         beside += [path_beside(output, kind, end) for kind, end in compared_files(self.rest.judged)]
         return [*(path for path in asked if path is not None), *beside]
+
+    def require_of(self, estimator: Any) -> None:
+        """Raise OtherType unless the sources are those that the estimator measures."""
+        together = getattr(estimator, "inner", None)
+        measurement = together.estimators.get(SOURCES) if isinstance(together, Together) else None
+        if not isinstance(measurement, Measurement):
+            raise OtherType("the estimator", "one of sources")
+        if (*self.rest.calibrated, *self.rest.others) != (*measurement.calibrators, *measurement.others):
+            raise OtherType("the sources of the conclusion", f"{', '.join(measurement.calibrators)}")
 
     def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
         """Write the tables."""

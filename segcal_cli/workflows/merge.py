@@ -185,6 +185,8 @@ def _require_states(paths: Sequence[Path], parts: Sequence[Part], rest: Rest) ->
     try:
         require_type(rest.estimator, Estimator, "estimator")
         require_type(rest.conclusion, Conclusion, "conclusion")
+        if isinstance(rest.conclusion, MeasureConclusion):
+            rest.conclusion.require_of(rest.estimator)
     except OtherType as error:
         raise NotAPart(first, f"its records are damaged ({error})") from error
     for path, part in zip(paths, parts, strict=True):

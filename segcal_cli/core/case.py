@@ -11,6 +11,7 @@ from dataclasses import field
 
 import numpy as np
 
+from segcal_cli.core.annotations import Text
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 from segcal_cli.core.volume import Volume
@@ -22,9 +23,9 @@ class Contents:
     files, "" where there is none.
     """
 
-    predictions: tuple[str, ...]
-    labels: str = ""
-    region: str = ""
+    predictions: tuple[Text, ...]
+    labels: Text = ""
+    region: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class CaseFacts:
     > 1 - 1e-6; empty for logits. contents: None where nobody asked.
     """
 
-    digest: str = ""
+    digest: Text = ""
     checksum: str = ""
     proof: str = ""
     hard: bool = False

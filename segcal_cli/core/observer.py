@@ -10,6 +10,7 @@ from dataclasses import field
 from typing import Protocol
 
 from segcal_cli.core.frozen import dataclass
+from segcal_cli.core.names import escaped
 
 
 class Observer(Protocol):
@@ -40,7 +41,7 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Saying:
-    """A sentence that was said: a note, or a warning, which may be of one case."""
+    """A sentence that was said: a note, or a warning, which may be of one case. text: without control characters."""
 
     text: str
     warning: bool = False
@@ -65,11 +66,11 @@ class Recorder:
     said: list[Saying] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        self.said.append(Saying(text))
+        self.said.append(Saying(escaped(text)))
         self.inner.note(text)
 
     def warn(self, text: str, case: str | None = None) -> None:
-        self.said.append(Saying(text, warning=True, case=case))
+        self.said.append(Saying(escaped(text), warning=True, case=case))
         self.inner.warn(text, case)
 
     def progress(self, done: int, total: int, what: str) -> None:

@@ -14,9 +14,10 @@ from dataclasses import field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from segcal_cli.core.annotations import Count
+from segcal_cli.core.annotations import Count, Text
 from segcal_cli.core.case import CaseFacts
 from segcal_cli.core.frozen import dataclass
+from segcal_cli.core.names import escaped
 from segcal_cli.core.observer import Saying
 
 What = Literal["predictions", "labels", "regions"]
@@ -25,21 +26,21 @@ What = Literal["predictions", "labels", "regions"]
 
 class InputsDocument(TypedDict):
     what: What
-    sources: list[str]
+    sources: list[Text]
     cases: Count
-    sha256: str
+    sha256: Text
 
 
 class SayingDocument(TypedDict):
-    text: str
+    text: Text
     warning: bool
-    case: str | None
+    case: Text | None
 
 
 class ProvenanceDocument(TypedDict):
     """A provenance as JSON."""
 
-    options: dict[str, str]
+    options: dict[Text, Text]
     inputs: list[InputsDocument]
     said: list[SayingDocument]
 
@@ -128,8 +129,8 @@ def in_words(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(in_words, value))
     if isinstance(value, Path) or (isinstance(value, str) and os.sep in value and Path(value).exists()):
-        return Path(value).name
-    return str(value)
+        value = Path(value).name
+    return escaped(str(value))
 
 
 def without_folders(said: Iterable[Saying], paths: Iterable[Path | None]) -> tuple[Saying, ...]:

@@ -122,7 +122,7 @@ def run(
 
     study = measured_or_loaded(request, observer, with_digests=True)
     evaluation, heard = study.evaluation, Recorder(observer, list(study.provenance.said))
-    say(evaluation, heard)
+    say(evaluation, study.values, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
     pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
     pictures += on_scans(study, plots, picturing, request, heard)

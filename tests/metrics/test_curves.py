@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq, isotonic_regression
@@ -10,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from segcal_cli.metrics import smooth_error
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid
-from segcal_cli.metrics.corp import isotonic
+from segcal_cli.metrics.corp import decompose, isotonic
 from segcal_cli.metrics.curves import BAND_CELLS, band_counts, corp_band, corp_curve
 from segcal_cli.metrics.frequencies import case_frequencies, joint_histogram
 from segcal_cli.metrics.measures import Settings
@@ -170,3 +172,10 @@ def test_the_smoothed_frequency_is_the_kernel_mean_of_single_voxels():
     kernel = np.exp(-0.5 * (shift / width) ** 2).sum(axis=1)
     assert np.interp(at, t, frequency) == pytest.approx((kernel * y).sum(axis=1) / kernel.sum(axis=1), abs=2e-3)
     assert np.interp(at, t, reach) == pytest.approx(kernel.sum(axis=1), rel=5e-3)
+
+
+def test_where_nothing_is_uncertain_the_log_loss_of_the_rate_is_zero_and_not_minus_zero():
+    n, none = np.array([3, 5]), np.array([0, 0])
+    for hits in (none, n):
+        for part in decompose(BinTable(n, hits, np.array([0.1, 0.2])), 0.1, 0.2):
+            assert math.copysign(1.0, part.uncertainty) == 1.0

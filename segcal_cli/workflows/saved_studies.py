@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from segcal_cli.core.annotations import Count, NotEmpty, require_fields
+from segcal_cli.core.annotations import Count, NotEmpty, Text, require_fields, require_type
 from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.names import escaped, harmless
@@ -58,7 +58,7 @@ TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "join
 
 class SourceDocument(TypedDict):
     name: Annotated[str, harmless]
-    artifact: str | None
+    artifact: Text | None
     in_sample: bool
 
 
@@ -66,7 +66,7 @@ class KeptSpec(TypedDict):
     """Of a saved study beside its ``Settings``."""
 
     roi: bool
-    convention: str | None
+    convention: Text | None
     level: float
     bootstrap: Count
     resampling_seed: Count
@@ -74,7 +74,7 @@ class KeptSpec(TypedDict):
 
 class KeptResults(TypedDict):
     sources: NotEmpty[SourceDocument]
-    artifacts: dict[str, str]
+    artifacts: dict[Text, Text]
     measured: list[str]
     averaged: list[str]
     provenance: ProvenanceDocument
@@ -171,6 +171,7 @@ def load_study(path: Path, sourcing: SourceOptions, measuring: MeasureOptions, d
         raise OlderStudy(path)
     require_kept(path, header, KeptSpec, KeptResults)
     try:
+        require_type([*header.case_ids, *header.group_ids], list[Text], "ids")
         saved, before = _conventions(header.spec)
         settings = _chosen(path, saved, given_settings(measuring, drawing.seed))
         sources = [_source(artifact, number, settings) for number in range(len(header.results["sources"]))]

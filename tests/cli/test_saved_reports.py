@@ -193,6 +193,7 @@ def test_counts_of_a_segcal_that_kept_less_are_refused_with_the_reason(whole, tm
         (lambda results: results["provenance"]["inputs"][0].update(what="else"), "results.provenance.inputs.0.what"),
         (lambda results: results["provenance"]["options"].update(classes=1), "results.provenance.options.classes"),
         (lambda results: results["sources"][0].update(name="=1+1"), "results.sources.0.name is not harmless"),
+        (lambda results: results["sources"][1].update(artifact="\udc80"), "results.sources.1.artifact is not text"),
     ],
 )
 def test_what_is_kept_is_held_against_its_type(whole, tmp_path, change, words):

@@ -153,8 +153,8 @@ def _leave(
 
 
 def _write_stdout(text: str) -> None:
-    """Data for programs."""
-    sys.stdout.write(text)
+    """Data for programs. Halves of characters stand there as JSON and Python escape them."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
     sys.stdout.flush()
 
 

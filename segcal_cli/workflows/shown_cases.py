@@ -17,6 +17,9 @@ RANKED = re.compile(r"(worst|median|best):(\d+)")
 
 EVERY = "all"
 
+NAMED = 5
+"""So many ids stand in the message about one that is not there."""
+
 
 class UnknownCase(UsageError):
     """A case that is not there."""
@@ -43,7 +46,8 @@ class ShownCases:
         """Raise UnknownCase for an id that is no case."""
         for item in self.ids:
             if item not in known:
-                raise UnknownCase(item, ", ".join(known[:3]))
+                more = ", ..." if len(known) > NAMED else ""
+                raise UnknownCase(item, ", ".join(known[:NAMED]) + more)
 
     def choose(self, cases: Sequence[CaseMeasures]) -> tuple[str, ...]:
         """Ids in the order of the items, each once. cases: of the first source. Raises UnknownCase."""

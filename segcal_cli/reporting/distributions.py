@@ -21,6 +21,9 @@ from segcal_cli.reporting.style import (
     Look,
     Sheet,
     Words,
+    diagonal,
+    diagonal_sign,
+    keep_within,
     shortened,
     text_width,
     unit_axis,
@@ -36,6 +39,12 @@ MIN_VIOLIN = 10
 
 MIN_BANDWIDTH = 0.01
 """Of a violin's kernel: where all cases agree, the violin is a short bar and not a line."""
+
+SIDE_BY_SIDE = 3
+"""So many sources share the axes of a mean curve; more get a panel each, with the mean of the first one in it."""
+
+SPREAD = 0.6
+"""Of a bin's width: over which sources that share axes are moved apart."""
 
 VECTOR_BINS = 64
 """Up to this many bins a map is drawn as squares that stay sharp at any size; above, as an image."""
@@ -134,11 +143,12 @@ def _violin_figure(series: Sequence[Series], words: Words) -> Figure:
     legend += [
         Line2D([], [], color=INK, lw=1.6, label="median"),
         Line2D([], [], color=INK, lw=1.0, ls=(0, (2, 1.5)), label="quartiles"),
+        diagonal_sign(),
     ]
     bins = series[0].values.shape[1]
     sheet = Sheet(words, 7.2, 4.3, legend)
     axes = sheet.plot_box()
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
+    diagonal(axes)
     for place, one in enumerate(series):
         sides = (-1.0, 1.0) if len(series) == 1 else ((-1.0, 0.0) if place == 0 else (0.0, 1.0))
         for m in range(bins):
@@ -158,8 +168,8 @@ def _violin(axes: Axes, center: float, half: float, values: np.ndarray, look: Lo
     if values.size < MIN_VIOLIN:
         spread = np.linspace(0.25, 0.75, values.size) if values.size > 1 else np.array([0.5])
         axes.plot(
-            left + (right - left) * spread, np.sort(values), look.marker, ms=3.0, mfc=_pale(look), mec=look.colour,
-            mew=0.8, clip_on=False,
+            left + (right - left) * spread, np.sort(values), marker=look.marker, ms=3.0, mfc=_pale(look),
+            mec=look.colour, mew=0.8, ls="", clip_on=False,
         )  # fmt: skip
         axes.hlines(median, left, right, color=INK, lw=1.6, zorder=4)
         return
@@ -207,34 +217,73 @@ def _mean_figure(series: Sequence[Series], rows: Sequence[Mapping[str, Any]], wo
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    bins = series[0].values.shape[1]
+    found = [_Means.of([row for row in rows if row["source"] == one.name]) for one in series]
     legend: list[Any] = [
         Line2D([], [], color=one.look.colour, marker=one.look.marker, ls=one.look.line, ms=5, label=one.name)
         for one in series
     ]
-    legend += [
-        Line2D([], [], color=INK, lw=1.0, marker="_", ms=6, ls="-", label="± standard deviation"),
-        Patch(facecolor=QUIET, alpha=0.35, label="quartiles"),
-    ]
-    bins = series[0].values.shape[1]
-    sheet = Sheet(words, 7.2, 4.3, legend)
-    axes = sheet.plot_box()
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
-    slot = 0.84 / bins / len(series)
-    for place, one in enumerate(series):
-        own = [row for row in rows if row["source"] == one.name]
-        x = np.array([row["lower"] + 0.08 / bins + slot * (place + 0.5) for row in own])
-        # NaN where no case counts, so that no line bridges what is not known.
-        mean, q25, q75 = (np.array([row.get(key, np.nan) for row in own]) for key in ("mean", "q25", "q75"))
-        std = np.array([row.get("std") or 0.0 for row in own])
-        axes.bar(x, q75 - q25, 0.8 * slot, q25, color=one.look.colour, alpha=0.3, lw=0.0, zorder=2)
-        inside = np.stack([mean - np.maximum(mean - std, 0.0), np.minimum(mean + std, 1.0) - mean])
-        axes.errorbar(
-            x, mean, inside, color=one.look.colour,
-            marker=one.look.marker, ls=one.look.line, ms=4, lw=1.0, elinewidth=1.0, capsize=2, zorder=4,
-        )  # fmt: skip
-    unit_axis(axes, "x", "predicted probability")
-    unit_axis(axes, "y", "observed frequency, mean over cases")
+    legend.append(Line2D([], [], color=INK, lw=1.0, marker="|", ms=6, ls="-", label="± standard deviation"))
+    legend += [Patch(facecolor=QUIET, alpha=0.35, label="quartiles"), diagonal_sign()]
+    if len(series) <= SIDE_BY_SIDE:
+        sheet = Sheet(words, 7.2, 4.3, legend)
+        axes = sheet.plot_box()
+        _mean_axes(axes)
+        slot = SPREAD / bins / len(series)
+        for place, (one, means) in enumerate(zip(series, found, strict=True)):
+            _means(axes, means, one.look, (place - (len(series) - 1) / 2) * slot, 0.8 * slot)
+        return sheet.figure
+    across, side, left, above, under = 3, 1.78, 0.56, 0.26, 0.5
+    down = -(-len(series) // across)
+    sheet = Sheet(words, across * (left + side) + 0.18, down * (above + side + under), legend)
+    for place, (one, means) in enumerate(zip(series, found, strict=True)):
+        bottom = (down - 1 - place // across) * (above + side + under) + under
+        axes = sheet.axes(left + place % across * (left + side), bottom, side, side)
+        axes.set_title(shortened(one.name, side), loc="left", size=SMALL_POINTS, weight="bold", pad=5)
+        _mean_axes(axes, left=place % across == 0, bottom=place + across >= len(series))
+        if place:
+            axes.plot(found[0].center, found[0].mean, color=series[0].look.colour, ls=series[0].look.line, lw=0.8)
+        _means(axes, means, one.look, 0.0, 0.5 / bins)
     return sheet.figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What is drawn of one source, float64 "bin". NaN where no case counts, so that no line bridges what is unknown."""
+
+    center: np.ndarray
+    mean: np.ndarray
+    q25: np.ndarray
+    q75: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> _Means:
+        center = np.array([(row["lower"] + row["upper"]) / 2 for row in rows])
+        # A single case has no deviation: None.
+        columns = [[row.get(key) for row in rows] for key in ("mean", "q25", "q75", "std")]
+        return cls(center, *(np.array(column, np.float64) for column in columns))
+
+
+def _mean_axes(axes: Axes, *, left: bool = True, bottom: bool = True) -> None:
+    diagonal(axes)
+    unit_axis(axes, "x", "predicted probability" if bottom else "")
+    unit_axis(axes, "y", "frequency, mean over cases" if left else "")
+
+
+def _means(axes: Axes, means: _Means, look: Look, shift: float, width: float) -> None:
+    """Markers, moved sideways by ``shift``, over quartiles of that width. A deviation ends in a cap, but where it
+    reaches beyond the axis it does not end at the edge.
+    """
+    x = means.center + shift
+    axes.bar(x, means.q75 - means.q25, width, means.q25, color=look.colour, alpha=0.3, lw=0.0, zorder=2)
+    low, high = means.mean - means.std, means.mean + means.std
+    axes.vlines(x, np.maximum(low, 0.0), np.minimum(high, 1.0), color=look.colour, lw=1.0, zorder=3)
+    axes.plot(
+        [*x[low >= 0.0], *x[high <= 1.0]], [*low[low >= 0.0], *high[high <= 1.0]], color=look.colour, marker="_", ms=4,
+        ls="", zorder=3,
+    )  # fmt: skip
+    axes.plot(x, means.mean, color=look.colour, marker=look.marker, ls=look.line, ms=4, lw=1.0, zorder=4, clip_on=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,18 +306,22 @@ def boxplot(samples: Sequence[Sample], cases: Sequence[str], measures: Mapping[s
     for one in samples:
         medians = {key: _known(one.values[key]) for key in measures}
         shown = ", ".join(f"{measures[k]} {short(float(np.median(v)))}" for k, v in medians.items() if v.size)
-        parts.append(f"Medians of {one.name}: {shown}.")
+        parts.append(f"Medians of {one.name}: {shown}." if shown else f"{one.name}: no values.")
     alt = f"{words.title}. " + " ".join(parts)
     return Drawing(lambda: _box_figure(samples, measures, words), ("source", "case", *measures), tuple(rows), alt)
 
 
 def _box_figure(samples: Sequence[Sample], measures: Mapping[str, str], words: Words) -> Figure:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    legend = [
+    legend: list[Any] = [
         Line2D([], [], color=INK, lw=1.8, label="median"),
         Line2D([], [], color=INK, marker="D", mfc=PAPER, ls="", ms=4, label="mean"),
+        Patch(facecolor=QUIET, alpha=0.35, label="quartiles"),
+        Line2D([], [], color=INK, lw=1.0, marker="|", ms=6, label="to the last case within 1.5 lengths of the box"),
+        Line2D([], [], color=INK, marker=samples[0].look.marker, ls="", ms=2.6, label="case (heights keep them apart)"),
     ]
     names = [shortened(one.name, 1.3) for one in samples]
     left = 0.25 + max(text_width(name, SMALL_POINTS) for name in names)
@@ -285,6 +338,7 @@ def _box_figure(samples: Sequence[Sample], measures: Mapping[str, str], words: W
             if known.size:
                 _box(axes, len(samples) - 1 - i, known, one.look)
         axes.set(ylim=(-0.6, len(samples) - 0.4), xlabel=label)
+        keep_within(axes, "x")
         axes.set_yticks(range(len(samples)), names[::-1] if across == 0 else [""] * len(samples))
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -304,17 +358,9 @@ def _box(axes: Axes, y: int, values: np.ndarray, look: Look) -> None:
     # A fixed comb instead of random jitter: neighbours in order never share a height.
     offset = 0.16 * (np.arange(values.size) % 3 - 1)
     axes.plot(
-        np.sort(values),
-        y + offset,
-        look.marker,
-        ms=2.6,
-        mfc=look.colour,
-        mec=PAPER,
-        mew=0.3,
-        ls="",
-        alpha=0.8,
-        zorder=5,
-    )
+        np.sort(values), y + offset, marker=look.marker, ms=2.6, mfc=look.colour, mec=PAPER, mew=0.3, ls="", alpha=0.8,
+        zorder=5, clip_on=False,
+    )  # fmt: skip
 
 
 def _pale(look: Look) -> tuple[float, float, float, float]:

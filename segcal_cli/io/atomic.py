@@ -166,6 +166,10 @@ def filling(folder: Path, last: str) -> Iterator[Path]:
         for path in made:
             _rename(folder / path.name, path)
         _sync_folder(folder)
+    except WriteError as error:
+        path, reason = error.args
+        # Nobody knows of the inner folder: what cannot be written is the file that was to come of it.
+        raise WriteError(folder / path.name if path.parent == inner else path, reason) from error
     finally:
         shutil.rmtree(inner, ignore_errors=True)
 

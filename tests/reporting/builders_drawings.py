@@ -85,6 +85,7 @@ def every_drawing() -> dict[str, Drawing]:
         "dataset-histogram": distributions.dataset_histogram(np.eye(20, dtype=np.int64)[::-1] * 3, WORDS),
         "case-violin": distributions.case_violin(series(2), CASES, WORDS),
         "mean-curve": distributions.mean_curve(series(3), WORDS),
+        "mean-curve of many": distributions.mean_curve(series(8), WORDS),
         "boxplot": distributions.boxplot(samples(), CASES, measures, WORDS),
         "case-scatter": comparisons.case_scatter(samples(), CASES, WORDS),
         "pareto": comparisons.pareto(points(), WORDS),

@@ -47,5 +47,7 @@ def test_cases_without_ace_rank_as_the_best_and_equal_ones_by_id():
 
 
 def test_an_id_that_is_no_case_is_refused_with_examples():
-    with pytest.raises(UnknownCase, match=r"--show-cases: f is no case; .* or ids such as a, b, c"):
+    with pytest.raises(UnknownCase, match=r"--show-cases: f is no case; .* or ids such as a, b, c, d, e$"):
         ShownCases.parse("f").choose(FIVE)
+    with pytest.raises(UnknownCase, match=r"such as a, b, c, d, e, \.\.\.$"):
+        ShownCases.parse("g").require("abcdef")

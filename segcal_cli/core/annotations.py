@@ -52,6 +52,14 @@ def filled(value: Sequence[Any]) -> bool:
     return len(value) > 0
 
 
+def text_of_files(value: str) -> bool:
+    """Whether files and tables can hold it: no zero byte, no half of a character."""
+    return "\0" not in value and value.encode("utf-8", "ignore").decode() == value
+
+
+Text = Annotated[str, text_of_files]
+"""Text that stands in tables and names files."""
+
 Count = Annotated[int, not_negative]
 """A whole number from 0."""
 

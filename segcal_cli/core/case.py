@@ -11,6 +11,7 @@ from dataclasses import field
 
 import numpy as np
 
+from segcal_cli.core.annotations import Text
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelMap, LabelSpace
 from segcal_cli.core.volume import Volume
@@ -30,7 +31,7 @@ class CaseFacts:
     > 1 - 1e-6; empty for logits.
     """
 
-    digest: str = ""
+    digest: Text = ""
     checksum: str = ""
     proof: str = ""
     hard: bool = False

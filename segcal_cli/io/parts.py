@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from segcal_cli import __version__
-from segcal_cli.core.annotations import require_fields
+from segcal_cli.core.annotations import Text, require_fields
 from segcal_cli.core.errors import ArtifactError, FormatError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import HEADER, UNMERGED, file_digest
@@ -70,7 +70,7 @@ class PartHeader:
     list_digest: str
     spec_digest: str
     previous: str
-    cases: tuple[str, ...]
+    cases: tuple[Text, ...]
 
 
 @dataclass(frozen=True, slots=True)

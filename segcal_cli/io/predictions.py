@@ -69,6 +69,7 @@ class ReadingRules:
     """What the command line says about reading predictions.
 
     hard: masks and label maps are predictions too, with probabilities of 0 and 1; for measures of hard decisions.
+    several: it says it of folders of different models, so ``values`` are of those files whose format does not tell.
     """
 
     values: Values | None = None
@@ -78,6 +79,7 @@ class ReadingRules:
     reduce: Reduce | None = None
     geometry: ImageFolder | None = None
     hard: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ def open_prediction(
         return PredictionSource(case.id, parts, space, place, shape, "probabilities", hard, rules, label_table=table)
     shape = _part_shape(first, table)
     space = reduce_to_foreground(table) if shape[0] == 1 else table
-    values = files.checked_values(first.first, rules.values)
+    told = files.values_of(first.first) if rules.several else None
+    values = told or files.checked_values(first.first, rules.values)
     if values is None:
         raise ValuesNeeded(first.first.path)
     notes = []

@@ -69,6 +69,12 @@ ALWAYS = (*COUNT_COLUMNS, "n_classes")
 WHOLE_COLUMNS = (*COUNT_COLUMNS, "mce_bin", "n_bins", "wrong_at_zero", "wrong_at_one")
 """Columns of whole numbers."""
 
+MOST_VOXELS = 2**40
+"""More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
+
+LARGEST = 1e100
+"""Beyond what any measure of any scan is, and its square is still a float."""
+
 UNAVERAGED = ("mce_bin",)
 """Columns whose mean means nothing."""
 

@@ -10,7 +10,6 @@ answer another question and never share a column with class-wise ones.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from segcal_cli.core.annotations import OtherType
+from segcal_cli.core.annotations import OtherType, Text
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import LabelError, UsageError
 from segcal_cli.core.frozen import dataclass
@@ -27,7 +26,16 @@ from segcal_cli.core.labels import LabelSpace
 from segcal_cli.core.scores import Scores
 from segcal_cli.metrics.calibration_errors import EmptyBins
 from segcal_cli.metrics.cells import CellGrid, Closed
-from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, Row, all_row, class_rows
+from segcal_cli.metrics.columns import (
+    ALL_COLUMNS,
+    CLASS_COLUMNS,
+    LARGEST,
+    MOST_VOXELS,
+    WHOLE_COLUMNS,
+    Row,
+    all_row,
+    class_rows,
+)
 from segcal_cli.metrics.counting import SUMS, BlockCounter, Counts
 from segcal_cli.metrics.curves import BAND_CELLS, band_counts
 from segcal_cli.metrics.pooling import Pooled
@@ -135,8 +143,8 @@ class CaseMeasures:
     bins. curves: what bands of curves add up, int64 "2 class band_cell" (``curves.band_counts``); after ``slim``.
     """
 
-    case: str
-    group: str
+    case: Text
+    group: Text
     classes: dict[str, Row]
     all: Row
     pooled: Pooled
@@ -147,7 +155,8 @@ class CaseMeasures:
         ``pooled``: as many numbers, and every measure defined by a number or None."""
         self.pooled.require_shapes(settings.grid, cells=False)
         names, curves = pooled.classes, (2, len(pooled.classes), BAND_CELLS)
-        if self.case != case or self.pooled.classes != names or tuple(self.classes) != names:
+        of_both = (self.pooled.classes, self.pooled.averaged) == (names, pooled.averaged)
+        if self.case != case or not of_both or tuple(self.classes) != names:
             raise OtherType(f"the measures of {case}", f"of {', '.join(names)}")
         if self.curves is None or self.curves.shape != curves or self.curves.dtype.kind != "i":
             raise OtherType(f"curves of {case}", f"whole numbers of the shape {curves}")
@@ -155,8 +164,8 @@ class CaseMeasures:
             if set(row) != set(columns):
                 raise OtherType(f"a row of {case}", "of all measures")
             for key, value in row.items():
-                if value is not None and not abs(value) <= sys.float_info.max:
-                    raise OtherType(f"{key} of {case}", "a finite number")
+                if value is not None and not abs(value) <= (MOST_VOXELS if key in WHOLE_COLUMNS else LARGEST):
+                    raise OtherType(f"{key} of {case}", "a number of its size")
 
     def slim(self) -> CaseMeasures:
         """The same with reported bins and band cells in place of all cells, for keeping many cases."""

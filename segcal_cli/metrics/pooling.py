@@ -102,6 +102,8 @@ class Pooled:
         """Raise OtherType unless these are counts on this grid, by cell or by reported bin, and as long as they say."""
         if (self.grid, self.cells) != (grid, cells):
             raise OtherType("counts", f"of {grid.bins} bins, {'all cells' if cells else 'binned'}")
+        if not self.averaged or not set(self.averaged) <= set(self.classes):
+            raise OtherType("averaged", f"among {', '.join(self.classes)}")
         classes, top = len(self.classes), (grid.bins,)
         of_bins = (classes, grid.size if cells else grid.bins)
         shapes: dict[str, tuple[int, ...]] = {"n": of_bins, "hits": of_bins, "p": of_bins}

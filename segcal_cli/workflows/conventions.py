@@ -59,6 +59,10 @@ class BadBandwidth(UsageError):
     template = "--kde-bandwidth {0} is not allowed; it is a positive number, or auto"
 
 
+MOST_RESAMPLES = 1_000_000
+"""A hundred times what settles the third digit of an interval, and as much as fits into memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intervals:
     """How intervals over patients are drawn. Raises BadInterval."""
@@ -69,8 +73,8 @@ class Intervals:
 
     def __post_init__(self) -> None:
         tails(self.level)
-        if self.resamples < 0:
-            raise BadInterval("bootstrap", self.resamples, "it must be 0 (no intervals) or more")
+        if not 0 <= self.resamples <= MOST_RESAMPLES:
+            raise BadInterval("bootstrap", self.resamples, f"it must be 0 (no intervals) to {MOST_RESAMPLES}")
         if self.seed < 0:
             raise BadInterval("seed", self.seed, "it must be 0 or more")
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import field, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from segcal_cli.core.annotations import OtherType
 from segcal_cli.core.errors import UsageError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.observer import Observer, Recorder
@@ -28,11 +30,12 @@ from segcal_cli.workflows.measure_tables import (
     TABLE_COLUMNS,
     Evaluation,
     bin_rows,
-    comparison_rows,
+    marked_comparison_rows,
     summary_rows,
     table_rows,
 )
 from segcal_cli.workflows.measure_text import people_tables
+from segcal_cli.workflows.measurement import Measurement
 from segcal_cli.workflows.outcome import Counts, Outcome
 from segcal_cli.workflows.requests import (
     EvaluateOptions,
@@ -45,7 +48,8 @@ from segcal_cli.workflows.requests import (
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded, save_study
 from segcal_cli.workflows.sharding import Job, carried_out, parse_shard
-from segcal_cli.workflows.study import MEASURING, Study, StudyRest, named_artifacts, prepare, say
+from segcal_cli.workflows.study import MEASURING, SOURCES, Study, StudyRest, named_artifacts, prepare, say
+from segcal_cli.workflows.together import Together
 from segcal_cli.workflows.tracing import Traced
 
 
@@ -53,6 +57,12 @@ class NotOfShards(UsageError):
     """An option that has no meaning for a share of the cases."""
 
     template = "{0} does not go with --shard: {1}"
+
+
+class NotATable(UsageError):
+    """A table under the name of an archive, which nobody could open by it."""
+
+    template = "-o {0} is the table of cases, as CSV; counts to go on from are written by --histograms {0}"
 
 
 MERGED = {"html": "merge with --histograms, and give these to segcal evaluate --from with --html"}
@@ -82,6 +92,8 @@ def run(
         if path is not None
     ]
     refuse_twice(targets)
+    if sharding.shard is None:
+        require_table_name(output)
     # Saved counts bring their own sources; artifacts beside them are refused later, by what loads them.
     _, promised = named_artifacts(() if sourcing.saved is not None else sourcing.artifact)
     refuse_unasked(judging, ASKED_OF, promised)
@@ -122,6 +134,12 @@ def run(
     return written(study, output, outputs, judging, heard, page)
 
 
+def require_table_name(output: Path) -> None:
+    """Raise NotATable for a name that ends in ``.npz``."""
+    if output.suffix.lower() == ".npz":
+        raise NotATable(output)
+
+
 def written(
     study: Study,
     output: Path,
@@ -131,7 +149,7 @@ def written(
     page: Callable[[], str] | None = None,
 ) -> Outcome:
     """Write the tables of a study. page: makes the HTML report. Raises WriteError, and what judging raises."""
-    say(study.evaluation, observer)
+    say(study.evaluation, study.values, observer)
     presented = {verdict.judged.name: verdict.present(judging) for verdict in study.verdicts}
     compared = compare(study.verdicts, judging)
     # An artifact may be called as its kind.
@@ -167,6 +185,15 @@ class MeasureConclusion:
         beside += [path_beside(output, kind, end) for kind, end in compared_files(self.rest.judged)]
         return [*(path for path in asked if path is not None), *beside]
 
+    def require_of(self, estimator: Any) -> None:
+        """Raise OtherType unless the sources are those that the estimator measures."""
+        together = getattr(estimator, "inner", None)
+        measurement = together.estimators.get(SOURCES) if isinstance(together, Together) else None
+        if not isinstance(measurement, Measurement):
+            raise OtherType("the estimator", "one of sources")
+        if (*self.rest.calibrated, *self.rest.others) != (*measurement.calibrators, *measurement.others):
+            raise OtherType("the sources of the conclusion", f"{', '.join(measurement.calibrators)}")
+
     def conclude(self, traced: Traced, failures: Sequence[Result], output: Path, observer: Observer) -> Outcome:
         """Write the tables."""
         study = self.rest.study(traced, failures, observer)
@@ -193,7 +220,7 @@ def _write(study: Study, output: Path, outputs: EvaluateOptions, page: str | Non
     evaluation: Evaluation = study.evaluation
     for path, columns, rows in (
         (outputs.summary, SUMMARY_COLUMNS, summary_rows),
-        (outputs.comparison, COMPARISON_COLUMNS, comparison_rows),
+        (outputs.comparison, COMPARISON_COLUMNS, marked_comparison_rows),
         (outputs.bin_table, BIN_COLUMNS, bin_rows),
     ):
         if path is not None:

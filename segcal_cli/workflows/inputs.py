@@ -269,7 +269,7 @@ def open_inputs(
     rules = truth_rules(truth, volumes=volumes)
     if rules is None and masks:
         rules = TruthRules(volumes=volumes, labelled=False)
-    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard), rules)
+    opened = open_cases(pairing.cases, table, reading_rules(reading, hard=hard, several=also), rules)
     for note in opened.notes:
         observer.note(note)
     if truth is not None and reading.groups is None and all(source.group == source.id for source in opened.sources):
@@ -331,10 +331,11 @@ def _readable(path: Path) -> files.FileHeader | None:
         return None
 
 
-def reading_rules(reading: PredictionOptions, *, hard: bool = False) -> ReadingRules:
-    """hard: masks and label maps are predictions too."""
+def reading_rules(reading: PredictionOptions, *, hard: bool = False, several: bool = False) -> ReadingRules:
+    """hard: masks and label maps are predictions too. several: folders of different models are read in one run."""
     return ReadingRules(
         hard=hard,
+        several=several,
         values=reading.values,
         channel_axis=reading.channel_axis,
         reader=reading.reader,

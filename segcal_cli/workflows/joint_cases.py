@@ -160,7 +160,9 @@ def join(
         if absent:
             continue
         table = class_table(folder.path, reading) or guessed_table(cases)
-        opened = open_cases(cases, table, reading_rules(reading, hard=hard), truth_rules(truth, volumes=False))
+        opened = open_cases(
+            cases, table, reading_rules(reading, hard=hard, several=True), truth_rules(truth, volumes=False)
+        )
         for note in opened.notes:
             observer.note(f"{folder.name}: {note}")
         if opened.sources and _what(opened.space) != _what(inputs.space):

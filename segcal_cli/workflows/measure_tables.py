@@ -59,6 +59,11 @@ class SourceResult:
     def groups(self) -> set[str]:
         return {case.group for case in self.cases}
 
+    @property
+    def marked(self) -> str:
+        """The name in tables and pictures."""
+        return self.name + (IN_SAMPLE_MARK if self.in_sample else "")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -155,7 +160,7 @@ def table_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     for source in evaluation.sources:
         for case in source.cases:
             for name, row in [*case.classes.items(), (ALL_CLASSES, case.all)]:
-                yield {"source": source.name, "case": case.case, "group": case.group, "class": name, **row}
+                yield {"source": source.marked, "case": case.case, "group": case.group, "class": name, **row}
 
 
 def summary_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
@@ -169,7 +174,7 @@ def summary_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 if metric not in _columns(evaluation):
                     continue
                 values = {k: v for k, v in spread.to_json().items() if k in SUMMARY_COLUMNS}
-                yield {"source": source.name, "class": name, "average": "macro", "metric": metric, **values}
+                yield {"source": source.marked, "class": name, "average": "macro", "metric": metric, **values}
             micro: Row = summary.micro.all if name == ALL_CLASSES else summary.micro.classes[name]
             ends = summary.micro_interval
             intervals = ends.all if name == ALL_CLASSES else ends.classes.get(name, {})
@@ -178,7 +183,7 @@ def summary_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                     continue
                 low, high = intervals.get(metric, (None, None))
                 yield {
-                    "source": source.name, "class": name, "average": "micro", "metric": metric,
+                    "source": source.marked, "class": name, "average": "micro", "metric": metric,
                     "mean": value, "low": low, "high": high, "n": n,
                 }  # fmt: skip
 
@@ -191,6 +196,13 @@ def comparison_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         yield {column: values[column] for column in COMPARISON_COLUMNS}
 
 
+def marked_comparison_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """The same, with the names that tables show."""
+    marked = {source.name: source.marked for source in evaluation.sources}
+    for row in comparison_rows(evaluation):
+        yield {**row, "source": marked[row["source"]], "best": marked[row["best"]]}
+
+
 def bin_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """Rows by source, case id (all cases pooled last), class and bin."""
     bins = evaluation.settings.bins
@@ -201,7 +213,7 @@ def bin_rows(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
                 table = pooled.table(name)
                 for m in range(bins):
                     yield {
-                        "source": source.name, "case": case, "class": name, "bin": m,
+                        "source": source.marked, "case": case, "class": name, "bin": m,
                         "lower": m / bins, "upper": (m + 1) / bins, "n": int(table.n[m]),
                         "mean_probability": float(table.mean_probability[m]),
                         "frequency": float(table.frequency[m]), "gap": float(table.gap[m]),

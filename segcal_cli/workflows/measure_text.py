@@ -70,7 +70,7 @@ def _means(evaluation: Evaluation) -> Table:
     rows = []
     for source in evaluation.sources:
         for name in _rows(evaluation):
-            rows.append((_name(source), name, *(_cell(evaluation, source, name, one, micro=micro) for one in shown)))
+            rows.append((source.marked, name, *(_cell(evaluation, source, name, one, micro=micro) for one in shown)))
     first = evaluation.sources[0]
     how = "All voxels pooled (micro), [interval] over" if micro else "Mean ± standard deviation over"
     caption = f"{how} {count_text(evaluation.n_groups, 'patient')} ({count_text(len(first.cases), 'case')}). "
@@ -85,7 +85,7 @@ def _on_top(evaluation: Evaluation) -> Table:
     """The most probable class of all voxels, one row per source; its caption is that of the table below it."""
     shown = [one for one in SHOWN_ON_TOP if one.key in evaluation.settings.wanted]
     rows = tuple(
-        (_name(source), *(_cell(evaluation, source, ALL_CLASSES, one, micro=True) for one in shown))
+        (source.marked, *(_cell(evaluation, source, ALL_CLASSES, one, micro=True) for one in shown))
         for source in evaluation.sources
     )
     caption = f"The most probable class; {evaluation.binning}, all as below."
@@ -95,7 +95,7 @@ def _on_top(evaluation: Evaluation) -> Table:
 def _comparison(evaluation: Evaluation) -> Table:
     """The row ``(all)`` of the measures that people see."""
     name = ALL_CLASSES
-    names = {source.name: _name(source) for source in evaluation.sources}
+    names = {source.name: source.marked for source in evaluation.sources}
     rows = [
         (heading_of(one.key) if one.key == one.heading else one.heading, names[row.source], *_compared(row, one.factor))
         for one in (*_compared_on_top(evaluation), *_shown(evaluation))
@@ -139,10 +139,6 @@ def _rows(evaluation: Evaluation) -> tuple[str, ...]:
     """Classes and ``(all)``; of one class, which is both, the class."""
     rows = evaluation.rows
     return rows[:1] if len(rows) == 2 else rows
-
-
-def _name(source: SourceResult) -> str:
-    return source.name + (IN_SAMPLE_MARK if source.in_sample else "")
 
 
 def _cell(evaluation: Evaluation, source: SourceResult, name: str, one: Shown, *, micro: bool) -> str:

@@ -20,7 +20,7 @@ from segcal_cli.execution.engine import reads
 from segcal_cli.io.outputs import refuse_existing, refuse_twice, require_file_place
 from segcal_cli.io.parts import ROUND, NotAPart, Part, read_part
 from segcal_cli.metrics.pooling import PoolMismatch
-from segcal_cli.workflows.evaluate import MeasureConclusion
+from segcal_cli.workflows.evaluate import MeasureConclusion, require_table_name
 from segcal_cli.workflows.folder_shards import Remaining, all_records, files_of, joined, place_of
 from segcal_cli.workflows.outcome import Outcome
 from segcal_cli.workflows.requests import EvaluateOptions, FolderOptions, MergeOptions, OutputOptions, RunOptions
@@ -95,6 +95,7 @@ def run(
     rest = _rest(paths, parts)
     command = parts[0].header.command
     if isinstance(rest.conclusion, MeasureConclusion):
+        require_table_name(output)
         rest = replace(rest, conclusion=replace(rest.conclusion, outputs=EvaluateOptions(**asked)))
         refuse_existing(rest.conclusion.files(output), overwrite=writing.overwrite)
     else:
@@ -184,6 +185,8 @@ def _require_states(paths: Sequence[Path], parts: Sequence[Part], rest: Rest) ->
     try:
         require_type(rest.estimator, Estimator, "estimator")
         require_type(rest.conclusion, Conclusion, "conclusion")
+        if isinstance(rest.conclusion, MeasureConclusion):
+            rest.conclusion.require_of(rest.estimator)
     except OtherType as error:
         raise NotAPart(first, f"its records are damaged ({error})") from error
     for path, part in zip(paths, parts, strict=True):

@@ -14,7 +14,7 @@ from segcal_cli.core.labels import ALL_CLASSES
 from segcal_cli.metrics.comparison import COMPARED, Compared
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.tables import Table, short
-from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult
+from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import BEST_MARK, SHOWN_BY_CONVENTION, comparison_note
 
 MEASURES = ("dice", "ece", "ace", "mce", "brier", "nll", "joint_nll", "joint_brier", "accuracy")
@@ -71,16 +71,12 @@ def people_table(evaluation: Evaluation, measures: Sequence[str], folds: int) ->
         for key in shown:
             mean, factor = summaries[source.name][key].mean, factors[key].factor if key in factors else 1.0
             cells.append(short(None if mean is None else mean * factor, 5) + _mark(tests.get((source.name, key))))
-        rows.append((_name(source), *cells))
+        rows.append((source.marked, *cells))
     return Table("", ("method", *heads), tuple(rows), _caption(evaluation, folds))
 
 
 def _mark(test: Compared | None) -> str:
     return BEST_MARK if test is not None and test.bold else ""
-
-
-def _name(source: SourceResult) -> str:
-    return source.name + (IN_SAMPLE_MARK if source.in_sample else "")
 
 
 def _caption(evaluation: Evaluation, folds: int) -> str:

@@ -132,7 +132,7 @@ def run(
     heard = Recorder(observer)
     study = measured_or_loaded(request, heard, with_digests=True)
     evaluation = study.evaluation
-    say(evaluation, heard)
+    say(evaluation, study.values, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
     pictures = [*draw(scene, plots, heard), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
     pictures += on_scans(study, plots, picturing, request, heard)

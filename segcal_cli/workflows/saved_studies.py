@@ -21,7 +21,15 @@ from segcal_cli.core.artifact import Artifact, Header
 from segcal_cli.core.errors import ArtifactError, SegcalError, UsageError
 from segcal_cli.core.observer import Observer
 from segcal_cli.io.artifacts import read_artifact, require_kept, write_artifact
-from segcal_cli.metrics.columns import ALL_COLUMNS, CLASS_COLUMNS, WHOLE_COLUMNS, Row, only_wanted
+from segcal_cli.metrics.columns import (
+    ALL_COLUMNS,
+    CLASS_COLUMNS,
+    LARGEST,
+    MOST_VOXELS,
+    WHOLE_COLUMNS,
+    Row,
+    only_wanted,
+)
 from segcal_cli.metrics.counting import JOINT, SUMS, WHOLE
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import UNITS, Pooled
@@ -36,14 +44,8 @@ from segcal_cli.workflows.study import ImagesNeeded, Study, measure
 WHOLE_OF_ALL = ("n_voxels", "n_classes")
 """Columns of the row ``(all)`` that are no means."""
 
-MOST_VOXELS = 2**40
-"""More voxels than any study has, and few enough for their sums in units of 2^-24 to be counted in 64 bits."""
-
 ROUNDING = 1e-9
 """By how much of itself a sum of probabilities may exceed what it cannot exceed."""
-
-LARGEST = 1e100
-"""Beyond what any measure of any scan is, and its square is still a float."""
 
 TABLES = ("n", "hits", "p", "whole", "sums", "top_n", "top_hits", "top_p", "joint")
 """Arrays of ``Pooled``, all int64."""

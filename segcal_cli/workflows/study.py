@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segcal_cli.core.errors import UsageError
+from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.estimator import Estimator
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.labels import LabelSpace
@@ -304,14 +304,43 @@ def prepare(request: StudyRequest, observer: Observer, *, with_digests: bool = F
     )
 
 
-def say(evaluation: Evaluation, observer: Observer) -> None:
-    """What a reader of the numbers has to know: classes that no label holds, patients too few for a test."""
+def say(evaluation: Evaluation, values: Values, observer: Observer) -> None:
+    """What a reader of the numbers has to know: classes that no label holds, log losses that the stored type decides,
+    patients too few for a test. values: what the predictions hold."""
     first = evaluation.sources[0].cases
     for name in first[0].classes if first else ():
         if all(case.classes[name]["n_label"] == 0 for case in first):
             observer.warn(f"class {name} occurs in no label")
+    for source in evaluation.sources:
+        at_floor = floor_warning(source, evaluation, values)
+        if at_floor:
+            observer.warn(at_floor)
     if evaluation.n_groups == 1:
         observer.note("one patient: no standard deviation, no interval and no comparison")
+
+
+def floor_warning(source: SourceResult, evaluation: Evaluation, values: Values) -> str | None:
+    """What to say of voxels whose stored probability excludes what is true; None if there is none, or no log loss.
+
+    The log loss takes them at the smallest probability that the stored type tells from 0, so it says as much
+    of the type as of the model. Logits as they are have no such floor.
+    """
+    if "nll" not in evaluation.settings.wanted or (values == "logits" and source.artifact is None):
+        return None
+    pooled = source.pooled
+    excluded = {"of a class have probability 0 of it": pooled.whole[:, WHOLE.index("wrong_at_zero")]}
+    if evaluation.space.binary or not evaluation.space.exclusive:
+        excluded["outside a class have probability 1 of it"] = pooled.whole[:, WHOLE.index("wrong_at_one")]
+    said = []
+    for what, found in excluded.items():
+        classes = [f"{name} {n}" for name, n in zip(pooled.classes, found.tolist(), strict=True) if n]
+        if classes:
+            where = f" ({', '.join(classes)})" if len(pooled.classes) > 1 else ""
+            said.append(f"{count_text(int(found.sum()), 'voxel')} {what}{where}")
+    if not said:
+        return None
+    several = "; a coarser type has a higher floor, so its nll looks better" if len(evaluation.sources) > 1 else ""
+    return f"{source.name}: {' and '.join(said)}; nll takes them at the smallest step of the stored type{several}"
 
 
 def named_artifacts(texts: Iterable[str]) -> tuple[list[NamedArtifact], list[Judged]]:

@@ -623,6 +623,99 @@ def test_cases_that_an_artifact_was_fitted_on_are_refused_by_name(data, tmp_path
     assert "† fitted on some of these cases: in-sample" in said.stderr
 
 
+def test_an_in_sample_source_bears_its_dagger_in_every_table_and_none_in_the_document(data, tmp_path):
+    own = tmp_path / "own.npz"
+    segcal("calibrate", "fit", *data.arguments, *GIVEN, "--no-summary", "-o", own, "-q")
+    into = tmp_path / "o"
+    given = (*data.arguments, *GIVEN, "--artifact", f"T={own}", "--allow-overlap")
+    said = segcal("evaluate", *given, *outputs(into), "--json")
+    assert said.code == 0, said.stderr
+    for table in COLUMNS:
+        assert {row["source"] for row in read_rows(into / f"{table}.csv")} == {"raw", "T†"}
+    assert {row["best"] for row in read_rows(into / "comparison.csv")} <= {"raw", "T†"}
+    assert {row["source"] for row in said.document["result"]["comparison"]} == {"raw", "T"}
+
+
+# What a stored type cannot say
+
+
+def test_voxels_of_their_class_at_probability_0_are_counted_in_a_warning(tmp_path):
+    scans = make_scans(6, 3)
+    data = make_folders(tmp_path / "data", scans)
+    coarse = tmp_path / "coarse"
+    lost = np.zeros(3, int)
+    for scan in scans:
+        p = softmax(scan.logits)
+        sure = p.max(axis=0) > 0.6
+        p[:, sure] = np.eye(3, dtype=np.float32)[p.argmax(axis=0)[sure]].T
+        write_volume(coarse / f"{scan.name}.nii.gz", p)
+        lost += [np.count_nonzero((scan.labels == k) & (p[k] == 0)) for k in range(3)]
+    assert lost.all()
+    words = (
+        f"{lost.sum()} voxels of a class have probability 0 of it (background {lost[0]}, class1 {lost[1]}, class2 "
+        f"{lost[2]}); nll takes them at the smallest step of the stored type"
+    )
+    given = ("--classes", data.classes, *GIVEN, "-o", tmp_path / "a.csv", "--json")
+    assert segcal("evaluate", coarse, data.labels, *given).document["warnings"] == [f"raw: {words}"]
+    beside = ("--also", f"coarse={coarse}", "--json")
+    several = f"coarse: {words}; a coarser type has a higher floor, so its nll looks better"
+    assert evaluate(data, tmp_path, *beside).document["warnings"] == [several]
+    assert evaluate(data, tmp_path, *beside, "--metrics", "ece,dice", "--overwrite").document["warnings"] == []
+
+
+def test_voxels_outside_the_only_class_at_probability_1_are_counted_too(tmp_path):
+    scans = make_scans(6, 1)
+    data = make_folders(tmp_path / "data", scans)
+    coarse = tmp_path / "coarse"
+    zeros = ones = 0
+    for scan in scans:
+        p = np.rint(sigmoid(scan.logits[0]))
+        p.flat[0] = 0.5  # or it would be a hard mask
+        write_volume(coarse / f"{scan.name}.nii.gz", p)
+        zeros += np.count_nonzero((p == 0) & (scan.labels == 1))
+        ones += np.count_nonzero((p == 1) & (scan.labels == 0))
+    given = ("--classes", data.classes, *GIVEN, "-o", tmp_path / "a.csv", "--json")
+    assert segcal("evaluate", coarse, data.labels, *given).document["warnings"] == [
+        f"raw: {zeros} voxels of a class have probability 0 of it and {ones} voxels outside a class have probability 1 "
+        "of it; nll takes them at the smallest step of the stored type"
+    ]
+
+
+def test_models_that_are_stored_differently_go_side_by_side(tmp_path):
+    scans = make_scans(6, 3)
+    data = make_folders(tmp_path / "data", scans)
+    logits, told = tmp_path / "logits", tmp_path / "told"
+    for scan in scans:
+        write_volume(logits / f"{scan.name}.nii.gz", scan.logits)
+        write_npz(told / f"{scan.name}.npz", probabilities=softmax(scan.logits))
+        write_volume(told / f"{scan.name}.nii.gz", scan.logits.argmax(axis=0).astype(np.uint8))
+    given = (data.labels, "--classes", data.classes, "--values", "logits", "--json")
+    for name, first, other in (("a", logits, told), ("b", told, logits)):
+        said = segcal("evaluate", first, *given, "--also", f"other={other}", "-o", tmp_path / f"{name}.csv")
+        assert said.code == 0, said.stderr
+        (raw, beside) = said.document["result"]["sources"]
+        for measure in ("ece", "nll", "dice"):
+            found = [source["macro"]["all"][measure]["mean"] for source in (raw, beside)]
+            assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "merge"])
+def test_a_table_is_not_written_under_the_name_of_an_archive(command, data, tmp_path):
+    output = tmp_path / "all.npz"
+    if command == "merge":
+        parts = [tmp_path / f"part{number}.npz" for number in (1, 2)]
+        for number, part in enumerate(parts, 1):
+            segcal("evaluate", *data.arguments, *GIVEN, "--shard", f"{number}/2", "-o", part)
+        said = segcal("merge", *parts, "-o", output)
+    else:
+        said = segcal("evaluate", *data.arguments, *GIVEN, "-o", output)
+    assert said.code == 2
+    assert f"-o {output} is the table of cases, as CSV; counts to go on from are written by --histograms {output}" in (
+        said.closing
+    )
+    assert not output.exists()
+
+
 # Voxels and classes
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from segcal_cli.workflows.folder_runs import FolderRun
 from tests.cli.builders_reading import Study, nnunet_study, segcal
 from tests.cli.builders_runs import record_of, states
 
@@ -183,3 +184,17 @@ def test_a_table_has_its_record_beside_it_under_its_name(study, tmp_path):
     jsonschema.validate(record, SCHEMA)
     assert [one["file"] for one in record["outputs"]] == ["one.csv"]
     assert states(tmp_path, "two.csv.segcal-run.json") == dict.fromkeys(study.cases, "done")
+
+
+def test_a_temp_that_a_killed_worker_left_goes_with_the_end_of_the_run(study, monkeypatch):
+    done, left = FolderRun.map, []
+
+    def killed(run, *args, **kwargs):
+        done(run, *args, **kwargs)
+        left.append(run.files.folder / f".case_probseg.tmp-{run.files.tag}-0123456789ab.nii.gz")
+        left[0].write_bytes(b"half")
+
+    monkeypatch.setattr(FolderRun, "map", killed)
+    assert apply(study).code == 0
+    assert left
+    assert not left[0].exists()

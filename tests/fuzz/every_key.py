@@ -9,9 +9,10 @@ seals and checksums are right, so that what lies behind them is looked at.
 
 from __future__ import annotations
 
+import functools
 import io
-import itertools
 import json
+import math
 import sys
 import tempfile
 import warnings
@@ -40,8 +41,9 @@ from tests.fuzz.trials import Stage
 LEFT_OUT = object()
 """Stands for a node that is left out."""
 
-SUBSTITUTES = (LEFT_OUT, None, [], {}, "x", -1, 1e300, [None], {"x": None}, True, 0.5)
-"""One value of each kind, and those that are no number, no length and no name where one is expected."""
+SUBSTITUTES = (LEFT_OUT, None, [], {}, "x", -1, 1e300, [None], {"x": None}, True, 0.5, 10**400, "\0\udc80")
+"""One value of each kind, and those that are no number, no length and no name where one is expected: also a number
+beyond floats, and text that names no file."""
 
 ALIKE = 2
 """Entries of a list that are replaced: those behind are read as the first ones are."""
@@ -150,8 +152,18 @@ class Substitution:
 def substitutions(victim: Victim, content: bytes, values: Sequence[Any] = SUBSTITUTES) -> Iterator[Substitution]:
     """Every node of every document of a victim, with each of the values. content: of the sound file."""
     for document in documents(victim, content):
-        for path, value in itertools.product(paths(document.value), values):
-            yield Substitution(document.name, path, value, document.content(replaced(document.value, path, value)))
+        for path in paths(document.value):
+            for value in (*values, *other_shapes(document.value, path)):
+                yield Substitution(document.name, path, value, document.content(replaced(document.value, path, value)))
+
+
+def other_shapes(document: Any, path: Keys) -> Iterator[Any]:
+    """Of an array in a tree: the same numbers lying otherwise, as a whole array that nothing else shows to be wrong."""
+    if path[-1] != "array":
+        return
+    node = functools.reduce(lambda at, key: at[key], path, document)
+    kind, shape, *place = node
+    yield from ([kind, other, *place] for other in ([math.prod(shape)], [*shape, 1], shape[1:], shape[::-1]))
 
 
 def finding(stage: Stage, victim: Victim, substitution: Substitution, command: tuple[str, ...]) -> str:

@@ -248,6 +248,21 @@ def build_parts(root: Path) -> None:
               f"{shard}/2", "-o", root / f"part{shard}.npz")  # fmt: skip
 
 
+def build_shards(root: Path) -> None:
+    """A folder that two shards have written, with a case that failed; and what two shards have measured."""
+    _volumes(root, ".nii.gz")
+    both = [part.format(root) for part in (*FOLDERS, *COMMON)]
+    done("calibrate", "fit", *both, "-o", root / "cal.npz")
+    for shard in ("1", "2"):
+        done("evaluate", *both, "--artifact", f"t={root / 'cal.npz'}", "--allow-overlap", "--shard", f"{shard}/2",
+             "-o", root / f"measured{shard}.npz")  # fmt: skip
+    (root / "predictions" / "torn.nii.gz").write_bytes(b"\x1f\x8b\x08")
+    for shard in ("1", "2"):
+        apply = ("calibrate", "apply", root / "cal.npz", root / "predictions", *both[2:])
+        said = segcal(*apply, "--shard", f"{shard}/2", "-o", root / "kept")
+        assert said.code in (0, 8), said.stderr
+
+
 VOLUME = (damaged_gzip, damaged_nifti, damaged_nifti)
 PLAIN = (damaged_bytes, damaged_nifti, damaged_nifti)
 
@@ -401,6 +416,36 @@ SCENES = (
         (
             ("merge", "{}/part1.npz", "{}/part2.npz", "-o", "{}/out/whole.npz"),
             ("inspect", "{victim}"),
+        ),
+    ),
+    Scene(
+        "shard-records",
+        build_shards,
+        tuple(Victim(f"kept/segcal-run.shard-00{shard}-of-002.json", (damaged_json,)) for shard in (1, 2)),
+        (
+            (
+                "merge",
+                *(f"{{}}/kept/segcal-run.shard-00{n}-of-002.json" for n in (1, 2)),
+                "-o",
+                "{}/kept",
+                "--overwrite",
+            ),
+        ),
+    ),
+    Scene(
+        "measured-parts",
+        build_shards,
+        tuple(Victim(f"measured{shard}.npz", (damaged_bundle,)) for shard in (1, 2)),
+        (
+            (
+                "merge",
+                "{}/measured1.npz",
+                "{}/measured2.npz",
+                "-o",
+                "{}/out/table.csv",
+                "--histograms",
+                "{}/out/all.npz",
+            ),
         ),
     ),
     Scene(

@@ -18,6 +18,8 @@ ONE_OF_EACH = (
     ("cluster-artifacts", "annuli.npz"),
     ("saved-counts", "counts.npz"),
     ("parts", "part2.npz"),
+    ("measured-parts", "measured1.npz"),
+    ("shard-records", "kept/segcal-run.shard-001-of-002.json"),
     ("journal", "kept/.segcal-journal.jsonl"),
 )
 """Scene and file: every kind of document once. The entries of a record are those of a journal."""

@@ -82,7 +82,8 @@ class Stage:
             # Imports and caches of a first run are not what a trial is charged with; and the undamaged scene must do.
             victim = scene.victims[0].file
             code, said = self._run(self._command(number, victim))
-            assert code == 0, said
+            # Partly done is sound: a scene may hold a case that fails.
+            assert code in (0, 8), said
             self._clear()
 
     def trial(self, seed: int, number: int) -> Finding | None:

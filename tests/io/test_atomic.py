@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +14,17 @@ import pytest
 
 from segcal_cli.core.errors import WriteError
 from segcal_cli.io import atomic
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        # By its name alone, which is short enough for the address of a socket.
+        previous = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            made.bind(path.name)
+        finally:
+            os.chdir(previous)
 
 
 def names(folder):
@@ -98,6 +110,22 @@ def test_a_symlink_at_the_target_is_replaced_not_followed(tmp_path):
     assert not link.is_symlink()
     assert link.read_bytes() == b"new"
     assert real.read_bytes() == b"keep"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, make_socket], ids=["pipe", "socket"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_never_replaced(make, linked, tmp_path):
+    special = tmp_path / "s"
+    make(special)
+    target = tmp_path / "link" if linked else special
+    if linked:
+        target.symlink_to(special)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(WriteError, match=r"it is a device, a pipe or a socket") as caught:
+        atomic.write_text(target, "x")
+    assert str(target) in str(caught.value)
+    assert not special.is_file()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_missing_folder_is_a_write_error_that_names_the_target(tmp_path):
@@ -240,12 +268,17 @@ def test_files_that_belong_together_appear_when_all_are_there_the_named_one_last
     assert (tmp_path / "b.svg").read_text() == "b.svg"
 
 
+def interrupted_filling(folder, error):
+    with atomic.filling(folder, last="a.html") as inner:
+        (inner / "b.svg").write_text("new")
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_an_interrupted_filling_leaves_the_folder_as_it_was(tmp_path, error):
     (tmp_path / "b.svg").write_text("old")
-    with pytest.raises(error), atomic.filling(tmp_path, last="a.html") as folder:
-        (folder / "b.svg").write_text("new")
-        raise error
+    with pytest.raises(error):
+        interrupted_filling(tmp_path, error)
     assert names(tmp_path) == ["b.svg"]
     assert (tmp_path / "b.svg").read_text() == "old"
 
@@ -272,7 +305,11 @@ def test_a_filling_takes_no_place_of_what_is_no_file(tmp_path):
 
 
 def test_an_error_in_a_filling_names_the_file_that_was_to_come_of_it(tmp_path):
-    with pytest.raises(WriteError) as raised, atomic.filling(tmp_path, "b") as folder:
-        (folder / "a").mkdir()
-        atomic.write_text(folder / "a", "")
+    def blocked():
+        with atomic.filling(tmp_path, "b") as folder:
+            (folder / "a").mkdir()
+            atomic.write_text(folder / "a", "")
+
+    with pytest.raises(WriteError) as raised:
+        blocked()
     assert raised.value.args[0] == tmp_path / "a"

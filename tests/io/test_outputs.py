@@ -96,7 +96,9 @@ def test_a_shared_file_of_the_same_content_may_stay(tmp_path):
 def test_a_place_is_looked_at_before_any_work(tmp_path):
     outputs.require_file_place(tmp_path / "t.npz")
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     for path, why in (
+        (tmp_path / "pipe", "it is a device, a pipe or a socket"),
         (tmp_path, "it is a folder"),
         (tmp_path / "none" / "t.npz", f"the folder {tmp_path / 'none'} does not exist"),
         (tmp_path / "file" / "t.npz", f"{tmp_path / 'file'} is not a folder"),

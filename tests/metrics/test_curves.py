@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.optimize import brentq, isotonic_regression
@@ -10,7 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 from segcal_cli.metrics import smooth_error
 from segcal_cli.metrics.calibration_errors import BinTable
 from segcal_cli.metrics.cells import CellGrid
-from segcal_cli.metrics.corp import isotonic
+from segcal_cli.metrics.corp import decompose, isotonic
 from segcal_cli.metrics.curves import BAND_CELLS, band_counts, corp_band, corp_curve
 from segcal_cli.metrics.frequencies import case_frequencies, joint_histogram
 from segcal_cli.metrics.measures import Settings
@@ -197,3 +199,10 @@ def test_a_smoothed_frequency_is_not_narrower_than_can_be_seen_and_smooth_at_its
     assert smooth_ece(cells) < smooth_error.NARROWEST_SHOWN == made.width
     assert np.diff(made.t).max() < made.width / 4
     assert np.abs(np.diff(made.frequency, n=2)).max() < 0.004
+
+
+def test_where_nothing_is_uncertain_the_log_loss_of_the_rate_is_zero_and_not_minus_zero():
+    n, none = np.array([3, 5]), np.array([0, 0])
+    for hits in (none, n):
+        for part in decompose(BinTable(n, hits, np.array([0.1, 0.2])), 0.1, 0.2):
+            assert math.copysign(1.0, part.uncertainty) == 1.0

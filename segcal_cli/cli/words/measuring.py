@@ -86,7 +86,8 @@ WORDS: dict[type, dict[str, Words]] = {
         ),
         "also": plain(
             "--also",
-            "Adds a source: another folder with predictions of the same cases. Repeatable.",
+            "Adds a source: another folder with predictions of the same cases. --values is then of those files whose "
+            "format does not say it. Repeatable.",
             COMPARING,
             "NAME=FOLDER",
         ),

@@ -32,11 +32,12 @@ SCATTER = {"ece": "ECE", "ace": "ACE", "mce": "MCE"}
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the ends of its interval, None where there is none."""
+    """A mean over ``n`` and the ends of its interval, None where there is none."""
 
     mean: float
     low: float | None
     high: float | None
+    n: int
 
     def bars(self, scale: float = 1.0) -> list[list[float]] | None:
         """Lengths of the error bar below and above the mean, None where there is no interval."""

@@ -1,13 +1,12 @@
-"""Pictures of a study: from its measures to the arrays that each plot shows, and the words around them.
+"""Pictures of a study: from its measures to the arrays that each plot shows.
 
-A picture names what it rests on: bins and their closed side, what happens to empty bins and absent classes, the voxels
-that count, the unit, and how many there are.
+What would show no value is not drawn, and said instead: an empty panel, or a curve beside undefined measures, would
+look like a result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 
@@ -25,19 +24,19 @@ from segcal_cli.metrics.measures import CaseMeasures
 from segcal_cli.metrics.pooling import UNITS
 from segcal_cli.metrics.smooth_error import smoothed_frequency
 from segcal_cli.metrics.summaries import Spread, pool
-from segcal_cli.reporting import comparisons, curves, diagrams, distributions
+from segcal_cli.reporting import comparisons, curves, diagrams, distributions, mean_curves
 from segcal_cli.reporting.diagrams import Bins, Bounds, Errors
 from segcal_cli.reporting.distributions import Sample, Series
 from segcal_cli.reporting.pictures import Drawing, Picture
-from segcal_cli.reporting.style import LOOKS, Look, Words, look
-from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation, SourceResult
+from segcal_cli.reporting.style import LOOKS, Words
+from segcal_cli.workflows.measure_tables import SourceResult
+from segcal_cli.workflows.scene import Scene, marked
 
 BOXED = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "dice": "Dice"}
 """Measures of the box plots and scatters, and how they are called there."""
 
 SOURCES_IN_A_VIOLIN = 2
 """Two sources share a violin, each with its half; more get pictures of their own."""
-
 
 MAX_SHIFT = 0.5
 """In kernel widths. A kernel mean of voxels that lie further from where it is drawn is not drawn."""
@@ -64,110 +63,6 @@ class LeftOut:
 Made = Picture | LeftOut
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A study and what is shown of it. shown: ids of the cases with diagrams of their own, in that order."""
-
-    evaluation: Evaluation
-    shown: tuple[str, ...]
-    min_voxels: int
-
-    @property
-    def sources(self) -> list[SourceResult]:
-        return self.evaluation.sources
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those that ``(all)`` averages over."""
-        return self.sources[0].pooled.averaged
-
-    @property
-    def classes_and_all(self) -> tuple[str, ...]:
-        """The same and their mean, unless that is the same."""
-        return self.classes if len(self.classes) == 1 else (*self.classes, ALL_CLASSES)
-
-    @cached_property
-    def case_ids(self) -> list[str]:
-        return [case.case for case in self.sources[0].cases]
-
-    @cached_property
-    def groups(self) -> list[str]:
-        return sorted(self.sources[0].groups)
-
-    def look(self, source: SourceResult) -> Look:
-        return look([one.name for one in self.sources].index(source.name))
-
-    def counted(self, source: SourceResult, name: str) -> list[CaseMeasures]:
-        """Cases whose calibration counts in this class."""
-        return [case for case in source.cases if not self.skips or case.classes[name]["n_label"]]
-
-    @property
-    def skips(self) -> bool:
-        """Whether single cases that do not hold a class do not count in it."""
-        return self.evaluation.settings.absent == "skip"
-
-    def by_group(self, source: SourceResult) -> list[list[CaseMeasures]]:
-        """The cases of each group."""
-        return [[case for case in source.cases if case.group == group] for group in self.groups]
-
-    # Words.
-
-    @property
-    def population(self) -> str:
-        """How many cases of how many patients."""
-        return f"{count_text(len(self.case_ids), 'case')} of {count_text(len(self.groups), 'patient')}"
-
-    def cases(self, n: int) -> str:
-        """The unit of a picture of ``n`` single cases."""
-        return f"Unit: case, n = {n}, of {count_text(len(self.groups), 'patient')}."
-
-    def words(
-        self,
-        kind: str,
-        name: str,
-        source: SourceResult | None,
-        *sentences: str,
-        case: str = "",
-        pooled: bool = False,
-        binned: bool = True,
-    ) -> Words:
-        """Title and caption. sentences: what is special to the picture: its unit and n. pooled: it shows the voxels of
-        all cases together; binned: what it shows depends on bins.
-        """
-        of = {"": "all classes", ALL_CLASSES: "mean over classes"}.get(name, name)
-        parts = [of, *([] if source is None else [marked(source)]), *([case] if case else [])]
-        title = f"{kind}: {', '.join(parts)}"
-        marks = [one for one in self.sources if one.in_sample and (source is None or one is source)]
-        dagger = [f"{IN_SAMPLE_MARK} fitted on some of these cases: in-sample."] if marks else []
-        return Words(title, " ".join([*sentences, self.conventions(pooled=pooled, binned=binned), *dagger]))
-
-    def conventions(self, *, pooled: bool, binned: bool) -> str:
-        """Those that the picture rests on. Only single cases can be skipped: what is pooled holds every voxel."""
-        s = self.evaluation.settings
-        parts = [self.evaluation.binning, f"empty bins: {s.empty_bins}"] if binned else []
-        pooled_too = "pooled like all others (skip concerns single cases)"
-        parts.append(f"absent classes: {pooled_too if pooled and self.skips else s.absent}")
-        parts.append("voxels of the region of interest" if self.evaluation.roi else "all voxels")
-        text = "; ".join(parts)
-        return f"{text[0].upper()}{text[1:]}."
-
-    @property
-    def overlap_conventions(self) -> str:
-        s = self.evaluation.settings
-        decision = s.decision if self.evaluation.space.exclusive else "p > 0.5"
-        return f"Dice of the decision by {decision}, two empty masks: {'undefined' if s.empty_dice == 'null' else '1'}."
-
-    @property
-    def least(self) -> str:
-        """When a case counts in a bin."""
-        return f"A case counts in a bin where it has {count_text(max(self.min_voxels, 1), 'voxel')} or more."
-
-    @property
-    def too_few(self) -> str:
-        """Why no case counts in any bin."""
-        return f"no case has {count_text(max(self.min_voxels, 1), 'voxel')} in a bin (--min-voxels)"
-
-
 def draw(scene: Scene, plots: Sequence[str], observer: Observer) -> Iterator[Picture]:
     """The pictures of the plots that are asked for, in the order of PLOTS. What is not drawn is a note."""
     if len(scene.sources) > len(LOOKS):
@@ -185,11 +80,6 @@ def draw(scene: Scene, plots: Sequence[str], observer: Observer) -> Iterator[Pic
     for (plot, why), those in left.items():
         more = f" and {len(those) - NAMED} more" if len(those) > NAMED else ""
         observer.note(f"{plot} of {', '.join([*those][:NAMED])}{more} is not drawn: {why}")
-
-
-def marked(source: SourceResult) -> str:
-    """Its name, with a dagger if its calibrator has seen these cases."""
-    return source.name + (IN_SAMPLE_MARK if source.in_sample else "")
 
 
 def _case_diagrams(scene: Scene) -> Iterator[Made]:
@@ -290,12 +180,12 @@ def _mean_curves(scene: Scene) -> Iterator[Made]:
         words = scene.words(
             "Mean over cases", name, one, scene.cases(len(cases)), scene.least,
             "A deviation without a cap goes on beyond 0 or 1.",
-            *([] if len(series) < 2 else [sideways if len(series) <= distributions.SIDE_BY_SIDE else panels]),
+            *([] if len(series) < 2 else [sideways if len(series) <= mean_curves.SIDE_BY_SIDE else panels]),
         )  # fmt: skip
         if all(np.isnan(each.values).all() for each in series):
             yield LeftOut("mean-curve", name, scene.too_few if cases else NO_LABEL)
         else:
-            yield _picture("mean-curve", name, one, None, words, distributions.mean_curve(series, words))
+            yield _picture("mean-curve", name, one, None, words, mean_curves.mean_curve(series, words))
 
 
 def _series(scene: Scene, name: str, sources: Sequence[SourceResult]) -> tuple[list[Series], list[str]]:
@@ -325,9 +215,8 @@ def _pareto(scene: Scene) -> Iterator[Made]:
             for source in scene.sources
             if source.name in means
         ]
-        intervals = any(point.dice.low is not None or point.ece.low is not None for point in points)
         words = scene.words(
-            "Overlap and calibration", name, None, _means_sentence(scene, intervals=intervals),
+            "Overlap and calibration", name, None, _means_sentence(scene, points),
             scene.overlap_conventions,
         )  # fmt: skip
         if not points:
@@ -336,17 +225,22 @@ def _pareto(scene: Scene) -> Iterator[Made]:
             yield _picture("pareto", name, None, None, words, comparisons.pareto(points, words))
 
 
-def _means_sentence(scene: Scene, *, intervals: bool) -> str:
+def _means_sentence(scene: Scene, points: Sequence[comparisons.Point]) -> str:
+    ends = [end for point in points for end in (point.dice, point.ece)]
     level = f"{100 * scene.evaluation.intervals.level:.4g} %"
-    bars = f"Bars: {level} intervals (bootstrap-t)." if intervals else "No intervals: too few patients or no resamples."
-    return f"Means over patients (unit), n = {len(scene.groups)} ({count_text(len(scene.case_ids), 'case')}). {bars}"
+    bars = "No intervals: too few patients or no resamples."
+    if any(end.low is not None for end in ends):
+        bars = f"Bars: {level} intervals (bootstrap-t)."
+    least = min((end.n for end in ends), default=0)
+    n = f"{least} to {len(scene.groups)}" if least < len(scene.groups) else str(least)
+    return f"Means over patients (unit) with a value, n = {n}, of {scene.population}. {bars}"
 
 
 def _interval(scene: Scene, source: SourceResult, name: str, key: str) -> comparisons.Interval:
     macro = scene.evaluation.summaries[source.name].macro
     spread: Spread = (macro.all if name == ALL_CLASSES else macro.classes[name])[key]
     assert spread.mean is not None, "only sources with both means are points"
-    return comparisons.Interval(spread.mean, spread.low, spread.high)
+    return comparisons.Interval(spread.mean, spread.low, spread.high, spread.n)
 
 
 def _case_scatters(scene: Scene) -> Iterator[Made]:

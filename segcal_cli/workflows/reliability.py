@@ -33,7 +33,7 @@ from segcal_cli.workflows.judged import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.pictures import BOXED, PLOTS, Scene, draw
+from segcal_cli.workflows.pictures import BOXED, PLOTS, draw
 from segcal_cli.workflows.report import page
 from segcal_cli.workflows.requests import (
     CompanionOptions,
@@ -45,6 +45,7 @@ from segcal_cli.workflows.requests import (
     StudyRequest,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
+from segcal_cli.workflows.scene import Scene
 from segcal_cli.workflows.shown_cases import ShownCases
 from segcal_cli.workflows.study import NamedArtifact, Study, named_artifacts, say
 

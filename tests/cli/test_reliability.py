@@ -10,9 +10,10 @@ import pytest
 
 from segcal_cli.core.observer import Recorder, Silent
 from segcal_cli.workflows import reliability
-from segcal_cli.workflows.pictures import PLOTS, Scene, draw
+from segcal_cli.workflows.pictures import PLOTS, draw
 from segcal_cli.workflows.requests import IntervalOptions, MeasureOptions, SourceOptions
 from segcal_cli.workflows.saved_studies import load_study
+from segcal_cli.workflows.scene import Scene
 from tests.cli.builders import make_folders, make_scans, read_rows, segcal, write_predictions
 
 GIVEN = ("--values", "probabilities")
@@ -368,7 +369,7 @@ def test_captions_name_the_rules_that_a_picture_rests_on(partly, tmp_path, absen
     )  # fmt: skip
     assert said.code == 0, said.stderr
     evaluation = load_study(counts, SourceOptions(saved=counts), MeasureOptions(), IntervalOptions()).evaluation
-    found = captions(Scene(evaluation, (), 1), ("dataset-diagram", "corp", "mean-curve", "boxplot"))
+    found = captions(Scene(evaluation, (), 1), ("dataset-diagram", "corp", "mean-curve", "pareto"))
     pooled = "pooled like all others (skip concerns single cases)" if absent == "skip" else "include"
     bins = "20 bins, right-closed; empty bins: skip; absent classes: "
     assert f"{bins}{pooled}; all voxels." in found["dataset-diagram__class2__raw"]
@@ -378,6 +379,8 @@ def test_captions_name_the_rules_that_a_picture_rests_on(partly, tmp_path, absen
     assert "A deviation without a cap goes on beyond 0 or 1." in found["mean-curve__class2__raw"]
     cases = "6" if absent == "skip" else "7"
     assert f"Unit: case, n = {cases}, of 7 patients." in found["mean-curve__class2__raw"]
+    n = "6 to 7" if absent == "skip" else "7"
+    assert f"with a value, n = {n}, of 7 cases of 7 patients." in found["pareto__class2__all"]
     heard = Recorder(Silent())
     many = replace(evaluation, sources=[replace(evaluation.sources[0], name=f"s{i}") for i in range(13)])
     assert list(draw(Scene(many, (), 1), (), heard)) == []

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.markers import MarkerStyle
 from matplotlib.text import Text
 
-from segcal_cli.reporting import comparisons, curves, diagrams, distributions
+from segcal_cli.reporting import comparisons, curves, diagrams, distributions, mean_curves
 from segcal_cli.reporting.diagrams import Errors
 from segcal_cli.reporting.distributions import Sample
 from segcal_cli.reporting.style import FORMATS, INK, LOOKS, PAPER, SMALL_POINTS, styled, text_width, wrapped
@@ -193,7 +193,7 @@ def test_the_violin_lists_each_case_with_the_quartiles_of_its_bin():
 
 
 def test_a_bin_without_cases_has_no_mean_and_one_case_no_deviation():
-    rows = rows_of(distributions.mean_curve(series(1), WORDS))
+    rows = rows_of(mean_curves.mean_curve(series(1), WORDS))
     assert (rows[7]["cases"], rows[7]["mean"], rows[7]["std"]) == ("0", "", "")
     assert (rows[8]["cases"], rows[8]["std"]) == ("1", "")
     assert float(rows[3]["std"]) == pytest.approx(series(1)[0].values[:, 3].std(ddof=1))
@@ -249,7 +249,9 @@ def test_the_legend_of_a_box_plot_names_points_boxes_and_whiskers(drawn):
 def test_axes_of_measures_do_not_leave_what_a_measure_can_be():
     """All cases alike, which leaves the choice of the axis to the library."""
     constant = [Sample("a", LOOKS[0], {"ece": [1.0] * 4, "ace": [0.5] * 4, "mce": [1.0] * 4, "dice": [0.0] * 4})]
-    point = comparisons.Point("a", LOOKS[0], comparisons.Interval(1.0, 0.9, 1.0), comparisons.Interval(0, 0, 1), True)
+    point = comparisons.Point(
+        "a", LOOKS[0], comparisons.Interval(1.0, 0.9, 1.0, 4), comparisons.Interval(0, 0, 1, 4), True
+    )
     with styled():
         boxes = distributions.boxplot(constant, "abcd", {"ece": "ECE", "dice": "Dice"}, WORDS).figure().axes
         panels = comparisons.case_scatter(constant, "abcd", WORDS).figure().axes
@@ -267,19 +269,19 @@ def test_a_deviation_that_goes_on_beyond_the_axis_has_no_cap_there():
     values = np.tile([[0.0], [0.9], [1.0]], (1, 4))
     values[:, 1] = [0.4, 0.5, 0.6]
     with styled():
-        axes = distributions.mean_curve([distributions.Series("a", LOOKS[0], values)], WORDS).figure().axes[0]
+        axes = mean_curves.mean_curve([distributions.Series("a", LOOKS[0], values)], WORDS).figure().axes[0]
     assert sorted(caps(axes)) == pytest.approx([*[values[:, 0].mean() - values[:, 0].std(ddof=1)] * 3, 0.4, 0.6])
 
 
-@pytest.mark.parametrize(("sources", "panels"), [(1, 1), (distributions.SIDE_BY_SIDE, 1), (8, 8)])
+@pytest.mark.parametrize(("sources", "panels"), [(1, 1), (mean_curves.SIDE_BY_SIDE, 1), (8, 8)])
 def test_many_sources_have_a_panel_each_and_few_stay_in_the_middle_of_their_bin(sources, panels):
     with styled():
-        figure = distributions.mean_curve(series(sources), WORDS).figure()
+        figure = mean_curves.mean_curve(series(sources), WORDS).figure()
     assert len(figure.axes) == panels
     centers = (np.arange(20) + 0.5) / 20
     for axes in figure.axes:
         means = [line for line in axes.lines if line.get_zorder() == 4]
-        assert all(np.abs(line.get_xdata() - centers).max() < 0.5 * distributions.SPREAD / 20 for line in means)
+        assert all(np.abs(line.get_xdata() - centers).max() < 0.5 * mean_curves.SPREAD / 20 for line in means)
 
 
 def test_predictions_that_are_all_the_same_make_a_point_of_the_corp_curve():

@@ -60,7 +60,9 @@ def test_the_slope_is_that_of_differences():
     np.testing.assert_allclose(error.gradient(at), slopes, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(
+    "method", [name if name == "beta" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_a_fit_reaches_the_least_error_that_a_global_search_over_all_voxels_finds(method: str):
     """Oracle: differential evolution on the single voxels, by the training loss. Sketch: within 3e-4."""
     from scipy.optimize import differential_evolution

@@ -214,6 +214,7 @@ def test_trained_and_tuned_methods_are_measured_as_fits_on_the_other_folds_are(
                     assert values_of[key] == pytest.approx(alone, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_what_is_given_decides_whether_tuned_and_trained_methods_take_part(tmp_path: Path):
     study = make_study(tmp_path, 3)
     compare = ["calibrate", "compare", study.predictions, study.folders.labels, *study.reading, "--folds", "2"]

@@ -1,6 +1,7 @@
 """Measuring: coverage, set sizes and errors of the rings, by brute force elsewhere."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,8 +28,16 @@ def rows(model, empty="allow", alphas=ALPHAS, **more):
     return CoverageRows(counting, run(counting, cases("test")))
 
 
-@pytest.mark.parametrize("weighting", ["voxel", "patient"])
-@pytest.mark.parametrize("method", ["image", "atlas", "boundary", "pixel"])
+@pytest.mark.parametrize(
+    ("method", "weighting"),
+    [
+        ("atlas", "voxel"),
+        ("image", "patient"),
+        ("boundary", "patient"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in product(("image", "boundary", "pixel"), ("voxel",))),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in product(("atlas", "pixel"), ("patient",))),
+    ],
+)
 def test_coverage_sizes_and_errors_are_those_of_the_brute_force(method, weighting):
     found = rows(fitted(REGIONS[method], weighting))
     key = f"A_{method}_{{}}_{weighting}".format

@@ -134,8 +134,8 @@ def onto(other, level, method, *, weighted, splits=150):
         ("small", "nested", False, 0.86),
         ("over", "nested", False, 0.60),
         ("small", "nested", True, 0.908),
-        ("over", "nested", True, 0.605),
-        ("small", "care", False, 0.999),
+        pytest.param("over", "nested", True, 0.605, marks=pytest.mark.slow),
+        pytest.param("small", "care", False, 0.999, marks=pytest.mark.slow),
         ("over", "care", False, 0.977),
     ],
 )

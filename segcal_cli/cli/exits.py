@@ -76,7 +76,7 @@ def guarded(
         console.finish_progress()
         closing = "interrupted before the first case"
         if console.total:
-            closing = f"interrupted after {console.done} of {count_text(console.total, 'case')}"
+            closing = f"interrupted after {console.done} of {count_text(console.total, console.unit)}"
         _leave(command, console, as_json, INTERRUPTED, closing)
     except CaseErrors as error:
         console.finish_progress()

@@ -11,6 +11,9 @@ from typing import Protocol
 
 from segcal_cli.core.frozen import dataclass
 
+CASE = "case"
+"""What most passes count."""
+
 
 class Observer(Protocol):
     """What a run may say while it goes on. Sentences are plain text, no markup."""
@@ -21,8 +24,8 @@ class Observer(Protocol):
     def warn(self, text: str, case: str | None = None) -> None:
         """Something may be wrong. The same text for many cases is one warning with a count."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        """``done`` of ``total`` cases are through; ``what`` names the pass."""
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
+        """``done`` of ``total`` units are through; ``what`` names the pass."""
 
 
 class Silent:
@@ -34,7 +37,7 @@ class Silent:
     def warn(self, text: str, case: str | None = None) -> None:
         """Ignored."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
         """Ignored."""
 
 
@@ -54,8 +57,8 @@ class Recorder:
         self._warnings.setdefault(text, []).append(case)
         self.inner.warn(text, case)
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.inner.progress(done, total, what)
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
+        self.inner.progress(done, total, what, unit)
 
     @property
     def warnings(self) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segcal_cli.core.names import escaped
+from segcal_cli.core.observer import CASE
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,6 +30,7 @@ class Console:
     def __init__(self, verbosity: int = NORMAL, log_file: Path | None = None) -> None:
         self.verbosity = verbosity
         self.done = self.total = 0
+        self.unit = CASE
         self._warnings: dict[str, list[str | None]] = {}
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -48,8 +50,8 @@ class Console:
         if first and case is None and self.verbosity >= NORMAL:
             self._say(f"warning: {text}")
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.done, self.total = done, total
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
+        self.done, self.total, self.unit = done, total, unit
         self._write_log("DEBUG", f"{what}: {done} of {total}")
         if self._bar is None and self._wants_bar():
             self._bar = _progress_bar()

@@ -76,7 +76,7 @@ def guarded(
         console.finish_progress()
         closing = "interrupted before the first case"
         if console.total:
-            closing = f"interrupted after {console.done} of {count_text(console.total, 'case')}"
+            closing = f"interrupted after {console.done} of {count_text(console.total, console.unit)}"
         _leave(command, console, as_json, INTERRUPTED, closing)
     except CaseErrors as error:
         console.finish_progress()
@@ -153,8 +153,8 @@ def _leave(
 
 
 def _write_stdout(text: str) -> None:
-    """Data for programs."""
-    sys.stdout.write(text)
+    """Data for programs. Halves of characters stand there as JSON and Python escape them."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
     sys.stdout.flush()
 
 

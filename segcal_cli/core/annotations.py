@@ -60,8 +60,13 @@ def text_of_files(value: str) -> bool:
 Text = Annotated[str, text_of_files]
 """Text that stands in tables and names files."""
 
-Count = Annotated[int, not_negative]
-"""A whole number from 0."""
+
+def counted(value: int) -> bool:
+    return 0 <= value <= sys.maxsize
+
+
+Count = Annotated[int, counted]
+"""A whole number from 0, that something in memory can have."""
 
 Positive = Annotated[float, positive]
 

@@ -12,6 +12,9 @@ from typing import Protocol
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.core.names import escaped
 
+CASE = "case"
+"""What most passes count."""
+
 
 class Observer(Protocol):
     """What a run may say while it goes on. Sentences are plain text, no markup."""
@@ -22,8 +25,8 @@ class Observer(Protocol):
     def warn(self, text: str, case: str | None = None) -> None:
         """Something may be wrong. The same text for many cases is one warning with a count."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        """``done`` of ``total`` cases are through; ``what`` names the pass."""
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
+        """``done`` of ``total`` units are through; ``what`` names the pass."""
 
 
 class Silent:
@@ -35,7 +38,7 @@ class Silent:
     def warn(self, text: str, case: str | None = None) -> None:
         """Ignored."""
 
-    def progress(self, done: int, total: int, what: str) -> None:
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
         """Ignored."""
 
 
@@ -73,8 +76,8 @@ class Recorder:
         self.said.append(Saying(escaped(text), warning=True, case=case))
         self.inner.warn(text, case)
 
-    def progress(self, done: int, total: int, what: str) -> None:
-        self.inner.progress(done, total, what)
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
+        self.inner.progress(done, total, what, unit)
 
     @property
     def notes(self) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TAG = "file"
 """The tag of temps whose writer holds no lock."""
+
+FILLING = "filling"
+"""What the folder is called in which files wait for each other."""
 
 ABANDONED_SECONDS = 86400.0
 """A temp without a lock that nobody has written to for a day is what a killed run left."""
@@ -112,7 +116,7 @@ def writing_together(targets: Sequence[Path], *, tag: str = DEFAULT_TAG) -> Iter
         for entry in pending:
             _finish(entry)
         while pending:
-            _rename(pending[0])
+            _rename(pending[0].target, pending[0].temp)
             del pending[0]
         for folder in dict.fromkeys(target.parent for target in targets):
             _sync_folder(folder)
@@ -136,6 +140,43 @@ def writing(target: Path, *, tag: str = DEFAULT_TAG) -> Iterator[BinaryIO]:
             remove_temps(target.parent, tag, older_than_s=ABANDONED_SECONDS)
     with writing_together([target], tag=tag) as (file,):
         yield file
+
+
+@contextlib.contextmanager
+def filling(folder: Path, last: str) -> Iterator[Path]:
+    """A folder inside ``folder``, to write into; when the block ends well, its files move to ``folder``, ``last`` last.
+
+    For files that mean nothing without each other. Any exception in the block (KeyboardInterrupt too) removes them and
+    leaves ``folder`` as it was. Raises WriteError.
+    """
+    for left in folder.glob(f".{FILLING}.tmp-{DEFAULT_TAG}-*"):
+        with contextlib.suppress(OSError):
+            if left.is_dir() and left.stat().st_mtime <= time.time() - ABANDONED_SECONDS:
+                shutil.rmtree(left)
+    inner = temp_path(folder / FILLING, DEFAULT_TAG)
+    try:
+        try:
+            inner.mkdir()
+        except OSError as error:
+            raise WriteError(folder, _reason(error)) from error
+        yield inner
+        made = sorted(inner.iterdir(), key=lambda path: (path.name == last, os.fsencode(path.name)))
+        for path in made:
+            refuse_special(folder / path.name)
+        for path in made:
+            _rename(folder / path.name, path)
+        _sync_folder(folder)
+    except WriteError as error:
+        path, reason = error.args
+        # Nobody knows of the inner folder: what cannot be written is the file that was to come of it.
+        raise WriteError(folder / path.name if path.parent == inner else path, reason) from error
+    finally:
+        shutil.rmtree(inner, ignore_errors=True)
+
+
+def is_temp(path: Path) -> bool:
+    """Whether a killed run left it: it is no output."""
+    return path.name.startswith(".") and ".tmp-" in path.name
 
 
 def write_bytes(target: Path, data: bytes, *, tag: str = DEFAULT_TAG) -> None:
@@ -164,7 +205,7 @@ def remove_temps(folder: Path, tag: str, *, older_than_s: float = 0.0) -> tuple[
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") and f".tmp-{tag}-" in path.name:
             with contextlib.suppress(FileNotFoundError):
-                if path.lstat().st_mtime <= latest:
+                if not path.is_dir() and path.lstat().st_mtime <= latest:
                     path.unlink()
                     removed.append(path)
     return tuple(removed)
@@ -190,11 +231,11 @@ def _finish(entry: _Pending) -> None:
         raise WriteError(entry.target, _reason(error)) from error
 
 
-def _rename(entry: _Pending) -> None:
+def _rename(target: Path, temp: Path) -> None:
     try:
-        entry.temp.replace(entry.target)
+        temp.replace(target)
     except OSError as error:
-        raise WriteError(entry.target, _reason(error)) from error
+        raise WriteError(target, _reason(error)) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from segcal_cli.core.frozen import dataclass
 from segcal_cli.metrics.calibration_errors import BinTable, ratio
 
 NARROWEST = 1e-3
@@ -26,6 +27,10 @@ FINEST_NODES = 1 << 15
 SHOWN_NODES = 256
 """Intervals of a smoothed curve that is drawn."""
 
+NARROWEST_SHOWN = 0.02
+"""Smallest kernel width of a curve that is drawn. Where smooth ECE is 0.002, so is its kernel, and a mean over a few
+hundredths of a line's length shows the noise of single voxels."""
+
 ROOT_TOLERANCE = 1e-8
 """Accuracy of the root of E(s) = s."""
 
@@ -36,19 +41,39 @@ def smooth_ece(cells: BinTable) -> float:
     return _smoothed_size(waves, _width(cells, waves))
 
 
-def smoothed_frequency(cells: BinTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The frequency around each t in [0, 1], smoothed with the kernel that smooth ECE chooses.
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """A frequency smoothed over the probability, float64 "node". width: of the kernel.
 
-    Returns t, the kernel-weighted frequency there, and the sum of kernel weights (1 for a voxel at t itself), float64
-    "node". Where that sum is small the frequency says little, and where it is 0 it is NaN.
+    t: in [0, 1]. frequency: kernel-weighted, NaN where no voxel is near. reach: sum of kernel weights (1 for a voxel at
+    t itself); where it is small the frequency says little. shift: distance from t to the mean probability of what is
+    averaged there, in widths. Where most voxels of a scan lie at one end, a kernel beside that end averages hardly
+    anything but its outermost flank, and its mean says nothing of t: then the shift is large.
     """
-    width = _width(cells, _difference_waves(cells))
-    voxels, hits = (_smoothed(_waves(cells, counts), width) for counts in (cells.n, cells.hits))
+
+    width: float
+    t: np.ndarray
+    frequency: np.ndarray
+    reach: np.ndarray
+    shift: np.ndarray
+
+
+def smoothed_frequency(cells: BinTable) -> Smoothed:
+    """The frequency around each t, smoothed with the kernel that smooth ECE chooses, or NARROWEST_SHOWN."""
+    width = max(NARROWEST_SHOWN, _width(cells, _difference_waves(cells)))
+    waves = _waves(cells, cells.n)
+    voxels, hits = _smoothed(waves, width), _smoothed(_waves(cells, cells.hits), width)
+    slope = _smoothed_slope(waves, width)
     step = max(1, (voxels.size - 1) // SHOWN_NODES)
-    voxels, hits = voxels[::step], hits[::step]
-    reach = np.maximum(voxels, 0.0) * width * math.sqrt(2.0 * math.pi)
-    frequency = np.clip(ratio(np.maximum(hits, 0.0), np.maximum(voxels, 0.0)), 0.0, 1.0)
-    return np.linspace(0.0, 1.0, voxels.size), frequency, reach
+    voxels, hits, slope = np.maximum(voxels[::step], 0.0), np.maximum(hits[::step], 0.0), slope[::step]
+    return Smoothed(
+        width,
+        np.linspace(0.0, 1.0, voxels.size),
+        np.clip(ratio(hits, voxels), 0.0, 1.0),
+        voxels * width * math.sqrt(2.0 * math.pi),
+        # The derivative of a normal density of u is -u / s^2 times it.
+        width * ratio(np.abs(slope), voxels),
+    )
 
 
 def _width(cells: BinTable, waves: np.ndarray) -> float:
@@ -99,9 +124,22 @@ def _waves(cells: BinTable, weights: np.ndarray) -> np.ndarray:
 
 def _smoothed(waves: np.ndarray, width: float) -> np.ndarray:
     """g on equally spaced nodes from 0 to 1: 1 + 2 sum_m exp(-(pi m s)^2 / 2) a_m cos(pi m t)."""
+    return _on_nodes(_damped(waves, width))
+
+
+def _smoothed_slope(waves: np.ndarray, width: float) -> np.ndarray:
+    """The derivative of g on the same nodes."""
+    damped = _damped(waves, width)
+    return _on_nodes(1j * math.pi * np.arange(damped.size) * damped)
+
+
+def _damped(waves: np.ndarray, width: float) -> np.ndarray:
     nodes = min(FINEST_NODES, 1 << math.ceil(math.log2(NODES_PER_WIDTH / width)))
-    m = np.arange(nodes + 1)
-    damped = waves[: nodes + 1] * np.exp(-0.5 * (math.pi * width * m) ** 2)
+    return waves[: nodes + 1] * np.exp(-0.5 * (math.pi * width * np.arange(nodes + 1)) ** 2)
+
+
+def _on_nodes(damped: np.ndarray) -> np.ndarray:
+    nodes = damped.size - 1
     return np.fft.irfft(damped, 2 * nodes)[: nodes + 1] * (2 * nodes)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import field
 
-from segcal_cli.core.annotations import OtherType
+from segcal_cli.core.annotations import OtherType, Text
 from segcal_cli.core.case import Case
 from segcal_cli.core.errors import ArtifactError, FitError
 from segcal_cli.core.frozen import dataclass
@@ -41,7 +41,7 @@ class NothingPredicted(FitError):
 class Rows:
     """Case id -> (group, numbers). Merging is a union, exact in any order."""
 
-    rows: Mapping[str, tuple[str, Mapping[str, float]]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[Text, Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

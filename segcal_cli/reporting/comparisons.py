@@ -6,7 +6,7 @@ Barfoot et al. 2024, Fig. 3, where sources of the same case are joined.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from segcal_cli.core.errors import count_text
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.reporting.distributions import Sample
 from segcal_cli.reporting.pictures import Drawing
-from segcal_cli.reporting.style import QUIET, Look, Sheet, Words
+from segcal_cli.reporting.style import INK, PAPER, QUIET, Look, Sheet, Words, keep_within
 from segcal_cli.reporting.tables import short
 
 if TYPE_CHECKING:
@@ -23,17 +23,21 @@ if TYPE_CHECKING:
 
 PERCENT = 100.0
 
+FRONT: Mapping[str, Any] = {"color": INK, "lw": 1.8, "ls": (0, (4, 2))}
+"""The line of the front: over intervals, under markers, seen among both."""
+
 SCATTER = {"ece": "ECE", "ace": "ACE", "mce": "MCE"}
 """Measures of the scatter, a panel each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the ends of its interval, None where there is none."""
+    """A mean over ``n`` and the ends of its interval, None where there is none."""
 
     mean: float
     low: float | None
     high: float | None
+    n: int
 
     def bars(self, scale: float = 1.0) -> list[list[float]] | None:
         """Lengths of the error bar below and above the mean, None where there is no interval."""
@@ -83,25 +87,29 @@ def _pareto_figure(points: Sequence[Point], words: Words) -> Figure:
     legend: list[Any] = [
         Line2D(
             [], [], color=point.look.colour, marker=point.look.marker, ls="", ms=7, mew=1.4,
-            mfc=point.look.colour if point.on_front else "none",
+            mfc=point.look.colour if point.on_front else PAPER,
             label=f"{point.name} ({'on the front' if point.on_front else 'dominated'})",
         )
         for point in points
     ]  # fmt: skip
     front = sorted((point.dice.mean, PERCENT * point.ece.mean) for point in points if point.on_front)
     if len(set(front)) > 1:
-        legend.append(Line2D([], [], color=QUIET, lw=1.2, ls="--", label="Pareto front"))
+        legend.append(Line2D([], [], **FRONT, label="Pareto front"))
     sheet = Sheet(words, 5.4, 4.2, legend)
     axes = sheet.plot_box(left=0.72, right=0.25)
     for point in points:
         axes.errorbar(
             point.dice.mean, PERCENT * point.ece.mean, point.ece.bars(PERCENT), point.dice.bars(),
-            color=point.look.colour, marker=point.look.marker, ms=7, mew=1.4, lw=0.9, capsize=3, zorder=3,
-            mfc=point.look.colour if point.on_front else "none",
+            color=point.look.colour, fmt="none", lw=0.9, capsize=3, zorder=2,
         )  # fmt: skip
-    axes.step(*zip(*front, strict=True), where="pre", color=QUIET, lw=1.2, ls="--", zorder=2)
+        axes.plot(
+            point.dice.mean, PERCENT * point.ece.mean, color=point.look.colour, marker=point.look.marker, ms=7,
+            mew=1.4, ls="", mfc=point.look.colour if point.on_front else PAPER, zorder=4, clip_on=False,
+        )  # fmt: skip
+    axes.step(*zip(*front, strict=True), where="pre", **FRONT, zorder=3)
     axes.margins(0.12)
-    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+    keep_within(axes, "x")
+    keep_within(axes, "y", PERCENT)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel="mean Dice (higher is better)", ylabel="mean ECE in % (lower is better)")
     axes.grid(color=QUIET, alpha=0.25, lw=0.6)
@@ -137,10 +145,14 @@ def _scatter_figure(samples: Sequence[Sample], words: Words) -> Figure:
         if len(samples) > 1:
             axes.plot(x, y, color=QUIET, lw=0.5, alpha=0.6, zorder=2)
         for one, dice, error in zip(samples, x, y, strict=True):
-            axes.plot(dice, error, one.look.marker, ms=4, mfc=one.look.colour, mec="none", alpha=0.75, ls="", zorder=3)
+            axes.plot(
+                dice, error, marker=one.look.marker, ms=4, mfc=one.look.colour, mec="none", alpha=0.75, ls="",
+                zorder=3, clip_on=False,
+            )  # fmt: skip
         axes.set(xlabel="Dice", ylabel=label)
         axes.margins(0.08)
-        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]))
+        keep_within(axes, "x")
+        keep_within(axes, "y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(color=QUIET, alpha=0.25, lw=0.6)

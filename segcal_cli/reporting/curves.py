@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segcal_cli.core.frozen import dataclass
-from segcal_cli.reporting.diagrams import Bins, Bounds
+from segcal_cli.reporting.diagrams import Bins, Bounds, filled_band
 from segcal_cli.reporting.pictures import Drawing
 from segcal_cli.reporting.style import (
     PAPER,
@@ -24,9 +24,10 @@ from segcal_cli.reporting.style import (
     Sheet,
     Words,
     count_axis,
+    diagonal,
+    diagonal_sign,
     unit_axis,
 )
-from segcal_cli.reporting.tables import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,15 +53,22 @@ class Parts:
     @property
     def sentence(self) -> str:
         return (
-            f"Brier score: MCB {short(self.miscalibration, 5)}, DSC {short(self.discrimination, 5)}, "
-            f"UNC {short(self.uncertainty, 5)}"
+            f"Brier score: MCB {_three(self.miscalibration)}, DSC {_three(self.discrimination)}, "
+            f"UNC {_three(self.uncertainty)}"
         )
+
+    @property
+    def text(self) -> str:
+        return self.sentence.replace(": ", "\n").replace(", ", "\n")
 
 
 def corp(
     curve: Curve, band: tuple[np.ndarray, Bounds] | None, smooth: Curve, parts: Parts, look: Look, words: Words
 ) -> Drawing:
-    """CORP step curve. band: its x and ends, None where there are too few patients. smooth: the kernel mean."""
+    """CORP step curve. band: its x and ends, None where there are too few patients. smooth: the kernel mean.
+
+    Predictions that are all the same make a point of the curve.
+    """
     rows: list[dict[str, Any]] = [
         {"curve": "corp", "p": x, "frequency": y} for x, y in zip(curve.x, curve.y, strict=True)
     ]
@@ -83,17 +91,21 @@ def _corp_figure(
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    legend: list[Any] = [Line2D([], [], color=look.colour, lw=1.8, label="CORP")]
+    point: dict[str, Any] = {"marker": look.marker, "ms": 6} if curve.x.size == 1 else {}
+    legend: list[Any] = [Line2D([], [], color=look.colour, lw=1.8, label="CORP", **point)]
     if band is not None:
         legend.append(Patch(facecolor=look.colour, alpha=0.3, label="bootstrap band"))
-    legend.append(Line2D([], [], color=QUIET, lw=1.0, label="kernel mean"))
+    drawn = not np.isnan(smooth.y).all()
+    if drawn:
+        legend.append(Line2D([], [], color=QUIET, lw=1.0, label="kernel mean"))
+    legend.append(diagonal_sign())
     side, left, bottom = 3.8, 0.68, 0.48
     sheet = Sheet(words, left + side + 0.22, bottom + side + 0.08, legend)
     axes = sheet.axes(left, bottom, side, side)
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
+    diagonal(axes)
     if band is not None:
-        axes.fill_between(band[0], band[1].low, band[1].high, color=look.colour, alpha=0.3, lw=0.0, zorder=2)
-    axes.plot(curve.x, curve.y, color=look.colour, lw=1.8, zorder=3, clip_on=False)
+        filled_band(axes, band[0], band[1].low, band[1].high, color=look.colour, alpha=0.3, lw=0.0, zorder=2)
+    axes.plot(curve.x, curve.y, color=look.colour, lw=1.8, zorder=3, clip_on=False, **point)
     axes.plot(smooth.x, smooth.y, color=QUIET, lw=1.0, zorder=2.5)
     unit_axis(axes, "x", "predicted probability")
     unit_axis(axes, "y", "observed frequency, isotonic")
@@ -103,8 +115,7 @@ def _corp_figure(
     axes.text(
         0.03 if upper else 0.97,
         0.97 if upper else 0.03,
-        f"Brier score\nMCB {short(parts.miscalibration, 5)}\nDSC {short(parts.discrimination, 5)}\n"
-        f"UNC {short(parts.uncertainty, 5)}",
+        parts.text,
         ha="left" if upper else "right",
         va="top" if upper else "bottom",
         transform=axes.transAxes,
@@ -177,6 +188,11 @@ def _inner(bins: Bins) -> float | None:
     """Share of the voxels outside the first and the last bin."""
     total = int(bins.n.sum())
     return None if not total else 1.0 - float(bins.n[0] + (bins.n[-1] if bins.n.size > 1 else 0)) / total
+
+
+def _three(value: float | None) -> str:
+    """Three significant digits; a miscalibration of 0.00004 is not none."""
+    return "-" if value is None else f"{value:#.3g}"
 
 
 def _percent(share: float | None) -> str:

@@ -26,6 +26,8 @@ from segcal_cli.reporting.style import (
     Sheet,
     Words,
     count_axis,
+    diagonal,
+    diagonal_sign,
     unit_axis,
 )
 from segcal_cli.reporting.tables import short
@@ -41,6 +43,9 @@ GAP = 0.16
 
 LABEL = 0.46
 """Inches from an axis to its label, the same for both panels whatever the numbers between."""
+
+POINT_BAND = 0.02
+"""Width of the band of a curve that is one point."""
 
 OVER, UNDER = VERMILLION, BLUE
 OVER_HATCH, UNDER_HATCH = "////", "xxxx"
@@ -138,9 +143,10 @@ def _case_figure(bins: Bins, errors: Errors, words: Words) -> Figure:
         Line2D([], [], color=INK, lw=2.0, label="frequency"),
         Patch(facecolor=OVER, alpha=0.45, hatch=OVER_HATCH, edgecolor=OVER, label="over-confident"),
         Patch(facecolor=UNDER, alpha=0.45, hatch=UNDER_HATCH, edgecolor=UNDER, label="under-confident"),
+        diagonal_sign(),
     ]
     sheet, curve, mass = _two_panels(words, legend)
-    _diagonal(curve)
+    diagonal(curve)
     e, o = bins.mean_probability, bins.frequency
     for sign, colour, hatch in ((-1, OVER, OVER_HATCH), (1, UNDER, UNDER_HATCH)):
         here = np.flatnonzero(sign * (o - e) > 0.0)
@@ -195,17 +201,17 @@ def _dataset_figure(
         legend.append(Patch(facecolor=look.colour, alpha=0.3, label="confidence band"))
     if consistency is not None:
         legend.append(Patch(facecolor="none", edgecolor=QUIET, hatch="////", label="consistency band"))
+    legend.append(diagonal_sign())
     sheet, curve, mass = _two_panels(words, legend)
-    _diagonal(curve)
+    diagonal(curve)
     filled = bins.n > 0
     e = bins.mean_probability[filled]
     if consistency is not None:
         low, high = np.clip(consistency.low[filled], 0, 1), np.clip(consistency.high[filled], 0, 1)
-        curve.fill_between(e, low, high, facecolor="none", edgecolor=QUIET, hatch="////", lw=0.6)
+        filled_band(curve, e, low, high, facecolor="none", edgecolor=QUIET, hatch="////", lw=0.6)
     if confidence is not None:
-        curve.fill_between(
-            e, confidence.low[filled], confidence.high[filled], color=look.colour, alpha=0.3, lw=0.0, zorder=3
-        )
+        low, high = confidence.low[filled], confidence.high[filled]
+        filled_band(curve, e, low, high, color=look.colour, alpha=0.3, lw=0.0, zorder=3)
     curve.plot(
         e, bins.frequency[filled], color=look.colour, marker=look.marker, ls=look.line, ms=4, lw=1.4,
         zorder=4, clip_on=False,
@@ -213,6 +219,13 @@ def _dataset_figure(
     _errors_in_a_free_corner(curve, bins, errors)
     _mass(mass, bins)
     return sheet.figure
+
+
+def filled_band(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, **style: Any) -> None:
+    """The area between two curves; at a single x, where it would have no width, as wide as POINT_BAND."""
+    if x.size == 1:
+        x, low, high = x + np.array([-0.5, 0.5]) * POINT_BAND, low.repeat(2), high.repeat(2)
+    axes.fill_between(x, low, high, **style)
 
 
 def _two_panels(words: Words, legend: list[Any]) -> tuple[Sheet, Axes, Axes]:
@@ -226,10 +239,6 @@ def _two_panels(words: Words, legend: list[Any]) -> tuple[Sheet, Axes, Axes]:
     curve.yaxis.set_label_coords(-LABEL / SIDE, 0.5)
     unit_axis(mass, "x", "predicted probability")
     return sheet, curve, mass
-
-
-def _diagonal(axes: Axes) -> None:
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
 
 
 def _mass(axes: Axes, bins: Bins) -> None:

@@ -1,7 +1,7 @@
 """Distributions over cases: how far single scans stray from what the pooled curve shows.
 
-The joint histogram of Barfoot et al. 2024, Fig. 2; frequencies of each bin as violins and as means with spread, after
-Rousseau et al. 2021, Figs. 3 and 2; and box plots of the measures themselves.
+The joint histogram of Barfoot et al. 2024, Fig. 2; frequencies of each bin as violins, after Rousseau et al.
+2021, Fig. 3; and box plots of the measures themselves.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from segcal_cli.reporting.style import (
     Look,
     Sheet,
     Words,
+    diagonal,
+    diagonal_sign,
+    keep_within,
     shortened,
     text_width,
     unit_axis,
@@ -119,7 +122,7 @@ def case_violin(series: Sequence[Series], cases: Sequence[str], words: Words) ->
     """Per bin the distribution over cases. series: one source, or two, each with its half of the violin."""
     rows = list(_long_rows(series, cases))
     columns = ("source", "bin", "lower", "upper", "case", "frequency", "median", "q25", "q75")
-    alt = f"{words.title}. " + " ".join(_spread_sentence(one) for one in series)
+    alt = f"{words.title}. " + " ".join(spread_sentence(one) for one in series)
     return Drawing(lambda: _violin_figure(series, words), columns, tuple(rows), alt)
 
 
@@ -134,11 +137,12 @@ def _violin_figure(series: Sequence[Series], words: Words) -> Figure:
     legend += [
         Line2D([], [], color=INK, lw=1.6, label="median"),
         Line2D([], [], color=INK, lw=1.0, ls=(0, (2, 1.5)), label="quartiles"),
+        diagonal_sign(),
     ]
     bins = series[0].values.shape[1]
     sheet = Sheet(words, 7.2, 4.3, legend)
     axes = sheet.plot_box()
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
+    diagonal(axes)
     for place, one in enumerate(series):
         sides = (-1.0, 1.0) if len(series) == 1 else ((-1.0, 0.0) if place == 0 else (0.0, 1.0))
         for m in range(bins):
@@ -158,8 +162,8 @@ def _violin(axes: Axes, center: float, half: float, values: np.ndarray, look: Lo
     if values.size < MIN_VIOLIN:
         spread = np.linspace(0.25, 0.75, values.size) if values.size > 1 else np.array([0.5])
         axes.plot(
-            left + (right - left) * spread, np.sort(values), look.marker, ms=3.0, mfc=_pale(look), mec=look.colour,
-            mew=0.8, clip_on=False,
+            left + (right - left) * spread, np.sort(values), marker=look.marker, ms=3.0, mfc=_pale(look),
+            mec=look.colour, mew=0.8, ls="", clip_on=False,
         )  # fmt: skip
         axes.hlines(median, left, right, color=INK, lw=1.6, zorder=4)
         return
@@ -185,58 +189,6 @@ def density(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     return found / found.max()
 
 
-def mean_curve(series: Sequence[Series], words: Words) -> Drawing:
-    """Per bin and source the mean over cases, its standard deviation, and the quartiles."""
-    bins = series[0].values.shape[1]
-    rows = []
-    for one in series:
-        for m in range(bins):
-            known = one.values[~np.isnan(one.values[:, m]), m]
-            row: dict[str, Any] = {"source": one.name, "bin": m, "lower": m / bins, "upper": (m + 1) / bins}
-            row["cases"] = known.size
-            if known.size:
-                row |= {"mean": known.mean(), "q25": np.quantile(known, 0.25), "q75": np.quantile(known, 0.75)}
-                row["std"] = known.std(ddof=1) if known.size > 1 else None
-            rows.append(row)
-    columns = ("source", "bin", "lower", "upper", "cases", "mean", "std", "q25", "q75")
-    alt = f"{words.title}. " + " ".join(_spread_sentence(one) for one in series)
-    return Drawing(lambda: _mean_figure(series, rows, words), columns, tuple(rows), alt)
-
-
-def _mean_figure(series: Sequence[Series], rows: Sequence[Mapping[str, Any]], words: Words) -> Figure:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    legend: list[Any] = [
-        Line2D([], [], color=one.look.colour, marker=one.look.marker, ls=one.look.line, ms=5, label=one.name)
-        for one in series
-    ]
-    legend += [
-        Line2D([], [], color=INK, lw=1.0, marker="_", ms=6, ls="-", label="± standard deviation"),
-        Patch(facecolor=QUIET, alpha=0.35, label="quartiles"),
-    ]
-    bins = series[0].values.shape[1]
-    sheet = Sheet(words, 7.2, 4.3, legend)
-    axes = sheet.plot_box()
-    axes.plot([0, 1], [0, 1], color=QUIET, ls="--", lw=1.0, zorder=1)
-    slot = 0.84 / bins / len(series)
-    for place, one in enumerate(series):
-        own = [row for row in rows if row["source"] == one.name]
-        x = np.array([row["lower"] + 0.08 / bins + slot * (place + 0.5) for row in own])
-        # NaN where no case counts, so that no line bridges what is not known.
-        mean, q25, q75 = (np.array([row.get(key, np.nan) for row in own]) for key in ("mean", "q25", "q75"))
-        std = np.array([row.get("std") or 0.0 for row in own])
-        axes.bar(x, q75 - q25, 0.8 * slot, q25, color=one.look.colour, alpha=0.3, lw=0.0, zorder=2)
-        inside = np.stack([mean - np.maximum(mean - std, 0.0), np.minimum(mean + std, 1.0) - mean])
-        axes.errorbar(
-            x, mean, inside, color=one.look.colour,
-            marker=one.look.marker, ls=one.look.line, ms=4, lw=1.0, elinewidth=1.0, capsize=2, zorder=4,
-        )  # fmt: skip
-    unit_axis(axes, "x", "predicted probability")
-    unit_axis(axes, "y", "observed frequency, mean over cases")
-    return sheet.figure
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A measure of one source in each case, None where undefined."""
@@ -257,18 +209,22 @@ def boxplot(samples: Sequence[Sample], cases: Sequence[str], measures: Mapping[s
     for one in samples:
         medians = {key: _known(one.values[key]) for key in measures}
         shown = ", ".join(f"{measures[k]} {short(float(np.median(v)))}" for k, v in medians.items() if v.size)
-        parts.append(f"Medians of {one.name}: {shown}.")
+        parts.append(f"Medians of {one.name}: {shown}." if shown else f"{one.name}: no values.")
     alt = f"{words.title}. " + " ".join(parts)
     return Drawing(lambda: _box_figure(samples, measures, words), ("source", "case", *measures), tuple(rows), alt)
 
 
 def _box_figure(samples: Sequence[Sample], measures: Mapping[str, str], words: Words) -> Figure:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    legend = [
+    legend: list[Any] = [
         Line2D([], [], color=INK, lw=1.8, label="median"),
         Line2D([], [], color=INK, marker="D", mfc=PAPER, ls="", ms=4, label="mean"),
+        Patch(facecolor=QUIET, alpha=0.35, label="quartiles"),
+        Line2D([], [], color=INK, lw=1.0, marker="|", ms=6, label="to the last case within 1.5 lengths of the box"),
+        Line2D([], [], color=INK, marker=samples[0].look.marker, ls="", ms=2.6, label="case (heights keep them apart)"),
     ]
     names = [shortened(one.name, 1.3) for one in samples]
     left = 0.25 + max(text_width(name, SMALL_POINTS) for name in names)
@@ -285,6 +241,7 @@ def _box_figure(samples: Sequence[Sample], measures: Mapping[str, str], words: W
             if known.size:
                 _box(axes, len(samples) - 1 - i, known, one.look)
         axes.set(ylim=(-0.6, len(samples) - 0.4), xlabel=label)
+        keep_within(axes, "x")
         axes.set_yticks(range(len(samples)), names[::-1] if across == 0 else [""] * len(samples))
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -304,17 +261,9 @@ def _box(axes: Axes, y: int, values: np.ndarray, look: Look) -> None:
     # A fixed comb instead of random jitter: neighbours in order never share a height.
     offset = 0.16 * (np.arange(values.size) % 3 - 1)
     axes.plot(
-        np.sort(values),
-        y + offset,
-        look.marker,
-        ms=2.6,
-        mfc=look.colour,
-        mec=PAPER,
-        mew=0.3,
-        ls="",
-        alpha=0.8,
-        zorder=5,
-    )
+        np.sort(values), y + offset, marker=look.marker, ms=2.6, mfc=look.colour, mec=PAPER, mew=0.3, ls="", alpha=0.8,
+        zorder=5, clip_on=False,
+    )  # fmt: skip
 
 
 def _pale(look: Look) -> tuple[float, float, float, float]:
@@ -346,7 +295,7 @@ def _long_rows(series: Sequence[Series], cases: Sequence[str]) -> Any:
                     }  # fmt: skip
 
 
-def _spread_sentence(one: Series) -> str:
+def spread_sentence(one: Series) -> str:
     """How far bins of single cases lie from their centres, for those who do not see the picture."""
     centers = (np.arange(one.values.shape[1]) + 0.5) / one.values.shape[1]
     distance = np.abs(one.values - centers)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 INK = "#222222"
 """Text and axes. Used for nothing else, so that a dark page can exchange it."""
@@ -110,14 +111,19 @@ LOOKS = (
     Look(GREEN, "^", "xxxx", "-."),
     Look(PURPLE, "D", "\\\\\\\\", ":"),
     Look(ORANGE, "v", "----", (0, (6, 2, 1, 2, 1, 2))),  # type: ignore[arg-type]
-    Look(SKY, "P", "++++", (0, (8, 3))),  # type: ignore[arg-type]
-    Look(BLUE, "X", "||||", (0, (1, 3))),  # type: ignore[arg-type]
+    Look(SKY, "p", "++++", (0, (8, 3))),  # type: ignore[arg-type]
+    Look(BLUE, "*", "||||", (0, (1, 3))),  # type: ignore[arg-type]
     Look(VERMILLION, "<", "//", (0, (3, 1, 1, 1))),  # type: ignore[arg-type]
+    Look(GREEN, "d", "....", (0, (10, 2, 2, 2))),  # type: ignore[arg-type]
+    Look(PURPLE, ">", "oooo", (0, (4, 1, 1, 1, 1, 1))),  # type: ignore[arg-type]
+    Look(ORANGE, "h", "xx", (0, (2, 2))),  # type: ignore[arg-type]
+    Look(SKY, (4, 1, 45), "\\\\", (0, (12, 2, 4, 2))),  # type: ignore[arg-type]
 )
+"""Colours come again from the seventh source on, the other marks not. Every marker has a face, which may be hollow."""
 
 
 def look(index: int) -> Look:
-    """The look of the source with that place in the run."""
+    """The look of the source with that place in the run; beyond LOOKS they come again."""
     return LOOKS[index % len(LOOKS)]
 
 
@@ -274,6 +280,28 @@ def saved(figure: Figure, format: str, dpi: int, title: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, dpi=dpi, metadata={"Title": title, **WITHOUT_TRACES[format]})
     return buffer.getvalue()
+
+
+DIAGONAL: Mapping[str, Any] = {"color": QUIET, "ls": "--", "lw": 1.0}
+"""Where the frequency is the probability."""
+
+
+def diagonal(axes: Axes) -> None:
+    """The line of a calibrated model."""
+    axes.plot([0, 1], [0, 1], **DIAGONAL, zorder=1)
+
+
+def diagonal_sign() -> Line2D:
+    """What a legend says of it."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **DIAGONAL, label="calibrated")
+
+
+def keep_within(axes: Axes, which: str, top: float = 1.0) -> None:
+    """Take from an axis what a measure from 0 to ``top`` cannot be."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    axes.set(**{f"{which}lim": (max(low, 0.0), min(high, top))})
 
 
 def unit_axis(axes: Axes, which: str, label: str) -> None:

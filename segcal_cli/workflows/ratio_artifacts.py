@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from segcal_cli.core.annotations import Count, NotEmpty, positive
+from segcal_cli.core.annotations import Count, NotEmpty
 from segcal_cli.core.artifact import Artifact
 from segcal_cli.core.errors import ArtifactError, InputError, SegcalError
 from segcal_cli.core.frozen import dataclass
 from segcal_cli.io.artifacts import read_artifact, require_kept
 from segcal_cli.io.case_sources import CaseSource
+from segcal_cli.metrics.cells import MIN_UNIFORM_BINS
 from segcal_cli.ratio.guarantees import Circumstances, guarantee, guaranteed
 from segcal_cli.ratio.regions import Ratio, region_of_values
 from segcal_cli.ratio.settings import BadSetting, Settings
@@ -60,6 +61,10 @@ class NoKernelErrors(ArtifactError):
     template = "{0} holds no kernel calibration errors; fit again with --calibration-error kde"
 
 
+def bin_number(value: int) -> bool:
+    return 1 <= value <= MIN_UNIFORM_BINS
+
+
 class RegionDocument(TypedDict):
     values: NotEmpty[int]
 
@@ -69,7 +74,7 @@ class KeptSpec(TypedDict):
 
     numerator: RegionDocument
     denominator: RegionDocument
-    bins: Annotated[int, positive]
+    bins: Annotated[int, bin_number]
     volume_unit: Literal["ml", "voxel"]
     settings: dict[str, Any]
 

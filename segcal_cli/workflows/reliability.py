@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from segcal_cli.core.errors import UsageError, count_text
 from segcal_cli.core.observer import Observer, Recorder
-from segcal_cli.io.atomic import write_text
+from segcal_cli.io.atomic import filling, is_temp, write_text
 from segcal_cli.io.outputs import File, OutputExists, make_folder, refuse_inside, text_file, write_files
 from segcal_cli.metrics.measures import Settings
 from segcal_cli.reporting.page import render
@@ -33,7 +33,7 @@ from segcal_cli.workflows.judged import (
 )
 from segcal_cli.workflows.measure_text import people_tables
 from segcal_cli.workflows.outcome import Counts, Outcome
-from segcal_cli.workflows.pictures import PLOTS, Scene, draw
+from segcal_cli.workflows.pictures import BOXED, PLOTS, draw
 from segcal_cli.workflows.report import page
 from segcal_cli.workflows.report_options import report_options
 from segcal_cli.workflows.requests import (
@@ -46,24 +46,33 @@ from segcal_cli.workflows.requests import (
     StudyRequest,
 )
 from segcal_cli.workflows.saved_studies import measured_or_loaded
+from segcal_cli.workflows.scene import Scene
 from segcal_cli.workflows.shown_cases import ShownCases
 from segcal_cli.workflows.study import NamedArtifact, Study, named_artifacts, say
 
 REPORT = "report.html"
+
+PICTURE = "picture"
+"""What is counted while drawing."""
 
 EVERYTHING, AS_FITTED, NEW = ReliabilityOptions(), CoverageOptions(), OutputOptions()
 """Every picture, at the levels that artifacts were fitted at, in a folder of its own."""
 
 EVERY = "all"
 
-ALWAYS_SHOWN = frozenset({"ece", "ace", "mce", "dice", "brier", "nll"})
+ALWAYS_SHOWN = ("ece", "ace", "mce", "dice", "brier", "nll")
 """Measures of the report's tables that no selection may leave out."""
 
-NEEDED = {
-    "mass": frozenset({"at_zero", "at_one"}),
-    "corp": frozenset({"brier_mcb", "brier_dsc", "brier_unc"}),
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "dataset-diagram": ("ece", "ace", "mce"),
+    "mass": ("at_zero", "at_one"),
+    "corp": ("brier_mcb", "brier_dsc", "brier_unc"),
+    "boxplot": tuple(BOXED),
+    "case-scatter": tuple(BOXED),
+    "pareto": ("dice", "ece"),
+    "case-diagram": ("ece", "ace", "mce"),
 }
-"""Plot -> further measures that stand in it."""
+"""Plot -> measures that stand in it."""
 
 MIN_DPI, MAX_DPI = 50, 1200
 
@@ -81,9 +90,9 @@ class BadNumber(UsageError):
 
 
 class MeasureNeeded(UsageError):
-    """A selection of measures without one that a picture shows."""
+    """A selection of measures without one that a picture or the report shows."""
 
-    template = "--metrics leaves out {0}, which the pictures show"
+    template = "--metrics leaves out {0}"
 
 
 def run(
@@ -94,8 +103,8 @@ def run(
     covering: CoverageOptions = AS_FITTED,
     writing: OutputOptions = NEW,
 ) -> Outcome:
-    """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise; then nothing
-    is written.
+    """Measure every source, draw the pictures, write the report. Raises what reading and measuring raise. Nothing is
+    in the folder before everything is.
     """
     predictions, labels, sourcing = request.predictions, request.labels, request.sourcing
     plots = chosen_items("--plots", picturing.plots, (*PLOTS, *PICTURED))
@@ -113,8 +122,10 @@ def run(
     request = replace(request, judging=JudgeOptions(**asdict(covering)), along=along)
     folders = [folder for folder in (predictions, labels, picturing.features, picturing.images) if folder is not None]
     refuse_inside(output, folders)
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not writing.overwrite)):
-        raise OutputExists(output, "" if output.is_dir() else " and is no folder")
+    if output.exists() and not output.is_dir():
+        raise OutputExists(output, " and is no folder")
+    if output.exists() and not writing.overwrite and not all(map(is_temp, output.iterdir())):
+        raise OutputExists(output, "")
     shown = ShownCases.parse(picturing.show_cases)
     if shown.ids and predictions is not None:
         # Before hours of measuring: a misspelt id.
@@ -124,18 +135,19 @@ def run(
     evaluation, heard = study.evaluation, Recorder(observer, list(study.provenance.said))
     say(evaluation, study.values, heard)
     scene = Scene(evaluation, shown.choose(evaluation.sources[0].cases), picturing.min_voxels)
-    pictures = [*draw(scene, plots), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
+    pictures = [*draw(scene, plots, heard), *pictures_of(study.verdicts, plots, request.judging, picturing.cells)]
     pictures += on_scans(study, plots, picturing, request, heard)
     refuse_same_names(pictures)
     make_folder(output)
-    written = list(_written(pictures, output, formats, picturing.dpi, heard))
     options = report_options(study, picturing, request.judging, plots, formats)
-    write_text(output / REPORT, render(page(study, written, list(options.items()), heard)))
+    with filling(output, last=REPORT) as folder:
+        written = list(_written(pictures, folder, formats, picturing.dpi, heard))
+        write_text(folder / REPORT, render(page(study, written, list(options.items()), heard)))
     done, failed = len(evaluation.sources[0].cases), len(study.failures)
     return Outcome(
         result=_result(study, written, options),
         counts=Counts(done + failed, done, failed),
-        lines=(f"{count_text(len(pictures), 'picture')} in {output}; start with {output / REPORT}",),
+        lines=(f"{count_text(len(pictures), PICTURE)} in {output}; start with {output / REPORT}",),
         tables=tuple(people_tables(evaluation)),
         failures=study.failures,
     )
@@ -166,7 +178,10 @@ def report_alone(study: Study, request: StudyRequest, heard: Recorder) -> str:
     plots = (*PLOTS, *PICTURED)
     drawn = [
         (picture, picture.drawing.files([SVG], picturing.dpi, picture.title)[SVG].decode(), ())
-        for picture in (*draw(scene, tuple(PLOTS)), *pictures_of(study.verdicts, tuple(PICTURED), request.judging))
+        for picture in (
+            *draw(scene, tuple(PLOTS), heard),
+            *pictures_of(study.verdicts, tuple(PICTURED), request.judging),
+        )
     ]
     options = report_options(study, picturing, request.judging, plots, formats=())
     return render(page(study, drawn, list(options.items()), heard))
@@ -191,11 +206,14 @@ def _check_numbers(picturing: ReliabilityOptions) -> None:
 
 
 def require_pictured(settings: Settings, plots: Iterable[str] = tuple(PLOTS)) -> None:
-    """Raise MeasureNeeded if a selection of measures leaves out one that a picture shows."""
-    needed = ALWAYS_SHOWN.union(*(NEEDED.get(plot, frozenset()) for plot in plots))
-    missing = [key for key in sorted(needed) if key not in settings.wanted]
+    """Raise MeasureNeeded if a selection of measures leaves out one that a picture or the report shows."""
+    missing: dict[str, list[str]] = {}
+    for shown, keys in ({REPORT: ALWAYS_SHOWN} | {plot: NEEDED.get(plot, ()) for plot in plots}).items():
+        for key in keys:
+            if key not in settings.wanted:
+                missing.setdefault(key, []).append(shown)
     if missing:
-        raise MeasureNeeded(", ".join(missing))
+        raise MeasureNeeded(", ".join(f"{key} (in {', '.join(shown)})" for key, shown in missing.items()))
 
 
 def _written(
@@ -203,12 +221,12 @@ def _written(
 ) -> Iterator[tuple[Picture, str, tuple[str, ...]]]:
     """Each picture, written: with its SVG, which the report holds in any case, and the names of its files."""
     for number, picture in enumerate(pictures):
-        observer.progress(number, len(pictures), "drawing")
+        observer.progress(number, len(pictures), "drawing", PICTURE)
         drawn = picture.drawing.files(dict.fromkeys([SVG, *formats]), dpi, picture.title)
         files = [text_file(f"{picture.stem}.csv", picture.drawing.csv)]
         files += [_file(f"{picture.stem}.{format}", drawn[format]) for format in formats]
         yield picture, drawn[SVG].decode(), write_files(folder, files)
-    observer.progress(len(pictures), len(pictures), "drawing")
+    observer.progress(len(pictures), len(pictures), "drawing", PICTURE)
 
 
 def _file(name: str, data: bytes) -> File:

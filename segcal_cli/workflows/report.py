@@ -17,7 +17,7 @@ from segcal_cli.workflows.judged import PICTURED, reading_of
 from segcal_cli.workflows.kinds import Reading
 from segcal_cli.workflows.measure_tables import IN_SAMPLE_MARK, Evaluation
 from segcal_cli.workflows.measure_text import comparison_note
-from segcal_cli.workflows.pictures import marked
+from segcal_cli.workflows.scene import marked
 from segcal_cli.workflows.study import Study
 
 SUMMARISED = ("ece", "ace", "mce", "smooth_ece", "brier", "nll", "volume_bias", "dice")

@@ -1,7 +1,7 @@
 """Which cases get a diagram of their own: ``worst:3,median:1,best:1``, ``all``, or ids.
 
-Ranked by ACE of the row ``(all)`` of the first source. ``median`` takes those nearest to the middle of the ranking, so
-that they are typical and not chosen.
+Ranked by ACE of the row ``(all)`` of the first source; a case without, because it holds no class, has no rank.
+``median`` takes those nearest to the middle of the ranking, so that they are typical and not chosen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from segcal_cli.metrics.measures import CaseMeasures
 RANKED = re.compile(r"(worst|median|best):(\d+)")
 
 EVERY = "all"
+
+NAMED = 5
+"""So many ids stand in the message about one that is not there."""
 
 
 class UnknownCase(UsageError):
@@ -43,12 +46,13 @@ class ShownCases:
         """Raise UnknownCase for an id that is no case."""
         for item in self.ids:
             if item not in known:
-                raise UnknownCase(item, ", ".join(known[:3]))
+                more = ", ..." if len(known) > NAMED else ""
+                raise UnknownCase(item, ", ".join(known[:NAMED]) + more)
 
     def choose(self, cases: Sequence[CaseMeasures]) -> tuple[str, ...]:
         """Ids in the order of the items, each once. cases: of the first source. Raises UnknownCase."""
         self.require([case.case for case in cases])
-        ranking = [case.case for case in sorted(cases, key=_rank)]
+        ranking = [case.case for case in sorted(cases, key=_rank) if case.all["ace"] is not None]
         chosen: list[str] = []
         for item in self.items:
             found = RANKED.fullmatch(item)
@@ -62,9 +66,8 @@ class ShownCases:
 
 
 def _rank(case: CaseMeasures) -> tuple[float, bytes]:
-    """Worst first; a case without ACE ranks as the best. Equal ones by id."""
-    ace = case.all["ace"]
-    return (0.0 if ace is None else -float(ace)), case.case.encode()
+    """Worst first, equal ones by id."""
+    return -float(case.all["ace"] or 0.0), case.case.encode()
 
 
 def _ranked(ranking: Sequence[str], which: str, n: int) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segcal_cli.core.observer import CASE
 from segcal_cli.io import journal
 from segcal_cli.workflows import calibrate_apply, requests
 from tests.cli.builders_reading import AFFINE, Study, nifti_study, nnunet_study, segcal, tree, write_npz
@@ -228,7 +229,7 @@ class Meddler:
     def warn(self, text: str, case: str | None = None) -> None:
         pass
 
-    def progress(self, done: int, total: int, what: str) -> None:
+    def progress(self, done: int, total: int, what: str, unit: str = CASE) -> None:
         if done == 1:
             self.meddle()
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from segcal_cli.workflows.pictures import PLOTS
+from segcal_cli.core.observer import Recorder, Silent
+from segcal_cli.workflows import reliability
+from segcal_cli.workflows.pictures import PLOTS, draw
+from segcal_cli.workflows.requests import IntervalOptions, MeasureOptions, SourceOptions
+from segcal_cli.workflows.saved_studies import load_study
+from segcal_cli.workflows.scene import Scene
 from tests.cli.builders import make_folders, make_scans, read_rows, segcal, write_predictions
 
 GIVEN = ("--values", "probabilities")
@@ -289,6 +295,146 @@ def test_mostly_exact_voxels_are_said_in_the_report(tmp_path):
     assert "of the voxels are exactly 0 or 1" in (tmp_path / "o" / "report.html").read_text()
 
 
+# Absent classes.
+
+
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory):
+    """Seven scans; no label holds class3, and case_02 does not hold class2."""
+    scans = make_scans(7, classes=4)
+    made = []
+    for number, scan in enumerate(scans):
+        gone = (2, 3) if number == 2 else (3,)
+        made.append(replace(scan, labels=np.where(np.isin(scan.labels, gone), 0, scan.labels).astype(np.uint8)))
+    return make_folders(tmp_path_factory.mktemp("partly"), made)
+
+
+@pytest.fixture(scope="module")
+def skipped(partly, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("skipped")
+    said = segcal(
+        "reliability", *partly.arguments, *GIVEN, "--absent", "skip", "--show-cases", "case_01,case_02", "--format",
+        "svg", "--bootstrap", "50", "--min-voxels", "1", "-o", folder / "o", "-v",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    return folder / "o", said
+
+
+def test_a_case_that_is_skipped_for_lack_of_a_class_has_no_diagram_of_it(skipped):
+    folder, said = skipped
+    drawn = sorted(path.stem for path in folder.glob("case-diagram__*.svg"))
+    assert drawn == [
+        f"case-diagram__{name}__raw__case_0{i}" for name, i in (("class1", 1), ("class1", 2), ("class2", 1))
+    ]
+    line = "case-diagram of case_01 (class3), case_02 (class2), case_02 (class3) is not drawn: the case does not hold"
+    assert line in said.stderr
+    assert line in (folder / "report.html").read_text()
+
+
+def test_of_a_class_that_no_label_holds_only_what_is_defined_is_drawn(skipped):
+    folder, said = skipped
+    assert sorted(path.stem for path in folder.glob("*__class3__*.svg")) == ["boxplot__class3__all"]
+    assert list(read_rows(folder / "boxplot__class3__all.csv")[0]) == ["source", "case", "dice"]
+    for plot in ("dataset-diagram", "corp", "dataset-histogram", "case-violin", "mean-curve"):
+        assert f"{plot} of class3 is not drawn: no label holds the class, and --absent skip" in said.stderr
+    assert "boxplot of class3 (ECE), class3 (ACE), class3 (MCE) is not drawn: no case has a value" in said.stderr
+    assert "case-scatter of class3 is not drawn: no case has both Dice and ECE" in said.stderr
+    assert "pareto of class3 is not drawn: no source has both Dice and ECE" in said.stderr
+
+
+def test_pooled_pictures_hold_every_case_and_say_so_where_single_cases_are_skipped(skipped, partly, tmp_path):
+    folder, _ = skipped
+    said = segcal(
+        "reliability", *partly.arguments, *GIVEN, "--format", "svg", "--bootstrap", "50", "--min-voxels", "1",
+        "--plots", "dataset-diagram,corp,mass", "-o", tmp_path / "o", "-q",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    for plot in ("dataset-diagram__class2__raw", "corp__class2__raw", "mass__all__raw"):
+        assert (folder / f"{plot}.csv").read_bytes() == (tmp_path / "o" / f"{plot}.csv").read_bytes()
+    kept = {row["case"] for row in read_rows(folder / "case-violin__class2__raw.csv")}
+    assert kept == {f"case_0{i}" for i in (0, 1, 3, 4, 5, 6)}
+
+
+def captions(scene, plots):
+    heard = Recorder(Silent())
+    return {picture.stem: picture.caption for picture in draw(scene, plots, heard)}
+
+
+@pytest.mark.parametrize("absent", ["include", "skip"])
+def test_captions_name_the_rules_that_a_picture_rests_on(partly, tmp_path, absent):
+    counts = tmp_path / "counts.npz"
+    said = segcal(
+        "evaluate", *partly.arguments, *GIVEN, "--absent", absent, "--histograms", counts, "-o", tmp_path / "m.csv",
+        "--bootstrap", "50", "-q",
+    )  # fmt: skip
+    assert said.code == 0, said.stderr
+    evaluation = load_study(counts, SourceOptions(saved=counts), MeasureOptions(), IntervalOptions()).evaluation
+    found = captions(Scene(evaluation, (), 1), ("dataset-diagram", "corp", "mean-curve", "pareto"))
+    pooled = "pooled like all others (skip concerns single cases)" if absent == "skip" else "include"
+    bins = "20 bins, right-closed; empty bins: skip; absent classes: "
+    assert f"{bins}{pooled}; all voxels." in found["dataset-diagram__class2__raw"]
+    assert f" Absent classes: {pooled}; all voxels." in found["corp__class2__raw"]
+    assert "20 bins" not in found["corp__class2__raw"]
+    assert f"{bins}{absent}; all voxels." in found["mean-curve__class2__raw"]
+    assert "A deviation without a cap goes on beyond 0 or 1." in found["mean-curve__class2__raw"]
+    cases = "6" if absent == "skip" else "7"
+    assert f"Unit: case, n = {cases}, of 7 patients." in found["mean-curve__class2__raw"]
+    n = "6 to 7" if absent == "skip" else "7"
+    assert f"with a value, n = {n}, of 7 cases of 7 patients." in found["pareto__class2__all"]
+    heard = Recorder(Silent())
+    many = replace(evaluation, sources=[replace(evaluation.sources[0], name=f"s{i}") for i in range(13)])
+    assert list(draw(Scene(many, (), 1), (), heard)) == []
+    assert heard.warnings[0].startswith("13 sources, and 12 combinations of colour and marker")
+
+
+def test_a_measure_that_few_cases_have_is_shown_with_their_number(skipped):
+    page = (skipped[0] / "report.html").read_text()
+    assert "Medians of raw: ECE (n = 6)" in page
+
+
+# Interrupted.
+
+
+def test_an_interrupt_while_drawing_counts_pictures_and_leaves_no_half_report(data, tmp_path, monkeypatch):
+    common = (
+        "reliability",
+        *data.arguments,
+        *GIVEN,
+        "--plots",
+        "mass,boxplot",
+        "--format",
+        "svg",
+        "-o",
+        tmp_path / "o",
+    )
+    real, done = reliability.write_files, []
+
+    def write(folder, files):
+        if done:
+            raise KeyboardInterrupt
+        done.append(real(folder, files))
+        return done[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reliability, "write_files", write)
+        said = segcal(*common)
+    assert (said.code, said.closing) == (130, "segcal: interrupted after 1 of 2 pictures (exit 130)")
+    assert done
+    assert list((tmp_path / "o").iterdir()) == []
+    assert segcal(*common, "-q").code == 0
+
+
+def test_what_a_killed_run_left_is_no_output(data, tmp_path):
+    left = tmp_path / "o" / ".filling.tmp-file-0123456789ab"
+    left.mkdir(parents=True)
+    (left / "mass__all__raw.csv").write_text("half")
+    said = segcal(
+        "reliability", *data.arguments, *GIVEN, "--plots", "mass", "--format", "svg", "-o", tmp_path / "o", "-q"
+    )
+    assert said.code == 0, said.stderr
+    assert (tmp_path / "o" / "report.html").exists()
+
+
 # Refusals.
 
 
@@ -301,7 +447,8 @@ def test_mostly_exact_voxels_are_said_in_the_report(tmp_path):
         (("--dpi", "5"), "--dpi 5 is not allowed; it must be from 50 to 1200"),
         (("--min-voxels", "-1"), "--min-voxels -1 is not allowed"),
         (("--show-cases", "worst:1,case_9"), "--show-cases: case_9 is no case; give worst:N, median:N, best:N, all"),
-        (("--metrics", "ece,dice"), "--metrics leaves out ace, "),
+        (("--metrics", "ece,dice"), "--metrics leaves out ace (in report.html, dataset-diagram, boxplot"),
+        (("--metrics", "-at_one", "--plots", "mass,corp"), "--metrics leaves out at_one (in mass) (exit 2)"),
         (("--level", "2"), "level = 2.0 is not allowed"),
     ],
 )

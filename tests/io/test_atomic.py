@@ -250,3 +250,66 @@ def test_only_old_temps_are_removed_where_an_age_is_asked_for(tmp_path):
     os.utime(old, (time.time() - 90_000,) * 2)
     assert atomic.remove_temps(tmp_path, "segcal", older_than_s=86_400) == (old,)
     assert names(tmp_path) == [new.name]
+
+
+def test_files_that_belong_together_appear_when_all_are_there_the_named_one_last(tmp_path, monkeypatch):
+    renamed = []
+    real = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (renamed.append(target.name), real(self, target))[1])
+    (tmp_path / "b.svg").write_text("old")
+    with atomic.filling(tmp_path, last="a.html") as folder:
+        assert folder.parent == tmp_path
+        for name in ("a.html", "c.svg", "b.svg"):
+            (folder / name).write_text(name)
+        assert [path.name for path in tmp_path.iterdir() if not atomic.is_temp(path)] == ["b.svg"]
+        assert (tmp_path / "b.svg").read_text() == "old"
+    assert names(tmp_path) == ["a.html", "b.svg", "c.svg"]
+    assert renamed == ["b.svg", "c.svg", "a.html"]
+    assert (tmp_path / "b.svg").read_text() == "b.svg"
+
+
+def interrupted_filling(folder, error):
+    with atomic.filling(folder, last="a.html") as inner:
+        (inner / "b.svg").write_text("new")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_filling_leaves_the_folder_as_it_was(tmp_path, error):
+    (tmp_path / "b.svg").write_text("old")
+    with pytest.raises(error):
+        interrupted_filling(tmp_path, error)
+    assert names(tmp_path) == ["b.svg"]
+    assert (tmp_path / "b.svg").read_text() == "old"
+
+
+def test_a_filling_of_yesterday_is_removed_and_one_of_today_may_be_somebodys(tmp_path):
+    old, new = (tmp_path / f".filling.tmp-file-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (0, time.time() - 2 * atomic.ABANDONED_SECONDS))
+    with atomic.filling(tmp_path, last="a"):
+        pass
+    atomic.write_text(tmp_path / "x", "")
+    assert names(tmp_path) == [new.name, "x"]
+
+
+def test_a_filling_takes_no_place_of_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "a")
+    with (
+        pytest.raises(WriteError, match="a: it is a device, a pipe or a socket"),
+        atomic.filling(tmp_path, "a") as folder,
+    ):
+        (folder / "a").write_text("new")
+    assert names(tmp_path) == ["a"]
+
+
+def test_an_error_in_a_filling_names_the_file_that_was_to_come_of_it(tmp_path):
+    def blocked():
+        with atomic.filling(tmp_path, "b") as folder:
+            (folder / "a").mkdir()
+            atomic.write_text(folder / "a", "")
+
+    with pytest.raises(WriteError) as raised:
+        blocked()
+    assert raised.value.args[0] == tmp_path / "a"

@@ -164,14 +164,41 @@ def test_the_smoothed_frequency_is_the_kernel_mean_of_single_voxels():
     rng = np.random.default_rng(5)
     p = rng.random(3000).astype(np.float32)
     y = rng.random(3000) < np.clip(p + 0.1, 0.0, 1.0)
-    cells = cells_of(p, y)
-    t, frequency, reach = smoothed_frequency(cells)
-    width = smooth_ece(cells)  # where E(s) = s, the error is the width
+    made = smoothed_frequency(cells_of(p, y))
+    width = smooth_ece(cells_of(p, y))  # where E(s) = s, the error is the width
+    assert made.width == pytest.approx(width, abs=1e-6)
     at = np.array([0.0, 0.25, 0.5, 1.0])
     shift = at[:, None, None] - np.stack([p, -p, 2.0 - p])[None]
     kernel = np.exp(-0.5 * (shift / width) ** 2).sum(axis=1)
-    assert np.interp(at, t, frequency) == pytest.approx((kernel * y).sum(axis=1) / kernel.sum(axis=1), abs=2e-3)
-    assert np.interp(at, t, reach) == pytest.approx(kernel.sum(axis=1), rel=5e-3)
+    assert np.interp(at, made.t, made.frequency) == pytest.approx(
+        (kernel * y).sum(axis=1) / kernel.sum(axis=1), abs=2e-3
+    )
+    assert np.interp(at, made.t, made.reach) == pytest.approx(kernel.sum(axis=1), rel=5e-3)
+
+
+def test_the_shift_of_a_smoothed_frequency_is_the_mean_distance_of_what_is_averaged():
+    """Most voxels near 0, as in a scan: beside them the kernel averages its outermost flank."""
+    rng = np.random.default_rng(6)
+    p = np.concatenate([rng.random(20000) * 0.01, rng.random(500)]).astype(np.float32)
+    made = smoothed_frequency(cells_of(p, rng.random(p.size) < p * 0.6))
+    at = np.array([0.0, 0.03, 0.05, 0.5, 1.0])
+    shift = at[:, None, None] - np.stack([p, -p, 2.0 - p])[None]
+    kernel = np.exp(-0.5 * (shift / made.width) ** 2)
+    far = np.abs((kernel * shift).sum(axis=(1, 2))) / kernel.sum(axis=(1, 2)) / made.width
+    assert np.interp(at, made.t, made.shift) == pytest.approx(far, abs=0.02)
+    assert far[2] > 1.0
+    assert far[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_smoothed_frequency_is_not_narrower_than_can_be_seen_and_smooth_at_its_width():
+    """With a well calibrated model smooth ECE is tiny; neighbouring nodes must not jump."""
+    rng = np.random.default_rng(7)
+    p = rng.random(200000).astype(np.float32)
+    cells = cells_of(p, rng.random(p.size) < p)
+    made = smoothed_frequency(cells)
+    assert smooth_ece(cells) < smooth_error.NARROWEST_SHOWN == made.width
+    assert np.diff(made.t).max() < made.width / 4
+    assert np.abs(np.diff(made.frequency, n=2)).max() < 0.004
 
 
 def test_where_nothing_is_uncertain_the_log_loss_of_the_rate_is_zero_and_not_minus_zero():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segcal_cli.reporting import comparisons, curves, diagrams, distributions
+from segcal_cli.reporting import comparisons, curves, diagrams, distributions, mean_curves
 from segcal_cli.reporting.diagrams import Bins, Bounds, Errors
 from segcal_cli.reporting.distributions import Sample, Series
 from segcal_cli.reporting.pictures import Drawing
@@ -58,8 +58,8 @@ def points(sources: int = 5) -> list[comparisons.Point]:
         comparisons.Point(
             f"{LONG}{place}",
             look(place),
-            comparisons.Interval(0.8 + 0.01 * place, 0.75, 0.9),
-            comparisons.Interval(0.02 + 0.001 * place, None, None),
+            comparisons.Interval(0.8 + 0.01 * place, 0.75, 0.9, 12),
+            comparisons.Interval(0.02 + 0.001 * place, None, None, 12),
             place < 3,
         )
         for place in range(sources)
@@ -84,7 +84,8 @@ def every_drawing() -> dict[str, Drawing]:
         "dataset-diagram": diagrams.dataset_diagram(bins(), ERRORS, band, band, look(1), WORDS),
         "dataset-histogram": distributions.dataset_histogram(np.eye(20, dtype=np.int64)[::-1] * 3, WORDS),
         "case-violin": distributions.case_violin(series(2), CASES, WORDS),
-        "mean-curve": distributions.mean_curve(series(3), WORDS),
+        "mean-curve": mean_curves.mean_curve(series(3), WORDS),
+        "mean-curve of many": mean_curves.mean_curve(series(8), WORDS),
         "boxplot": distributions.boxplot(samples(), CASES, measures, WORDS),
         "case-scatter": comparisons.case_scatter(samples(), CASES, WORDS),
         "pareto": comparisons.pareto(points(), WORDS),

@@ -10,10 +10,12 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.markers import MarkerStyle
 from matplotlib.text import Text
 
-from segcal_cli.reporting import comparisons, curves, diagrams, distributions
+from segcal_cli.reporting import comparisons, curves, diagrams, distributions, mean_curves
 from segcal_cli.reporting.diagrams import Errors
+from segcal_cli.reporting.distributions import Sample
 from segcal_cli.reporting.style import FORMATS, INK, LOOKS, PAPER, SMALL_POINTS, styled, text_width, wrapped
 from tests.reporting.builders_drawings import CASES, DRAWINGS, WORDS, bins, points, samples, series
 
@@ -107,7 +109,8 @@ def test_a_style_is_left_as_it_was():
 
 
 def test_sources_differ_without_colour():
-    assert len({one.marker for one in LOOKS}) == len(LOOKS)
+    assert len(LOOKS) == len({one.marker for one in LOOKS}) == 12
+    assert all(MarkerStyle(one.marker).is_filled() and one.marker not in ("P", "X") for one in LOOKS)
     assert len({one.hatch for one in LOOKS}) == len(LOOKS)
     assert len({str(one.line) for one in LOOKS}) == len(LOOKS)
     assert INK not in {one.colour for one in LOOKS} | {PAPER}
@@ -190,7 +193,7 @@ def test_the_violin_lists_each_case_with_the_quartiles_of_its_bin():
 
 
 def test_a_bin_without_cases_has_no_mean_and_one_case_no_deviation():
-    rows = rows_of(distributions.mean_curve(series(1), WORDS))
+    rows = rows_of(mean_curves.mean_curve(series(1), WORDS))
     assert (rows[7]["cases"], rows[7]["mean"], rows[7]["std"]) == ("0", "", "")
     assert (rows[8]["cases"], rows[8]["std"]) == ("1", "")
     assert float(rows[3]["std"]) == pytest.approx(series(1)[0].values[:, 3].std(ddof=1))
@@ -214,7 +217,85 @@ def test_dominated_sources_are_hollow():
     with styled():
         figure = comparisons.pareto(points(), WORDS).figure()
     filled = [line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_markersize() == 7]
-    assert [face == "none" for face in filled] == [False, False, False, True, True]
+    assert [face == PAPER for face in filled] == [False, False, False, True, True]
+
+
+def test_the_front_lies_over_intervals_and_under_markers():
+    with styled():
+        axes = comparisons.pareto(points(), WORDS).figure().axes[0]
+    front = next(line for line in axes.lines if line.get_drawstyle() == "steps-pre")
+    markers = [line for line in axes.lines if line.get_markersize() == 7]
+    bars = [*axes.collections, *(line for line in axes.lines if line not in (front, *markers))]
+    assert max(bar.get_zorder() for bar in bars) < front.get_zorder() < min(one.get_zorder() for one in markers)
+    assert front.get_linewidth() > max(bar.get_linewidths()[0] for bar in axes.collections)
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("plot", ["case-diagram", "dataset-diagram", "case-violin", "mean-curve", "corp"])
+def test_the_legend_names_the_diagonal(drawn, plot):
+    assert "calibrated" in legend_of(drawn[plot])
+
+
+def test_the_legend_of_a_box_plot_names_points_boxes_and_whiskers(drawn):
+    assert legend_of(drawn["boxplot"]) == [
+        "median", "mean", "quartiles", "to the last case within 1.5 lengths of the box",
+        "case (heights keep them apart)",
+    ]  # fmt: skip
+
+
+def test_axes_of_measures_do_not_leave_what_a_measure_can_be():
+    """All cases alike, which leaves the choice of the axis to the library."""
+    constant = [Sample("a", LOOKS[0], {"ece": [1.0] * 4, "ace": [0.5] * 4, "mce": [1.0] * 4, "dice": [0.0] * 4})]
+    point = comparisons.Point(
+        "a", LOOKS[0], comparisons.Interval(1.0, 0.9, 1.0, 4), comparisons.Interval(0, 0, 1, 4), True
+    )
+    with styled():
+        boxes = distributions.boxplot(constant, "abcd", {"ece": "ECE", "dice": "Dice"}, WORDS).figure().axes
+        panels = comparisons.case_scatter(constant, "abcd", WORDS).figure().axes
+        front = comparisons.pareto([point], WORDS).figure().axes[0]
+    limits = [axes.get_xlim() for axes in (*boxes, *panels, front)] + [axes.get_ylim() for axes in panels]
+    assert all(0.0 <= low < high <= 1.0 for low, high in limits), limits
+    assert front.get_ylim() == (0.0, 100.0)
+
+
+def caps(axes):
+    return np.concatenate([line.get_ydata() for line in axes.lines if line.get_marker() == "_"])
+
+
+def test_a_deviation_that_goes_on_beyond_the_axis_has_no_cap_there():
+    values = np.tile([[0.0], [0.9], [1.0]], (1, 4))
+    values[:, 1] = [0.4, 0.5, 0.6]
+    with styled():
+        axes = mean_curves.mean_curve([distributions.Series("a", LOOKS[0], values)], WORDS).figure().axes[0]
+    assert sorted(caps(axes)) == pytest.approx([*[values[:, 0].mean() - values[:, 0].std(ddof=1)] * 3, 0.4, 0.6])
+
+
+@pytest.mark.parametrize(("sources", "panels"), [(1, 1), (mean_curves.SIDE_BY_SIDE, 1), (8, 8)])
+def test_many_sources_have_a_panel_each_and_few_stay_in_the_middle_of_their_bin(sources, panels):
+    with styled():
+        figure = mean_curves.mean_curve(series(sources), WORDS).figure()
+    assert len(figure.axes) == panels
+    centers = (np.arange(20) + 0.5) / 20
+    for axes in figure.axes:
+        means = [line for line in axes.lines if line.get_zorder() == 4]
+        assert all(np.abs(line.get_xdata() - centers).max() < 0.5 * mean_curves.SPREAD / 20 for line in means)
+
+
+def test_predictions_that_are_all_the_same_make_a_point_of_the_corp_curve():
+    one, none = curves.Curve(np.array([0.3]), np.array([0.2])), curves.Curve(np.array([0.3]), np.array([np.nan]))
+    band = (np.array([0.3]), diagrams.Bounds(np.array([0.1]), np.array([0.3])))
+    with styled():
+        figure = curves.corp(one, band, none, curves.Parts(0.00004, None, 0.2), LOOKS[0], WORDS).figure()
+    assert next(line.get_marker() for line in figure.axes[0].lines if line.get_xdata().tolist() == [0.3]) == "o"
+    assert figure.axes[0].collections[0].get_paths()[0].get_extents().width == pytest.approx(diagrams.POINT_BAND)
+    assert "kernel mean" not in legend_of(figure)
+
+
+def test_parts_of_the_brier_score_have_three_digits_however_small():
+    assert curves.Parts(0.00004, 0.091, None).sentence == "Brier score: MCB 4.00e-05, DSC 0.0910, UNC -"
 
 
 def test_undefined_measures_leave_their_cells_empty():

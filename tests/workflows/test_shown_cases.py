@@ -42,10 +42,13 @@ def test_items_choose_cases_each_once_in_their_order(text, expected):
     assert ShownCases.parse(text).choose(FIVE) == expected
 
 
-def test_cases_without_ace_rank_as_the_best_and_equal_ones_by_id():
-    assert ShownCases.parse("worst:3").choose(cases(x=None, b=0.2, a=0.2)) == ("a", "b", "x")
+def test_cases_without_ace_have_no_rank_and_equal_ones_rank_by_id():
+    assert ShownCases.parse("worst:3").choose(cases(x=None, b=0.2, a=0.2)) == ("a", "b")
+    assert ShownCases.parse("best:1,x").choose(cases(x=None, b=0.3, a=0.2)) == ("a", "x")
 
 
 def test_an_id_that_is_no_case_is_refused_with_examples():
-    with pytest.raises(UnknownCase, match=r"--show-cases: f is no case; .* or ids such as a, b, c"):
+    with pytest.raises(UnknownCase, match=r"--show-cases: f is no case; .* or ids such as a, b, c, d, e$"):
         ShownCases.parse("f").choose(FIVE)
+    with pytest.raises(UnknownCase, match=r"such as a, b, c, d, e, \.\.\.$"):
+        ShownCases.parse("g").require("abcdef")

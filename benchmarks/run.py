@@ -40,6 +40,8 @@ FULL = {
     "evaluate-1": partial(evaluating.run, cases=1),
     "evaluate-8": partial(evaluating.run, cases=8),
     "evaluate-16": partial(evaluating.run, cases=16),
+    "evaluate-8-beside-decoding": partial(evaluating.run, cases=8, peers=False),
+    "evaluate-16-beside-decoding": partial(evaluating.run, cases=16, peers=False),
     "cluster-table-1": clusters.table_1,
     "cluster-searches": clusters.speed,
     "cluster-gpu": clusters.devices,

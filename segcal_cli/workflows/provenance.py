@@ -90,7 +90,11 @@ def input_sets(facts: Mapping[str, CaseFacts], first: Sequence[str], others: Seq
     """What all cases were read from; nothing where a case does not tell. first: sources of the first folder; others:
     those of the other ones, in the order of Contents.predictions.
     """
-    of = {case: fact.contents for case, fact in facts.items() if fact.contents is not None}
+    of = {
+        case: fact.contents
+        for case, fact in facts.items()
+        if fact.contents is not None and len(fact.contents.predictions) == 1 + len(others)
+    }
     if len(of) < len(facts):
         return ()
     parts: list[tuple[What, tuple[str, ...], dict[str, str]]] = [

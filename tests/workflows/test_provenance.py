@@ -46,6 +46,7 @@ def test_a_set_is_the_sha256_of_a_line_for_each_case_by_id():
 def test_nothing_is_told_of_inputs_that_were_not_hashed():
     facts = {"a": CaseFacts(contents=Contents(("1",))), "b": CaseFacts()}
     assert input_sets(facts, ("raw",), ()) == ()
+    assert input_sets({"a": CaseFacts(contents=Contents(()))}, ("raw",), ()) == ()
 
 
 def test_only_options_that_were_given_are_told_and_paths_by_name(tmp_path: Path):

@@ -155,7 +155,7 @@ def test_a_method_goes_from_fit_to_evaluate(studies, tmp_path: Path, method: str
     assert "6 cases were used to fit" in refused.stderr
     said = segcal(*again, "--allow-overlap", "--bootstrap", "0", "-o", table, "--json")
     assert said.code == 0, said.stderr
-    assert {row["source"] for row in read_rows(table)} == {"raw", "it"}
+    assert {row["source"] for row in read_rows(table)} == {"raw", "it†"}
     pooled = {one["name"]: one["micro"]["all"] for one in said.document["result"]["sources"]}
     check_measured(pooled, result, study, method)
 

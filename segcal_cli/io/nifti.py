@@ -13,7 +13,7 @@ is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -86,19 +86,13 @@ def stored(header: NiftiHeader) -> Stored:
     return header.stored
 
 
-def read(
-    header: NiftiHeader, *, out: np.ndarray | None = None, on_progress: Callable[[int], None] | None = None
-) -> np.ndarray:
+def read(header: NiftiHeader) -> np.ndarray:
     """All voxels as float32 with slope and intercept applied, axes reversed: "z y x", "class z y x", "class 1 z y x".
 
-    out: a C-contiguous float32 array of ``header.array_shape`` to fill, for a consumer that starts before the end;
-    on_progress is called with the number of its leading elements (in C order) that are final. Raises gzipped's errors
-    (truncated, damaged, another size than the header declares, ..); what ``out`` holds is then worthless.
+    Raises gzipped's errors (truncated, damaged, another size than the header declares, ..).
     """
-    array = np.empty(header.array_shape, dtype=np.float32) if out is None else out
-    if array.shape != header.array_shape or array.dtype != np.float32 or not array.flags.c_contiguous:
-        raise ValueError(f"out is {array.dtype} {array.shape}; C-contiguous float32 {header.array_shape} is needed")
-    _fill(header, array, on_progress)
+    array = np.empty(header.array_shape, np.float32)
+    _fill(header, array)
     return array
 
 
@@ -106,13 +100,11 @@ def read_raw(header: NiftiHeader) -> np.ndarray:
     """All voxels as stored (native byte order, neither scaled nor rounded), axes reversed. For labels, whose reader
     applies ``header.slope`` and ``header.inter`` and rounds. Raises what ``read`` raises."""
     array = np.empty(header.array_shape, dtype=header.dtype.newbyteorder("="))
-    _fill(header, array, None, scaled=False)
+    _fill(header, array, scaled=False)
     return array
 
 
-def _fill(
-    header: NiftiHeader, array: np.ndarray, on_progress: Callable[[int], None] | None, *, scaled: bool = True
-) -> None:
+def _fill(header: NiftiHeader, array: np.ndarray, *, scaled: bool = True) -> None:
     flat = array.reshape(-1)
     scaled = scaled and header.scaled
     filled = 0
@@ -126,8 +118,6 @@ def _fill(
             else:
                 part[:] = items
         filled += items.size
-        if on_progress is not None:
-            on_progress(filled)
 
 
 def _items(header: NiftiHeader) -> Iterator[np.ndarray]:

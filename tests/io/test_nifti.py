@@ -198,29 +198,6 @@ def test_elements_split_between_pieces_are_joined(tmp_path):
     np.testing.assert_array_equal(nifti.read_raw(nifti.probe(path)), array)
 
 
-def test_progress_counts_final_voxels_of_an_array_that_is_given(path):
-    array = build.field((80, 100, 100))
-    build.save(path, array)
-    header = nifti.probe(path)
-    out, seen = np.empty(header.array_shape, np.float32), []
-
-    def on_progress(filled):
-        np.testing.assert_array_equal(out.ravel()[:filled], array.ravel()[:filled])
-        seen.append(filled)
-
-    assert nifti.read(header, out=out, on_progress=on_progress) is out
-    assert seen[-1] == array.size
-    assert len(seen) > 1
-
-
-def test_an_array_of_another_form_cannot_be_filled(path):
-    build.save(path, build.field(SHAPE))
-    header = nifti.probe(path)
-    for out in (np.empty(SHAPE), np.empty(SHAPE[::-1], np.float32), np.empty(SHAPE[::-1], np.float32).T):
-        with pytest.raises(ValueError, match="C-contiguous float32"):
-            nifti.read(header, out=out)
-
-
 @pytest.mark.parametrize("kind", ["f4", "f8", "i2"])
 def test_reading_holds_little_beside_the_array(path, kind):
     array = (build.field((100, 200, 200)) * 100).astype(kind)

@@ -9,6 +9,8 @@ this one 95 %. Micro values are resampled by adding up the tables of the groups 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from segcal_cli.core.errors import UsageError
@@ -57,7 +59,7 @@ def bootstrap_t(values: np.ndarray, drawn: np.ndarray, level: float = 0.95) -> n
             continue
         finite = t[np.isfinite(t[:, measure]), measure]
         if finite.size:
-            lower, upper = np.quantile(finite, ends)
+            lower, upper = quantiles(finite, ends).tolist()
             low[measure] = center[measure] - upper * error[measure]
             high[measure] = center[measure] - lower * error[measure]
     return np.stack([low, high])
@@ -65,10 +67,23 @@ def bootstrap_t(values: np.ndarray, drawn: np.ndarray, level: float = 0.95) -> n
 
 def percentile(values: np.ndarray, level: float = 0.95) -> np.ndarray:
     """float64 "2 ...": low and high quantiles of resampled values "resample ...", undefined ones left out."""
-    ends = tails(level)
-    defined = ~np.isnan(values).all(axis=0)
-    safe = np.where(defined, values, 0.0)
-    return np.where(defined, np.nanquantile(safe, ends, axis=0), np.nan)
+    return quantiles(values, tails(level))
+
+
+def quantiles(values: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """float64 "level ...": quantiles along the first axis, interpolated between neighbours; NaNs are left out, and
+    where there is nothing else the quantile is NaN.
+
+    To the last digit what ``np.nanquantile`` gives, which takes axes one by one and imports masked arrays.
+    """
+    in_order = np.sort(values, axis=0)  # NaNs come last
+    last = np.maximum(np.count_nonzero(~np.isnan(values), axis=0) - 1, 0)
+    at = np.multiply.outer(np.asarray(levels, np.float64), last)
+    below = np.floor(at).astype(np.intp)
+    low = np.take_along_axis(in_order, below, axis=0)
+    high = np.take_along_axis(in_order, np.minimum(below + 1, last), axis=0)
+    share, step = at - below, high - low
+    return np.where(share < 0.5, low + step * share, high - step * (1.0 - share))
 
 
 def tails(level: float) -> tuple[float, float]:

@@ -33,7 +33,7 @@ from segcal_cli.metrics.columns import (
     top_columns,
 )
 from segcal_cli.metrics.counting import Counts
-from segcal_cli.metrics.intervals import bootstrap_t, percentile, resample
+from segcal_cli.metrics.intervals import bootstrap_t, percentile, quantiles, resample
 from segcal_cli.metrics.measures import CaseMeasures, Settings
 from segcal_cli.metrics.pooling import UNITS, Pooled
 
@@ -150,9 +150,7 @@ def _spread(values: np.ndarray, low: float, high: float, *, signed: bool) -> Spr
         return Spread(None, None, None, None, None, None, None, 0)
     center = math.fsum(values) / values.size
     std = math.sqrt(math.fsum((values - center) ** 2) / (values.size - 1)) if values.size > 1 else None
-    # np.quantile gives the same, and imports masked arrays to do so.
-    at = np.array((0.25, 0.5, 0.75)) * (values.size - 1)
-    q25, median, q75 = np.interp(at, np.arange(values.size), np.sort(values)).tolist()
+    q25, median, q75 = quantiles(values, (0.25, 0.5, 0.75)).tolist()
     mean_abs = math.fsum(np.abs(values)) / values.size if signed else None
     return Spread(center, std, median, q25, q75, defined(low), defined(high), values.size, mean_abs)
 

@@ -16,7 +16,7 @@ from segcal_cli.metrics.comparison import (
     pareto_front,
     wilcoxon,
 )
-from segcal_cli.metrics.intervals import BadInterval, bootstrap_t, percentile, resample
+from segcal_cli.metrics.intervals import BadInterval, bootstrap_t, percentile, quantiles, resample
 from tests.metrics.builders_measures import binary_case, measured
 
 BR18 = {
@@ -211,3 +211,15 @@ def test_bands_have_no_value_in_bins_without_voxels_and_no_width_where_groups_ag
 def test_fewer_than_six_patients_get_no_band():
     assert consistency_band(tables([1] * 5)) is None
     assert confidence_band(tables([1] * 5)) is None
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+@pytest.mark.parametrize("seed", range(20))
+def test_quantiles_are_those_of_numpy_to_the_last_digit(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rng.integers(1, 40), 5)) ** 3
+    values[rng.random(values.shape) < 0.2] = np.nan
+    values[:, 4] = np.nan
+    levels = (0.0, 0.025, 0.25, 0.5, rng.random(), 0.975, 1.0)
+    np.testing.assert_array_equal(quantiles(values, levels), np.nanquantile(values, levels, axis=0))
+    np.testing.assert_array_equal(quantiles(values[0], levels), np.nanquantile(values[0], levels))

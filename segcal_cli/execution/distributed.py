@@ -18,7 +18,6 @@ import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import resource_tracker
 from typing import Any
 
 from segcal_cli import __version__
@@ -170,6 +169,9 @@ def _interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # With Dask alone: multiprocessing takes longer to import than a small scan to measure.
+    from multiprocessing import resource_tracker
+
     # It is started with the first process, and lets the signal through again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from itertools import islice
@@ -22,15 +23,13 @@ from segcal_cli.core.names import escaped
 from segcal_cli.core.observer import Observer
 from segcal_cli.execution.distributed import Cluster, results_of
 from segcal_cli.execution.environment import one_thread_each
-from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, attempt
+from segcal_cli.execution.memory import keep_freed_memory
+from segcal_cli.execution.work import InSteps, Item, Result, UnforeseenError, Work, attempt
 
 OnFailure = Literal["stop", "continue"]
 
 ALONE: ContextVar[bool] = ContextVar("ALONE", default=False)
 """Whether nothing is left to decode beside the case that is computed: the decoder's core is free."""
-
-DECODED_AHEAD = 2
-"""Cases decoded, or about to be, while one is computed; so three are in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,7 @@ def results(
 
     Closing the iterator early cancels what has not started.
     """
+    keep_freed_memory()
     if cluster is not None:
         source = _on_dask(work, items, jobs, cluster)
     elif jobs == 1 or len(items) == 1:
@@ -150,56 +150,118 @@ class _Update:
 
 
 def _serial(work: Work, items: Sequence[Item]) -> Generator[Result, None, None]:
-    """Cases in their order; a thread decodes the next ones.
+    """Cases in their order; a thread decodes the next one while this one computes.
 
-    While there is nothing to compute, this thread decodes too. So two cores are busy whichever half takes longer, and
-    no second decoder takes its core from what is computed.
+    Two cases are in memory then, and two cores are busy, as long as computing does not take much less than decoding.
+    Where it does, and before there is anything to compute, this thread decodes too; so a third case may be in memory.
     """
     waiting = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="decode") as decoder:
+        pace = _Pace()
 
-        def ahead(count: int) -> list[_Decoding]:
-            return [_Decoding.begun(decoder, work, item) for item in islice(waiting, count)]
+        def begin(count: int) -> list[_Loading]:
+            return [_Loading(decoder, work, item, pace) for item in islice(waiting, count)]
 
-        pending = ahead(DECODED_AHEAD)
+        pending = begin(2)
+        light, starting = False, True
         try:
             while pending:
-                first, *others = pending
-                if not first.future.done() and others:
-                    others[0].take_over()
-                loaded = first.future.result()
-                pending = others + ahead(1)
-                del first, others
+                first, *pending = pending
+                if (light or starting) and pending and not first.done():
+                    pending[0].take_over()
+                waited = first.wait()
+                start = time.perf_counter()
+                loaded = first.result()
+                del first
+                if light:
+                    pending += begin(1)
                 if loaded.error is None:
-                    before = ALONE.set(not pending)
+                    before = ALONE.set(all(other.done() for other in pending))
                     try:
-                        computed = attempt(loaded.id, work.compute, loaded.value)
+                        with pace.computing():
+                            loaded = attempt(loaded.id, work.compute, loaded.value)
                     finally:
                         ALONE.reset(before)
-                    yield computed
-                else:
-                    yield loaded
+                    light = light or waited > (time.perf_counter() - start) / 2
+                yield loaded
                 del loaded
+                starting = False
+                pending += begin(2 - len(pending))
         finally:
-            for decoding in pending:
-                decoding.future.cancel()
+            for other in pending:
+                other.cancel()
 
 
-class _Decoding:
-    """The decoding of one case, by the decoder or by whoever takes it over."""
+class _Pace:
+    """When the thread that computes will have time, judged by the case before: seconds on ``time.perf_counter``."""
 
-    def __init__(self, work: Work, item: Item, future: Future[Result]) -> None:
-        self.work, self.item, self.future = work, item, future
+    def __init__(self) -> None:
+        self.free_at = self.computed = self.completed = 0.0
 
-    @classmethod
-    def begun(cls, decoder: Executor, work: Work, item: Item) -> _Decoding:
-        return cls(work, item, decoder.submit(attempt, item.id, work.load, item))
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        start = time.perf_counter()
+        self.free_at = start + self.computed
+        yield
+        self.free_at = time.perf_counter()
+        self.computed = self.free_at - start
+
+    @contextlib.contextmanager
+    def completing(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.completed = time.perf_counter() - start
+
+    @property
+    def time_to_complete(self) -> bool:
+        """Whether a case that is completed now will be ready before anybody waits for it."""
+        return time.perf_counter() + self.completed < self.free_at
+
+
+class _Loading:
+    """The loading of one case: begun by the decoder, or by whoever takes it over; completed by whoever has time."""
+
+    def __init__(self, decoder: Executor, work: Work, item: Item, pace: _Pace) -> None:
+        load = work.load
+        self.item, self.pace = item, pace
+        self.begin = load.decode if isinstance(load, InSteps) else load
+        self.rest: Callable[[Any], Any] | None = load.complete if isinstance(load, InSteps) else None
+        self.future: Future[tuple[Result, bool]] = decoder.submit(self._load)
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def cancel(self) -> bool:
+        return self.future.cancel()
 
     def take_over(self) -> None:
-        """Decode in this thread what the decoder has not begun with."""
+        """Load in this thread what the decoder has not begun with."""
         if self.future.cancel():
             self.future = Future()
-            self.future.set_result(attempt(self.item.id, self.work.load, self.item))
+            self.future.set_result(self._load())
+
+    def wait(self) -> float:
+        """Wait for the decoding; seconds."""
+        start = time.perf_counter()
+        self.future.exception()
+        return time.perf_counter() - start
+
+    def result(self) -> Result:
+        """The case; what the decoder left is done here, while it goes on with the next."""
+        result, complete = self.future.result()
+        return result if complete else self._completed(result)
+
+    def _load(self) -> tuple[Result, bool]:
+        """What the case has come to, and whether that is all of it."""
+        decoded = attempt(self.item.id, self.begin, self.item)
+        if self.rest is None or decoded.error is not None:
+            return decoded, True
+        return (self._completed(decoded), True) if self.pace.time_to_complete else (decoded, False)
+
+    def _completed(self, decoded: Result) -> Result:
+        assert self.rest is not None, "only what is loaded in steps is completed"
+        with self.pace.completing():
+            return attempt(self.item.id, self.rest, decoded.value)
 
 
 def _on_dask(work: Work, items: Sequence[Item], jobs: int, cluster: Cluster) -> Generator[Result, None, None]:

@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 
 from segcal_cli.execution.environment import one_thread_each
+from segcal_cli.execution.memory import keep_freed_memory
 from segcal_cli.execution.work import Item, Result, UnforeseenError, Work, WorkerDied, attempt_both
 
 AHEAD = 1
@@ -87,7 +88,7 @@ def _result_of(future: Future[Result], item: Item) -> Result:
 
 def _pool(workers: int) -> Executor:
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_quiet_interrupts)
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker)
 
 
 def _submitted(pool: Executor, work: Work, item: Item) -> Future[Result]:
@@ -119,6 +120,11 @@ def _signals_held_back() -> Iterator[None]:
             signal.signal(one, handler)
         for number in caught:
             signal.raise_signal(number)
+
+
+def _begin_worker() -> None:
+    keep_freed_memory()
+    _quiet_interrupts()
 
 
 def _quiet_interrupts() -> None:

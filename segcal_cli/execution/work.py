@@ -1,15 +1,16 @@
 """What is done to one case, and what came of it.
 
 Work has two halves, so that the decoding of the next case can overlap with computing on this one: ``load`` brings a
-case into memory, ``compute`` turns it into a small value. Neither half raises out of the engine: what a case comes to
-is a ``Result`` with a value or with the error that stopped it.
+case into memory, ``compute`` turns it into a small value. Where loading can stop between decoding and checking
+(``InSteps``), whoever has time does the checking. Nothing raises out of the engine: what a case comes to is a
+``Result`` with a value or with the error that stopped it.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from segcal_cli.core.errors import InputError, SegcalError
 from segcal_cli.core.frozen import dataclass
@@ -20,6 +21,15 @@ class Item(Protocol):
 
     @property
     def id(self) -> str: ...
+
+
+@runtime_checkable
+class InSteps(Protocol):
+    """A ``load`` in two steps: ``load(item)`` is ``load.complete(load.decode(item))``, and each may have its thread."""
+
+    def decode(self, item: Any) -> Any: ...
+
+    def complete(self, decoded: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)

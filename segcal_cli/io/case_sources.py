@@ -31,7 +31,7 @@ from segcal_cli.io.predictions import (
 )
 from segcal_cli.io.problems import Problem
 from segcal_cli.io.truth import TruthRules, TruthSource, open_truth, read_truth
-from segcal_cli.io.voxels import read_prediction
+from segcal_cli.io.voxels import FirstPart, read_prediction
 
 Transform = Callable[[Volume, LabelSpace], Volume]
 """Applied to every volume as it is read: a calibrator on the fly."""
@@ -120,6 +120,14 @@ def open_cases(cases: Sequence[CaseFiles], table: LabelSpace, rules: ReadingRule
 
 
 @dataclass(frozen=True, slots=True)
+class Decoded:
+    """A case of which the first part of its prediction is in memory."""
+
+    source: CaseSource
+    first: FirstPart
+
+
+@dataclass(frozen=True, slots=True)
 class CaseReader:
     """Reads an opened case: the ``load`` half of the work.
 
@@ -134,8 +142,17 @@ class CaseReader:
 
     def __call__(self, source: CaseSource) -> Case:
         """Raises the refusals of formats, proofs, values and labels."""
+        return self.complete(self.decode(source))
+
+    def decode(self, source: CaseSource) -> Decoded:
+        """The first half: what takes longest, and no other thread can help with. Raises the refusals of formats."""
+        return Decoded(source, FirstPart(source.prediction))
+
+    def complete(self, decoded: Decoded) -> Case:
+        """The second half; once for what was decoded, since it works in place."""
+        source = decoded.source
         truth = source.truth
-        read = read_prediction(source.prediction, None if truth is None else truth.place)
+        read = read_prediction(source.prediction, None if truth is None else truth.place, decoded.first)
         volume, space = read.volume, source.prediction.space
         constant = all(report.constant for report in read.reports)
         # A blank prediction says nothing of whose it is: two of them are not one scan.

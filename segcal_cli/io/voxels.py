@@ -38,8 +38,24 @@ class ReadPrediction:
     proof: str
 
 
-def read_prediction(source: PredictionSource, place: Space | None = None) -> ReadPrediction:
-    """Read, prove and check. place: where a bare array lies (its label's grid), if the source does not say.
+class FirstPart:
+    """The first part of a prediction, decoded and nothing else; of a label map nothing, which is checked on the way."""
+
+    def __init__(self, source: PredictionSource) -> None:
+        """Raises the refusals of formats."""
+        self._array = None if source.label_table is not None else _decode(source.parts[0], source)
+
+    def take(self) -> np.ndarray | None:
+        """float32 "class z y x" in the file's own order of spatial axes; once, so that nobody else keeps it."""
+        array, self._array = self._array, None
+        return array
+
+
+def read_prediction(
+    source: PredictionSource, place: Space | None = None, first: FirstPart | None = None
+) -> ReadPrediction:
+    """Read, prove and check. place: where a bare array lies (its label's grid), if the source does not say. first:
+    what was decoded before; it is taken.
 
     Raises the refusals of formats, of proofs and of values.
     """
@@ -50,7 +66,7 @@ def read_prediction(source: PredictionSource, place: Space | None = None) -> Rea
     reports, proofs, boxes = [], [], []
     total: np.ndarray | None = None
     for part in source.parts:
-        array, stored, box, proof, report = _read_part(part, source, place)
+        array, stored, box, proof, report = _read_part(part, source, place, first)
         reports.append(report)
         proofs.append(proof)
         boxes.append(box)
@@ -74,10 +90,12 @@ def member_probabilities(source: PredictionSource, place: Space | None = None) -
 
 
 def _read_part(
-    part: Part, source: PredictionSource, place: Space
+    part: Part, source: PredictionSource, place: Space, first: FirstPart | None = None
 ) -> tuple[np.ndarray, Stored, Box | None, str, checks.ValueReport]:
     """One sample: array, precision, box of real predictions, proof, value report."""
-    array = _decode(part, source)
+    array = None if first is None else first.take()
+    if array is None:
+        array = _decode(part, source)
     stored, header = source.stored if len(source.parts) == 1 else files.stored(part.first), part.first
     checker = checks.ValueChecker(
         header.path, source.space.names, source.space.exclusive, source.values, stored, _class_axis(header, part)

@@ -23,7 +23,7 @@ from segcal_cli.core.volume import Box, Volume
 from segcal_cli.execution.work import Result
 from segcal_cli.io.artifacts import file_digest
 from segcal_cli.io.case_files import CaseFiles
-from segcal_cli.io.case_sources import CaseReader, CaseSource, Transform, digest_of, open_cases
+from segcal_cli.io.case_sources import CaseReader, CaseSource, Decoded, Transform, digest_of, open_cases
 from segcal_cli.io.geometry import Alignment, align
 from segcal_cli.io.groups import parse_groups
 from segcal_cli.io.pairing import pair
@@ -117,7 +117,16 @@ class JointReader:
 
     def __call__(self, source: JointSource) -> JointCase:
         """Raises the refusals of formats, proofs, values and labels, NothingShared."""
-        case = self.first(source.first)
+        return self.complete(self.decode(source))
+
+    def decode(self, source: JointSource) -> tuple[JointSource, Decoded]:
+        """See ``CaseReader.decode``."""
+        return source, self.first.decode(source.first)
+
+    def complete(self, decoded: tuple[JointSource, Decoded]) -> JointCase:
+        """See ``CaseReader.complete``."""
+        source, first_decoded = decoded
+        case = self.first.complete(first_decoded)
         volumes, warnings = [case.volume], list(case.facts.warnings)
         # A blank prediction has no digest of its own, since it says nothing of whose it is.
         arrays = [case.facts.digest or digest_of(case.volume.array)] if self.identified else []

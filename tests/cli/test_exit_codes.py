@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from segcal_cli.core.case import Case
-from segcal_cli.io.case_sources import CaseReader, CaseSource
+from segcal_cli.io.case_sources import CaseReader, Decoded
 from tests.cli.builders_reading import Study, nnunet_study, segcal
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "envelope.json").read_text())
@@ -197,14 +197,14 @@ def test_what_contradicts_itself_is_a_usage_error_before_anything_is_made(comman
 
 def _reading(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Reading the second case ends in this."""
-    real = CaseReader.__call__
+    real = CaseReader.complete
 
-    def read(self: CaseReader, source: CaseSource) -> Case:
-        if source.id == "b":
+    def complete(self: CaseReader, decoded: Decoded) -> Case:
+        if decoded.source.id == "b":
             raise error
-        return real(self, source)
+        return real(self, decoded)
 
-    monkeypatch.setattr(CaseReader, "__call__", read)
+    monkeypatch.setattr(CaseReader, "complete", complete)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,14 +3,18 @@
 import os
 import pickle
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from segcal_cli.core.errors import CaseErrors, FormatError
 from segcal_cli.core.observer import Silent
 from segcal_cli.execution.engine import Plan, failure_records, results, run_estimator
+from segcal_cli.execution.memory import keep_freed_memory
 from segcal_cli.execution.processes import _submitted
 from segcal_cli.execution.work import Result, SystemRefused, UnforeseenError, Work, WorkerDied
 
@@ -113,6 +117,99 @@ def test_continue_leaves_the_failed_case_out_of_every_pass(jobs):
     assert failure_records(failures) == [
         {"case": "bad", "file": "bad.nii.gz", "error": "Broken", "message": "/somewhere/bad.nii.gz: broken"}
     ]
+
+
+class Stepwise:
+    """A load in two steps, which may take their time. Notes how many cases are in memory, and who took which step."""
+
+    def __init__(self, decoding=0.0, completing=0.0):
+        self.seconds = (decoding, completing)
+        self.held, self.most, self.decoded, self.completed = 0, 0, [], []
+        self.lock = threading.Lock()
+
+    def decode(self, item):
+        with self.lock:
+            self.held += 1
+            self.most = max(self.most, self.held)
+            self.decoded.append(threading.current_thread() is threading.main_thread())
+        time.sleep(self.seconds[0])
+        return load(item)
+
+    def complete(self, item):
+        with self.lock:
+            self.completed.append(threading.current_thread() is threading.main_thread())
+        time.sleep(self.seconds[1])
+        if item.value == 99:
+            raise Broken(item.id)
+        return item
+
+    def __call__(self, item):
+        return self.complete(self.decode(item))
+
+    def compute(self, seconds):
+        def computed(item):
+            time.sleep(seconds)
+            with self.lock:
+                self.held -= 1
+            return square(item)
+
+        return computed
+
+
+@pytest.mark.parametrize("decoding", [0.0, 0.02])
+@pytest.mark.parametrize("completing", [0.0, 0.02])
+@pytest.mark.parametrize("computing", [0.0, 0.02])
+def test_every_case_comes_once_and_in_order_whoever_does_which_step(decoding, completing, computing):
+    steps = Stepwise(decoding, completing)
+    done = list(results(Work(steps, steps.compute(computing)), NUMBERS))
+    assert [(result.id, result.value) for result in done] == [(n.id, n.value**2) for n in NUMBERS]
+
+
+def test_a_failure_in_either_step_of_loading_is_a_failed_case():
+    steps = Stepwise()
+    items = [NUMBERS[0], Number("decode", -1), NUMBERS[1], Number("complete", 99), NUMBERS[2]]
+    done = {result.id: result for result in results(Work(steps, square), items)}
+    assert {name: type(result.error) for name, result in done.items() if result.error} == {
+        "decode": Broken,
+        "complete": Broken,
+    }
+    assert len(done) == 5
+
+
+def test_two_cases_are_in_memory_while_computing_takes_its_time():
+    steps = Stepwise()
+    list(results(Work(steps, steps.compute(0.1)), NUMBERS))
+    assert steps.most == 2
+    assert sum(steps.decoded) <= 1, "the thread that computes decodes at the start alone"
+
+
+def test_both_threads_decode_where_decoding_takes_longest():
+    steps = Stepwise(decoding=0.03)
+    list(results(Work(steps, steps.compute(0.0)), NUMBERS))
+    assert 1 < sum(steps.decoded) < len(NUMBERS)
+    assert steps.most <= 3
+
+
+def test_the_thread_that_waits_for_a_decoding_does_what_is_left_of_the_loading():
+    waited_for = Stepwise(decoding=0.1)
+    list(results(Work(waited_for, waited_for.compute(0.07)), NUMBERS))
+    assert any(waited_for.completed[2:])
+    ahead = Stepwise()
+    list(results(Work(ahead, ahead.compute(0.1)), NUMBERS))
+    assert not all(ahead.completed[2:])
+
+
+def test_memory_that_was_freed_is_kept_and_workers_keep_it_too():
+    """Not what it saves: that the allocator took the order, and that it changes nothing where there is none."""
+    keep_freed_memory()
+    with mock.patch("ctypes.CDLL", side_effect=OSError):
+        keep_freed_memory()
+    with mock.patch("ctypes.CDLL", return_value=object()):
+        keep_freed_memory()
+    library = mock.Mock()
+    with mock.patch("ctypes.CDLL", return_value=library), mock.patch("sys.platform", "linux"):
+        keep_freed_memory()
+    assert library.mallopt.call_count == 2
 
 
 def test_an_error_travels_without_what_caused_it():

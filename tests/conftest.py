@@ -1,7 +1,15 @@
 """Settings that hold for every test."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+from segcal_cli.cli.entry import THREAD_VARIABLES
+
+# As the program does, before anything imports numpy: threads of BLAS that wait for each other double the time.
+for variable in THREAD_VARIABLES:
+    os.environ.setdefault(variable, "1")
 
 # Examples are the same on every run, and a busy machine is no failure.
 settings.register_profile("segcal", deadline=None, derandomize=True)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from typer.testing import CliRunner
 
-from segcal_cli.cli.app import app
 from segcal_cli.io import nifti
 from segcal_cli.io.bundles import write_bundle
+from tests.cli.invoking import invoke
 
 SHAPE = (4, 9, 11)
 """(z, y, x) of a scan: small, and no two axes alike."""
@@ -148,9 +147,7 @@ class Said:
 
 def segcal(*arguments: object, environment: dict[str, str] | None = None) -> Said:
     """Run a command in this process; what is raised beside an exit comes through."""
-    run = CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
-    if run.exception is not None and not isinstance(run.exception, SystemExit):
-        raise run.exception
+    run = invoke(*arguments, environment=environment)
     return Said(run.exit_code, run.stdout, run.stderr)
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from typer.testing import CliRunner
 
-from segcal_cli.cli.app import app
+from tests.cli.invoking import invoke
 from tests.io.builders_nifti import affine_of, save
 
 SHAPE = (5, 6, 7)
@@ -44,9 +43,7 @@ class Ran:
 
 def segcal(*arguments: object) -> Ran:
     """Run the command line in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = invoke(*arguments)
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 

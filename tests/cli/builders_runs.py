@@ -68,8 +68,9 @@ class Forks:
 
 
 @contextmanager
-def forks(folder: Path) -> Iterator[Forks]:
-    command = [sys.executable, "-m", "tests.cli.fork_server"]
+def forks(folder: Path, *, cold: bool = False) -> Iterator[Forks]:
+    """cold: nothing is imported before children are forked, which is quicker for one or two of them."""
+    command = [sys.executable, "-m", "tests.cli.fork_server", *(["cold"] if cold else [])]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:

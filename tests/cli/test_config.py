@@ -7,17 +7,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from segcal_cli.cli.app import app
 from tests.cli.builders_reading import Ran, Study, nnunet_study, segcal
 from tests.cli.builders_runs import record_of
+from tests.cli.invoking import invoke
 
 
 def run(*arguments: object, **environment: str) -> Ran:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env=environment)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = invoke(*arguments, environment=environment)
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 

@@ -97,11 +97,11 @@ def assert_same_record(a: dict, b: dict) -> None:
 
 
 def test_kill_9_at_any_moment_costs_the_running_cases_only(forked, study, tmp_path):
-    assert killed_and_finished(forked, study, tmp_path, calibrating, 16) >= 8
+    assert killed_and_finished(forked, study, tmp_path, calibrating, 10) >= 5
 
 
 def test_kill_9_while_sets_are_made_and_their_tables_written(forked, study, tmp_path):
-    assert killed_and_finished(forked, study, tmp_path, making_sets, 9) >= 4
+    assert killed_and_finished(forked, study, tmp_path, making_sets, 6) >= 3
 
 
 def test_kill_9_while_a_table_of_ratios_is_made(forked, study, tmp_path):

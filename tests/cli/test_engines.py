@@ -22,8 +22,11 @@ from tests.cli.builders_shards import different, merged, run
 
 PROBABILITIES = ("--values", "probabilities")
 RATIO = ("--numerator", "class1", "--denominator", "class1,class2")
-ELSEWHERE = {"PYTHONHASHSEED": "4321", "TZ": "Pacific/Kiritimati", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"}
-"""Another hash seed, another day, and a language whose small i is no i."""
+THREADS = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+ELSEWHERE = {
+    "PYTHONHASHSEED": "4321", "TZ": "Pacific/Kiritimati", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8", **THREADS,
+}  # fmt: skip
+"""Another hash seed, another day, a language whose small i is no i, and threads of BLAS, of which tests have one."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +142,9 @@ def alone(environment: dict[str, str], *words: object) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("kind", kinds("tables"))
-def test_another_hash_seed_time_zone_and_language_write_the_same_bytes(kind: str, work: Work, tmp_path: Path):
+def test_another_hash_seed_time_zone_language_and_number_of_threads_write_the_same_bytes(
+    kind: str, work: Work, tmp_path: Path
+):
     for name, environment in (("here", {}), ("elsewhere", ELSEWHERE)):
         folder = tmp_path / name
         folder.mkdir()

@@ -113,7 +113,7 @@ def test_a_lock_that_cannot_be_made_is_a_write_error():
 
 def test_a_lock_left_by_kill_9_hinders_nobody_and_its_temps_are_removed(study, tmp_path):
     out = tmp_path / "out"
-    with forks(tmp_path) as forked:
+    with forks(tmp_path, cold=True) as forked:
         forked.run(*command(study, out))
         left = temp_path(out / "a_desc-calibrated_probseg.nii.gz", "segcal")
         left.write_bytes(b"half")
@@ -132,7 +132,7 @@ def test_two_processes_at_once_one_works_and_one_is_turned_away(study, tmp_path)
     many = nnunet_study(tmp_path / "many", tuple(f"c{number:03d}" for number in range(60)))
     out = tmp_path / "out"
     arguments = ["calibrate", "apply", study.root / "t.npz", many.predictions, "-o", out]
-    with forks(tmp_path) as first, forks(tmp_path / "many") as second:
+    with forks(tmp_path, cold=True) as first, forks(tmp_path / "many", cold=True) as second:
         ended: list[int] = []
         worker = threading.Thread(target=lambda: ended.append(first.run(*arguments)[0].code))
         worker.start()
@@ -168,7 +168,7 @@ def test_three_shards_at_once_on_one_folder_merge_into_the_files_of_one_run(stud
     with contextlib.ExitStack() as stack:
         for folder in folders:
             folder.mkdir()
-        machines = [stack.enter_context(forks(folder)) for folder in folders]
+        machines = [stack.enter_context(forks(folder, cold=True)) for folder in folders]
         first, *others = [threading.Thread(target=run, args=(n, machines[n - 1])) for n in (1, 2, 3)]
         first.start()
         deadline = time.monotonic() + 60

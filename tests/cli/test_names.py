@@ -63,7 +63,7 @@ def outputs(tmp_path_factory):
         ["convert", *new, "-o", out / "converted"],
         ["evaluate", *both, "--artifact", out / "sets.npz", "--allow-overlap", "-o", out / "table.csv", "--summary",
          out / "summary.csv", "--histograms", out / "counts.npz"],
-        ["reliability", *both, "-o", out / "report"],
+        ["reliability", *both, "--format", "svg", "-o", out / "report"],
         ["inspect", out / "cal.npz", "--json"],
         ["evaluate", *both, "-o", out / "again.csv", "--json"],
     ):  # fmt: skip

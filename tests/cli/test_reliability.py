@@ -234,7 +234,9 @@ def test_pictures_have_the_classes_that_are_averaged_and_their_mean(tmp_path):
         (("--background", "include"), ["background", "class1", "class2"]),
     ):
         folder = tmp_path / f"out{len(classes)}"
-        said = segcal("reliability", *three.arguments, *GIVEN, *flags, "--plots", "boxplot", "-o", folder, "-q")
+        said = segcal(
+            "reliability", *three.arguments, *GIVEN, *flags, "--plots", "boxplot", "--format", "svg", "-o", folder, "-q"
+        )
         assert said.code == 0, said.stderr
         expected = sorted(f"boxplot__{name}__all.csv" for name in ("all", *classes))
         assert sorted(path.name for path in folder.glob("*.csv")) == expected
@@ -243,7 +245,7 @@ def test_pictures_have_the_classes_that_are_averaged_and_their_mean(tmp_path):
 def test_a_caption_names_bins_closure_rules_unit_and_numbers(data, tmp_path):
     said = segcal(
         "reliability", *data.arguments, *GIVEN, "--bins", "10", "--closed", "left", "--plots", "mean-curve", "--json",
-        "--groups", r"case_0(\d)", "-o", tmp_path / "out",
+        "--groups", r"case_0(\d)", "--format", "svg", "-o", tmp_path / "out",
     )  # fmt: skip
     assert said.code == 0, said.stderr
     options = said.document["result"]["options"]
@@ -277,7 +279,19 @@ def test_without_resamples_there_is_no_confidence_band(data, tmp_path):
 def test_a_source_fitted_on_these_cases_bears_a_dagger(data, tmp_path):
     path = tmp_path / "t.npz"
     assert segcal("calibrate", "fit", *data.arguments, *GIVEN, "--no-summary", "-o", path, "-q").code == 0
-    common = ("reliability", *data.arguments, *GIVEN, "--artifact", path, "--plots", "boxplot", "-o", tmp_path / "o")
+    common = (
+        "reliability",
+        *data.arguments,
+        *GIVEN,
+        "--artifact",
+        path,
+        "--plots",
+        "boxplot",
+        "-o",
+        tmp_path / "o",
+        "--format",
+        "svg",
+    )
     assert segcal(*common).code == 4
     said = segcal(*common, "--allow-overlap", "--json")
     assert said.code == 0
@@ -290,7 +304,9 @@ def test_a_source_fitted_on_these_cases_bears_a_dagger(data, tmp_path):
 
 def test_mostly_exact_voxels_are_said_in_the_report(tmp_path):
     sure = make_folders(tmp_path / "sure", make_scans(2, classes=1), sharpness=60.0)
-    said = segcal("reliability", *sure.arguments, *GIVEN, "--plots", "mass", "-o", tmp_path / "o", "-q")
+    said = segcal(
+        "reliability", *sure.arguments, *GIVEN, "--plots", "mass", "--format", "svg", "-o", tmp_path / "o", "-q"
+    )
     assert said.code == 0, said.stderr
     assert "of the voxels are exactly 0 or 1" in (tmp_path / "o" / "report.html").read_text()
 
@@ -475,7 +491,7 @@ def test_pictures_do_not_go_where_predictions_lie(data):
 
 
 def test_evaluate_writes_the_same_report_without_the_other_pictures(tmp_path):
-    scans = make_scans(4)
+    scans = make_scans(4, 2)
     folders = make_folders(tmp_path, scans)
     common = ("--values", "probabilities", "--classes", folders.classes, "--bootstrap", 50)
     said = segcal(

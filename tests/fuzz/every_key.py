@@ -137,12 +137,12 @@ def replaced(node: Any, path: Keys, value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Substitution:
-    """One node of a document with something else in its place. content: of the whole file."""
+    """One node of a document with something else in its place. made: the whole file, packed when it is asked for."""
 
     document: str
     path: Keys
     value: Any
-    content: bytes = field(repr=False)
+    made: Callable[[], bytes] = field(repr=False)
 
     def __str__(self) -> str:
         value = "left out" if self.value is LEFT_OUT else f"= {self.value!r}"
@@ -154,7 +154,12 @@ def substitutions(victim: Victim, content: bytes, values: Sequence[Any] = SUBSTI
     for document in documents(victim, content):
         for path in paths(document.value):
             for value in (*values, *other_shapes(document.value, path)):
-                yield Substitution(document.name, path, value, document.content(replaced(document.value, path, value)))
+                made = functools.partial(_with, document, path, value)
+                yield Substitution(document.name, path, value, made)
+
+
+def _with(document: Document, path: Keys, value: Any) -> bytes:
+    return document.content(replaced(document.value, path, value))
 
 
 def other_shapes(document: Any, path: Keys) -> Iterator[Any]:
@@ -168,7 +173,7 @@ def other_shapes(document: Any, path: Keys) -> Iterator[Any]:
 
 def finding(stage: Stage, victim: Victim, substitution: Substitution, command: tuple[str, ...]) -> str:
     """What is wrong when a command meets it, in words; "" if nothing is."""
-    what, said = stage.judged(victim.file, substitution.content, command)
+    what, said = stage.judged(victim.file, substitution.made(), command)
     return f"{victim.file} {substitution}: {what}\n  segcal {' '.join(command)}\n{said[-1500:]}" if what else ""
 
 

@@ -1,6 +1,7 @@
 """Measuring: coverage, set sizes and errors of the rings, by brute force elsewhere."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,12 @@ def fitted(regions, weighting):
     return Model(SPACE, regions, *run(CalibrationPass(SPACE, regions, SIZES, 10**9), cases("calibration")), weighting)
 
 
+@cache
+def ring_model(method, weighting):
+    """Frozen, so that tests can share it."""
+    return fitted(REGIONS[method], weighting)
+
+
 def rows(model, empty="allow", alphas=ALPHAS, **more):
     counting = CoverageMeasurement(model, alphas, PLACING, empty, **more)
     return CoverageRows(counting, run(counting, cases("test")))
@@ -39,7 +46,7 @@ def rows(model, empty="allow", alphas=ALPHAS, **more):
     ],
 )
 def test_coverage_sizes_and_errors_are_those_of_the_brute_force(method, weighting):
-    found = rows(fitted(REGIONS[method], weighting))
+    found = rows(ring_model(method, weighting))
     key = f"A_{method}_{{}}_{weighting}".format
     coverage = [row for row in found.coverage() if row["cluster"] == WHOLE]
     for index, row in enumerate(coverage):
@@ -60,7 +67,7 @@ def test_coverage_sizes_and_errors_are_those_of_the_brute_force(method, weightin
 
 @pytest.mark.parametrize("method", ["image", "atlas"])
 def test_filling_empty_sets_gives_the_numbers_of_top1(method):
-    found = rows(fitted(REGIONS[method], "patient"), "top1")
+    found = rows(ring_model(method, "patient"), "top1")
     for alpha, entry in enumerate(found.sets()):
         assert entry["mean_size"] == pytest.approx(EXACT[f"A_{method}_set_size_patient"][1, alpha], abs=1e-12)
 
@@ -76,7 +83,7 @@ def test_the_authors_maps_give_the_errors_of_the_brute_force():
 
 
 def test_the_imagewise_baseline_is_that_of_the_image_method():
-    found = rows(fitted(REGIONS["atlas"], "patient"), alphas=(0.1,))
+    found = rows(ring_model("atlas", "patient"), alphas=(0.1,))
     assert found.errors()[1]["image_ce20_mean"] == pytest.approx(0.14941, abs=5e-6)
 
 
@@ -99,7 +106,7 @@ def test_shortfall_counts_missing_coverage_alone():
 
 
 def test_merging_in_any_order_gives_the_same_result():
-    counting = CoverageMeasurement(fitted(REGIONS["atlas"], "patient"), (0.1,), PLACING)
+    counting = CoverageMeasurement(ring_model("atlas", "patient"), (0.1,), PLACING)
     forward, backward = (run(counting, some) for some in (cases("test")[:8], cases("test")[:8][::-1]))
     assert list(forward.cases) == list(backward.cases)
     assert np.array_equal(forward.cells.keys, backward.cells.keys)
@@ -110,7 +117,7 @@ def test_merging_in_any_order_gives_the_same_result():
 def test_resampled_errors_are_those_of_patients_counted_as_often_as_drawn(monkeypatch, numbers):
     monkeypatch.setattr("segcal_cli.kandinsky.coverage_rows.PLACE_NUMBERS", numbers)
     some = cases("test")[:12]
-    counting = CoverageMeasurement(fitted(REGIONS["atlas"], "patient"), (0.2,), PLACING, keep_places=True)
+    counting = CoverageMeasurement(ring_model("atlas", "patient"), (0.2,), PLACING, keep_places=True)
     found = CoverageRows(counting, run(counting, some))
     drawn = np.array([[1] * 6, [0, 2, 0, 1, 3, 0], [6, 0, 0, 0, 0, 0]])
     errors = found.resampled_errors(drawn)
@@ -152,7 +159,7 @@ def test_the_papers_own_definition_reproduces_its_numbers():
 
 def test_intervals_of_coverage_stay_shares():
     """Nearly all patients are held wholly, so that resamples without the others have no spread at all."""
-    counting = CoverageMeasurement(fitted(REGIONS["boundary"], "patient"), (0.02, 0.3), PLACING)
+    counting = CoverageMeasurement(ring_model("boundary", "patient"), (0.02, 0.3), PLACING)
     entries = CoverageRows(counting, run(counting, cases("test")[:16])).coverage()
     bounds = [row[end] for row in entries for end in ("low", "high") if row[end] is not None]
     assert bounds
@@ -168,7 +175,7 @@ def test_no_error_is_called_lowest_where_places_differ():
         ("image", "image", fields[0]),
         ("b", "image", fields[1]),
     ):
-        counting = CoverageMeasurement(fitted(REGIONS[regions], "patient"), (0.2,), placing, keep_places=True)
+        counting = CoverageMeasurement(ring_model(regions, "patient"), (0.2,), placing, keep_places=True)
         named.append((name, CoverageRows(counting, run(counting, some))))
     assert same_places([one for _, one in named[:2]])
     assert {row["artifact"] for row in method_rows(named[:2]) if row["best"]} == {"atlas"}

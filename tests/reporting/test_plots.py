@@ -142,7 +142,7 @@ def test_a_line_that_fits_at_one_resolution_fits_at_all():
     assert drawn == pytest.approx([width] * len(drawn), rel=0.01)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 100, 200])
+@pytest.mark.parametrize("count", [1, 5, 200, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 100))])
 def test_any_number_of_bins_can_be_drawn(count):
     for drawing in (
         diagrams.case_diagram(bins(count), Errors(0.1, 0.1, 0.1, 0), WORDS),

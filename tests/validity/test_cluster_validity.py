@@ -63,7 +63,7 @@ def test_a_new_single_voxel_patient_is_covered_in_nine_of_ten_draws_with_nine_pa
     assert (scores[:, 9] <= linear).sum() < 1757
 
 
-@pytest.mark.parametrize("n", [9, 19, 50, 100])
+@pytest.mark.parametrize("n", [9, 50, *(pytest.param(n, marks=pytest.mark.slow) for n in (19, 100))])
 def test_the_mean_share_held_of_a_new_patient_is_what_is_promised(n):
     made = patients(np.random.default_rng([2, n]), n + 1)
     pools, new = pools_of_draws(made[:-1]), made[-1]
@@ -76,7 +76,7 @@ def test_the_mean_share_held_of_a_new_patient_is_what_is_promised(n):
     assert held["voxel"].mean() < 0.85
 
 
-@pytest.mark.parametrize("n", [9, 19, 50])
+@pytest.mark.parametrize("n", [9, 19, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_p_value_of_a_random_voxel_of_a_new_patient_is_valid(n):
     rng = np.random.default_rng([3, n])
     made = patients(rng, n + 1)
@@ -125,11 +125,15 @@ def noise(rng, n, shape=(24, 32)):
     return [image_case(f"i{i}", 1 - rng.random(shape), np.ones(shape)) for i in range(n)]
 
 
-def test_a_map_of_other_patients_costs_no_coverage_and_one_of_the_same_does():
-    """Worst of four k-means clusters, mean of 40 repetitions; the score is uniform, so coverage is the threshold."""
+@pytest.mark.parametrize("repetitions", [20, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_map_of_other_patients_costs_no_coverage_and_one_of_the_same_does(repetitions):
+    """Worst of four k-means clusters, mean of the repetitions; the score is uniform, so coverage is the threshold.
+
+    Standard deviations are .004 and .009, the means .894 and .858: of 20 repetitions 3.2 standard errors away or more.
+    """
     spec = MapSpec(method="kmeans", k=4)
     worst = {True: [], False: []}
-    for seed in range(40):
+    for seed in range(repetitions):
         cases = noise(np.random.default_rng([4, seed]), 20)
         for reuse, found in worst.items():
             regions, pools, _ = fitted(cases, spec, reuse=reuse)
@@ -175,7 +179,7 @@ def record_missed(row, regions, pools, new):
 
 
 @pytest.mark.parametrize(("options", "draws"), [
-    ({"method": "kmeans", "min_count": 3}, 100),
+    ({"method": "kmeans", "min_count": 3}, 60),
     pytest.param({"method": "kmeans", "min_count": 3}, 300, marks=pytest.mark.slow),
     pytest.param({"method": "annuli", "shape": "circle"}, 300, marks=pytest.mark.slow),
 ])  # fmt: skip

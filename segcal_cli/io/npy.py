@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterator
+from threading import Lock
 
 import numpy as np
 
@@ -24,6 +25,11 @@ MAX_DIMENSIONS = 64
 """More axes than numpy itself supports."""
 
 MAGIC = b"\x93NUMPY"
+
+_LITERALS = Lock()
+"""Python 3.11 counts the depth of a literal in one place for all threads: two at once can end in a SystemError, when a
+collection of garbage falls between.
+"""
 
 
 class BrokenHeader(FormatError):
@@ -103,7 +109,8 @@ def _parsed(member: Member) -> NpyHeader:
     if start > min(len(head), MAX_HEADER_BYTES):
         raise broken(f"{start} bytes long")
     try:
-        fields = ast.literal_eval(head[8 + width : start].decode("latin1"))
+        with _LITERALS:
+            fields = ast.literal_eval(head[8 + width : start].decode("latin1"))
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         dtype = np.lib.format.descr_to_dtype(descr)
     except (ValueError, SyntaxError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:

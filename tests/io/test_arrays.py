@@ -3,8 +3,10 @@
 import io
 import pickle
 import struct
+import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from segcal_cli.core.errors import FormatError
 from segcal_cli.core.volume import Stored
 from segcal_cli.io import arrays as module
+from segcal_cli.io import npy
 from segcal_cli.io.arrays import ClassAxisUnclear, HardMask, OneChannel, SeveralArrays, WrongChannels, WrongRank
 from segcal_cli.io.bundles import read_bundle, write_bundle
 from segcal_cli.io.inputs import AbsurdSize, EmptyFile, OversizedCase, UnreadableFile
@@ -45,6 +48,25 @@ def test_the_only_array_is_read_bit_for_bit(tmp_path, key):
     result = module.read(header)
     assert result.flags.c_contiguous
     np.testing.assert_array_equal(result, FIELD)
+
+
+def test_headers_are_parsed_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    """Python 3.11 can end in a SystemError where two threads parse literals at once."""
+    np.save(tmp_path / "a.npy", FIELD)
+    inside, most, real = [], [], npy.ast.literal_eval
+
+    def parsing(text):
+        inside.append(text)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return real(text)
+
+    monkeypatch.setattr(npy.ast, "literal_eval", parsing)
+    with ThreadPoolExecutor(4) as threads:
+        headers = list(threads.map(module.probe, [tmp_path / "a.npy"] * 8))
+    assert {header.shape for header in headers} == {FIELD.shape}
+    assert most == [1] * len(most)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_the_thread_that_waits_for_a_decoding_does_what_is_left_of_the_loading()
     waited_for = Stepwise(decoding=0.1)
     list(results(Work(waited_for, waited_for.compute(0.07)), NUMBERS))
     assert any(waited_for.completed[2:])
-    ahead = Stepwise()
+    ahead = Stepwise(decoding=0.02)
     list(results(Work(ahead, ahead.compute(0.1)), NUMBERS))
     assert not all(ahead.completed[2:])
 
